@@ -1,0 +1,21 @@
+"""The ``normkit`` application: one line a command. Each command's file imports what it runs only when it runs."""
+
+import typer
+
+from normkit.cli.train import train
+
+app = typer.Typer(
+    name="normkit",
+    help="A normalization toolkit for PyTorch and NumPy.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command()(train)
+
+
+@app.callback()
+def root() -> None:
+    """Normalization layers that are right and fast, and tools that name what is wrong with yours."""
