@@ -1,0 +1,220 @@
+r"""What each normalization reduces, and how any of them becomes one 4-D view. Read this file first.
+
+Every normalization is one formula,
+
+.. math:: y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta
+
+and a choice of axes. An axis carries two independent marks: is it **reduced** (do the mean and the variance run over
+it), and is it **affine** (do weight and bias vary along it). A group splits the channel axis into two axes, (group,
+channel in group), so it needs no formula of its own:
+
+=============  ============  =====================  ==================  ====================
+axis of x      batch         layer (last axes)      group               instance
+=============  ============  =====================  ==================  ====================
+N              reduced       kept                   kept                kept
+C              kept, affine  kept, or reduced and   kept and reduced,   kept, affine
+                             affine where in D      both affine
+spatial        reduced       reduced, affine        reduced             reduced
+=============  ============  =====================  ==================  ====================
+
+Take the axes in **memory order** and merge neighbours whose reduced mark agrees; what is left is
+
+    (A, R, K, S) = (kept outer, reduced rows, kept inner, reduced run),   statistics of shape (A, K)
+
+so one implementation serves every norm in every memory layout. Weight and bias vary along parts of these four; because
+the affine marks are merged along with the reduced ones, the place of a weight is
+``a % a_period * a_step + r * r_step + k * k_step + s // s_run * s_step`` (see :class:`View`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import groupby
+from typing import NamedTuple
+
+
+class ShapeError(RuntimeError, ValueError):
+    """A shape that does not fit. A RuntimeError as torch raises it, and the ValueError that a wrong argument is."""
+
+
+class Axis(NamedTuple):
+    """One axis and its two marks."""
+
+    size: int
+    reduced: bool
+    affine: bool
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Which normalization: its kind, and the numbers that fix its axes.
+
+    Args:
+        kind: "batch", "layer" (over the last axes), "channel" (over axis 1 alone: LayerNorm2d), "group", "instance".
+        centred: False for RMSNorm: the mean is taken as zero and the variance is the mean of squares.
+        num_groups: Number of groups, for "group".
+        normalized_shape: Sizes of the last axes, for "layer".
+    """
+
+    kind: str
+    centred: bool = True
+    num_groups: int = 1
+    normalized_shape: tuple[int, ...] = ()
+
+    def axes(self, shape: Sequence[int]) -> tuple[tuple[Axis, ...], ...]:
+        """The marks of every axis of an input; a group's channel axis has two parts.
+
+        Raises:
+            ShapeError: the shape does not fit this norm.
+        """
+        if self.kind == "layer":
+            return self._layer_axes(tuple(shape))
+        if len(shape) < 2:
+            raise ShapeError(
+                f"{self.kind} norm expects an input of shape (N, C, *), at least 2 axes; got shape {tuple(shape)}"
+            )
+        batch, channels, *spatial = shape
+        if self.kind == "batch":
+            first, channel, rest = (True, False), ((channels, False),), (True, False)
+        elif self.kind == "instance":
+            first, channel, rest = (False, False), ((channels, False),), (True, False)
+        elif self.kind == "channel":
+            first, channel, rest = (False, False), ((channels, True),), (False, False)
+        elif self.kind == "group":
+            if self.num_groups < 1 or channels % self.num_groups:
+                raise ShapeError(
+                    "group norm expects the number of channels to be divisible by num_groups; "
+                    f"got {channels} channels and num_groups={self.num_groups} for an input of shape {tuple(shape)}"
+                )
+            parts = ((self.num_groups, False), (channels // self.num_groups, True))
+            first, channel, rest = (False, False), parts, (True, False)
+        else:
+            raise ValueError(f"expected a norm of kind batch, layer, channel, group or instance; got {self.kind!r}")
+        return (
+            (Axis(batch, *first),),
+            tuple(Axis(size, reduced, True) for size, reduced in channel),
+            *((Axis(size, *rest),) for size in spatial),
+        )
+
+    def _layer_axes(self, shape: tuple[int, ...]) -> tuple[tuple[Axis, ...], ...]:
+        depth = len(self.normalized_shape)
+        if depth == 0:
+            raise ShapeError("expected normalized_shape to name at least one axis; got an empty one")
+        if shape[-depth:] != self.normalized_shape:
+            raise ShapeError(
+                f"Given normalized_shape={list(self.normalized_shape)}, expected input with shape "
+                f"[*, {', '.join(map(str, self.normalized_shape))}]; got input of size {list(shape)}"
+            )
+        outer = len(shape) - depth
+        return tuple((Axis(size, index >= outer, index >= outer),) for index, size in enumerate(shape))
+
+    def affine_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape that weight and bias must have for an input of this shape."""
+        return self.normalized_shape if self.kind == "layer" else (shape[1],)
+
+
+@dataclass(frozen=True)
+class View:
+    """One input seen as (A, R, K, S).
+
+    ``x.transpose(order).reshape(sizes)`` has one axis for each run of equal marks, and ``.reshape(shape)`` of that is
+    the 4-D view. Neither copies when ``order`` is the order of the axes in memory.
+
+    Args:
+        order: The axes of x, outermost in memory first.
+        factors: What is left of the axes after merging neighbours with the same two marks.
+        affine_order: The axes of weight in memory order (they differ from 0, 1, … only for a layer norm over
+            several axes in a channels-last memory).
+    """
+
+    order: tuple[int, ...]
+    factors: tuple[Axis, ...]
+    affine_order: tuple[int, ...]
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of the factors."""
+        return tuple(factor.size for factor in self.factors)
+
+    @cached_property
+    def reduced(self) -> tuple[int, ...]:
+        """The reduced factors, as axes of ``sizes``."""
+        return tuple(index for index, factor in enumerate(self.factors) if factor.reduced)
+
+    @cached_property
+    def affine_sizes(self) -> tuple[int, ...]:
+        """The shape in which weight broadcasts against ``sizes``."""
+        return tuple(factor.size if factor.affine else 1 for factor in self.factors)
+
+    @cached_property
+    def not_affine(self) -> tuple[int, ...]:
+        """The factors that the gradients of weight and bias sum over, as axes of ``sizes``."""
+        return tuple(index for index, factor in enumerate(self.factors) if not factor.affine)
+
+    @cached_property
+    def _slots(self) -> tuple[tuple[Axis, ...], ...]:
+        """The factors that make up A, R, K and S."""
+        slots: tuple[list[Axis], ...] = ([], [], [], [])
+        slot = 0
+        for factor in self.factors:
+            while (slot % 2 == 1) != factor.reduced:
+                slot += 1
+            slots[slot].append(factor)
+        if slot < 2:  # a single reduced run is contiguous: it is S, the fast one, not R
+            slots = (slots[0], [], [], slots[1])
+        return tuple(map(tuple, slots))
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(A, R, K, S)."""
+        a, r, k, s = (math.prod(factor.size for factor in slot) for slot in self._slots)
+        return a, r, k, s
+
+    @property
+    def count(self) -> int:
+        """How many numbers each mean averages: R · S."""
+        return self.shape[1] * self.shape[3]
+
+    @cached_property
+    def affine_steps(self) -> tuple[int, int, int, int, int, int]:
+        """(a_period, a_step, r_step, k_step, s_run, s_step) of the place of a weight; a step of 0: it does not vary."""
+        remaining = math.prod(self.affine_sizes)
+        steps = []
+        for slot in self._slots:
+            period, step, run = 1, 0, 1
+            for factor in slot:
+                if factor.affine and factor.size:
+                    remaining //= factor.size
+                    period, step, run = factor.size, remaining, 1
+                else:
+                    run *= factor.size
+            steps.append((period, step, max(run, 1)))
+        (a_period, a_step, _), (_, r_step, _), (_, k_step, _), (_, s_step, s_run) = steps
+        return a_period, a_step, r_step, k_step, s_run, s_step
+
+
+@lru_cache(maxsize=4096)
+def view(norm: Norm, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> View:
+    """See an input of this shape, whose axes lie in memory in this order (row-major if None), as (A, R, K, S).
+
+    Raises:
+        ShapeError: the shape does not fit the norm, or more axes alternate in this order than four can hold
+            (permute the input first).
+    """
+    axes = norm.axes(shape)
+    order = tuple(range(len(shape))) if order is None else order
+    factors: list[Axis] = []
+    for axis in (part for index in order for part in axes[index]):
+        if axis.size == 1:
+            continue
+        if factors and factors[-1][1:] == axis[1:]:
+            factors[-1] = Axis(factors[-1].size * axis.size, axis.reduced, axis.affine)
+        else:
+            factors.append(axis)
+    runs = [reduced for reduced, _ in groupby(factors, key=lambda factor: factor.reduced)]
+    if len(runs) + runs[:1].count(True) > 4:
+        raise ShapeError(f"axes in memory order {order} alternate too often between kept and reduced; permute first")
+    affine = [index for index in order if any(part.affine for part in axes[index])]
+    ranks = sorted(affine)
+    return View(order, tuple(factors), tuple(ranks.index(index) for index in affine))
