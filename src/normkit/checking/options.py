@@ -1,0 +1,42 @@
+"""What a user may fix when the check cannot, or should not, find it out by itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from normkit.errors import UserError
+
+FAMILIES = ("batch", "layer", "group", "instance", "rms")
+CONVENTIONS = ("torch", "keras", "flax", "onnx")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Overrides of a check.
+
+    Args:
+        family: batch, layer, group, instance or rms; None finds it out.
+        features: Number of channels or features to build the target with.
+        init: Arguments of the constructor, by name.
+        call: Arguments of the forward call, by name.
+        convention: torch, keras, flax or onnx; None finds out and accepts what one of them does.
+        ranks: Input ranks the target promises to accept; None reads them from its name.
+    """
+
+    family: str | None = None
+    features: int | None = None
+    init: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
+    convention: str | None = None
+    ranks: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("family (--as)", self.family, FAMILIES)
+        _one_of("convention", self.convention, CONVENTIONS)
+        if self.features is not None and self.features < 1:
+            raise UserError(f"features must be at least 1, but {self.features} was given")
+
+
+def _one_of(what: str, given: str | None, allowed: tuple[str, ...]) -> None:
+    if given is not None and given not in allowed:
+        raise UserError(f"{what} must be one of {', '.join(allowed)}, but {given!r} was given")

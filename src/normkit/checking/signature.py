@@ -1,0 +1,89 @@
+"""Fill the arguments of a constructor or of a call by what their names mean."""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from normkit.checking.names import Role, role_of
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Unfillable(TypeError):
+    """A required argument whose meaning its name does not tell."""
+
+
+class Signature:
+    """The arguments of one callable, by role.
+
+    Args:
+        function: What is called; for a class, its constructor.
+        given: Arguments by name that the user fixed with --init or --call: they win over everything.
+    """
+
+    def __init__(self, function: Callable[..., Any], given: Mapping[str, Any], *, takes_input: bool) -> None:
+        self.given = dict(given)
+        try:
+            self.signature = inspect.signature(function)
+        except (ValueError, TypeError) as error:
+            raise Unfillable(f"{function!r} tells no signature (it is built in): wrap it in a Python function") from error
+        parameters = [p for p in self.signature.parameters.values() if p.kind not in _VARIADIC]
+        self.input: str | None = None
+        if takes_input and parameters:
+            named = [p.name for p in parameters if role_of(p.name) == "input"]
+            self.input = named[0] if named else parameters[0].name
+        elif takes_input:
+            variadic = [p.name for p in self.signature.parameters.values() if p.kind is _VARIADIC[0]]
+            self.input = variadic[0] if variadic else None
+        if takes_input and self.input is None:
+            raise Unfillable("it takes no argument, so there is nowhere to put the input")
+        self.parameters = {p.name: p for p in parameters if p.name != self.input}
+        self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
+        unknown = set(self.given) - set(self.parameters)
+        if unknown and not self.takes_anything:
+            expected = ", ".join(self.parameters) or "none"
+            raise Unfillable(f"no argument is called {sorted(unknown)[0]!r}; it has: {expected}")
+
+    def name_of(self, role: Role) -> str | None:
+        """The argument that plays this role."""
+        return next((name for name in self.parameters if role_of(name) == role), None)
+
+    def default_of(self, role: Role) -> Any:
+        """The value that the argument of this role has by itself; None where it has none."""
+        name = self.name_of(role)
+        if name is None:
+            return None
+        if name in self.given:
+            return self.given[name]
+        default = self.parameters[name].default
+        return None if default is inspect.Parameter.empty else default
+
+    def fill(self, x: Any, forced: Mapping[Role, Any], offered: Mapping[Role, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and keyword arguments of a call.
+
+        Args:
+            x: The input, ignored where none is taken.
+            forced: Values by role that replace a default.
+            offered: Values by role for the arguments that have no default.
+        """
+        values: OrderedDict[str, Any] = OrderedDict()
+        for name, parameter in self.signature.parameters.items():
+            role = role_of(name)
+            if name == self.input:
+                values[name] = (x,) if parameter.kind is _VARIADIC[0] else x
+            elif parameter.kind in _VARIADIC:
+                continue
+            elif name in self.given:
+                values[name] = self.given[name]
+            elif role in forced:
+                values[name] = forced[role]
+            elif parameter.default is not inspect.Parameter.empty:
+                continue
+            elif role in offered:
+                values[name] = offered[role]
+            else:
+                raise Unfillable(f"the argument {name!r} has no default and a name that tells nothing")
+        bound = inspect.BoundArguments(self.signature, values)
+        extra = {name: value for name, value in self.given.items() if name not in self.parameters}
+        return bound.args, {**bound.kwargs, **extra}

@@ -1,0 +1,95 @@
+"""Find and set the arrays that a layer keeps: parameters and running statistics, by the names people give them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normkit.checking.arrays import Library, Values
+from normkit.checking.names import NAMES, Role, role_of
+
+ROLES: tuple[Role, ...] = ("weight", "bias", "running_mean", "running_var")
+_BATCH_CACHES = {"mean", "var", "variance"}  # as attributes these hold the last batch, not a running average
+
+
+@dataclass
+class Slot:
+    """One place that holds an array: an attribute of an object or an entry of a dict."""
+
+    owner: Any
+    key: str
+    path: str
+
+    def read(self) -> Any:
+        """What the place holds now."""
+        return self.owner[self.key] if isinstance(self.owner, dict) else getattr(self.owner, self.key)
+
+    def write(self, library: Library, values: Values) -> None:
+        """Put ``values`` there, in place where the library's arrays can be written to."""
+        held = self.read()
+        if library.owns(held):
+            fresh = library.make(np.reshape(values, tuple(held.shape)), library.dtype(held))
+            if library.name == "torch":
+                held.detach().copy_(fresh)
+                return
+            held = fresh
+        else:
+            held = float(values.reshape(-1)[0]) if values.size == 1 else library.make(values)
+        if isinstance(self.owner, dict):
+            self.owner[self.key] = held
+        else:
+            setattr(self.owner, self.key, held)
+
+
+def find_slots(thing: Any, library: Library) -> dict[Role, Slot]:
+    """The places of weight, bias, running mean and running variance in an object, its parts and its dicts."""
+    best: dict[Role, tuple[int, Slot]] = {}
+    for slot in _places(thing, "", 0):
+        role = role_of(slot.key)
+        if role not in ROLES or (slot.key.strip("_").lower() in _BATCH_CACHES and role.startswith("running")):
+            continue
+        held = slot.read()
+        if not (library.owns(held) or isinstance(held, int | float | list) and not isinstance(held, bool)):
+            continue
+        plain = slot.key.strip("_").lower()
+        preference = NAMES[role].index(plain) if plain in NAMES[role] else len(NAMES[role])
+        if role not in best or preference < best[role][0]:
+            best[role] = (preference, slot)
+    return {role: slot for role, (_, slot) in best.items()}
+
+
+def _places(thing: Any, prefix: str, depth: int) -> Iterator[Slot]:
+    if isinstance(thing, dict):
+        for key, value in thing.items():
+            if isinstance(key, str):
+                yield Slot(thing, key, f"{prefix}[{key!r}]")
+                if isinstance(value, dict) and depth < 2:
+                    yield from _places(value, f"{prefix}[{key!r}]", depth + 1)
+        return
+    held = dict(getattr(thing, "__dict__", {}))
+    registered = {**held.pop("_parameters", {}), **held.pop("_buffers", {})}
+    children = held.pop("_modules", {}) or {}
+    for key in [*registered, *_slots_of(thing), *held]:
+        yield Slot(thing, key, f"{prefix}.{key}".lstrip("."))
+    if depth < 2:
+        for key, value in held.items():
+            if isinstance(value, dict):
+                yield from _places(value, f"{prefix}.{key}".lstrip("."), depth + 1)
+        for key, child in children.items():
+            if child is not None:
+                yield from _places(child, f"{prefix}.{key}".lstrip("."), depth + 1)
+
+
+def _slots_of(thing: Any) -> list[str]:
+    names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [name for name in names if hasattr(thing, name) and role_of(name) in ROLES]
+
+
+def as_values(library: Library, held: Any) -> Values:
+    """A float64 copy of what a slot holds: an array, a number or a list of numbers."""
+    if library.owns(held):
+        return library.values(held)
+    if isinstance(held, list):
+        return np.array([float(item) for item in held])
+    return np.array(float(held))

@@ -1,0 +1,269 @@
+"""The target and everything needed to build it afresh: which library, which arguments, which shape of input."""
+
+import copy
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normkit.checking.arrays import Array, Library
+from normkit.checking.errors import TargetError
+from normkit.checking.layer import FunctionLayer, Layer, ObjectLayer
+from normkit.checking.names import Role
+from normkit.checking.options import Options
+from normkit.checking.signature import Signature
+
+BATCH = 5
+FEATURES = 6
+GROUPS = 2
+_SPATIAL = {2: (), 3: (7,), 4: (3, 4), 5: (2, 3, 4)}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the features stand in the input, and how many there are.
+
+    Args:
+        features: Sizes of the feature axes: (C,), or a longer normalized_shape.
+        last: Whether the features are the last axes, rather than axis 1.
+    """
+
+    features: tuple[int, ...] = (FEATURES,)
+    last: bool = False
+
+    def shape(self, rank: int, batch: int = BATCH) -> tuple[int, ...]:
+        """An input shape of this rank in which no two sizes are equal."""
+        spatial = _SPATIAL[rank][: rank - 1 - len(self.features)]
+        spatial = tuple(size + 4 if size in self.features else size for size in spatial)
+        return (batch, *spatial, *self.features) if self.last else (batch, *self.features, *spatial)
+
+    def channel_axis(self, rank: int) -> int:
+        """The axis of the channels."""
+        return rank - 1 if self.last else 1
+
+    def axis_names(self, rank: int) -> str:
+        """One letter an axis, as NCHW."""
+        spatial = {2: "", 3: "L", 4: "HW", 5: "DHW"}[rank]
+        return f"N{spatial}C" if self.last else f"NC{spatial}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A way to build and call the target.
+
+    Args:
+        target: The class, instance or function.
+        kind: One of: module class, module, class, object, function.
+        library: The array library it works on.
+        geometry: Where the features stand.
+        options: What the user fixed.
+        features_as_tuple: Whether the features argument takes a tuple.
+        keepdims: Whether a function wants weight and bias as (1, C, 1, 1) rather than (C,).
+        returned: For functions: which further results are running statistics.
+    """
+
+    target: Any
+    kind: str
+    library: Library
+    geometry: Geometry
+    options: Options
+    features_as_tuple: bool = False
+    keepdims: bool = False
+    returned: tuple[tuple[int, Role], ...] = ()
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is built by calling a constructor."""
+        return self.kind in ("module class", "class")
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a torch.nn.Module."""
+        return self.kind in ("module class", "module")
+
+    def constructor(self) -> Signature | None:
+        """The arguments of the constructor; None where nothing is constructed."""
+        return Signature(constructor_of(self.target), self.options.init, takes_input=False) if self.is_class else None
+
+    def call(self) -> Signature:
+        """The arguments of the forward call."""
+        return Signature(forward_of(self.target, self.kind), self.options.call, takes_input=True)
+
+    def accepts(self, role: Role) -> bool:
+        """Whether the constructor or the call has an argument of this role."""
+        return any(signature.name_of(role) for signature in self.signatures())
+
+    def declared(self, role: Role) -> Any:
+        """The default of the argument of this role, or what an instance holds under such a name."""
+        for signature in self.signatures():
+            if signature.name_of(role):
+                return signature.default_of(role)
+        return None
+
+    def signatures(self) -> list[Signature]:
+        """Of the constructor, where there is one, and of the call."""
+        constructor = self.constructor()
+        return [constructor, self.call()] if constructor else [self.call()]
+
+    def with_geometry(self, **changes: Any) -> "Subject":
+        """The same target on another layout or with other features."""
+        return dataclasses.replace(self, geometry=dataclasses.replace(self.geometry, **changes))
+
+    def new(self, rank: int, **forced: Any) -> Layer:
+        """Build it.
+
+        Args:
+            rank: The rank of the inputs it will get.
+            forced: Values by role that replace defaults: ``eps=0.1``.
+        """
+        self.library.seed()
+        offered: dict[Role, Any] = {
+            "features": self.geometry.features if self.features_as_tuple else self.geometry.features[0],
+            "groups": GROUPS,
+            "rank": rank,
+            "eps": 1e-5,
+            "momentum": 0.1,
+            "training": True,
+            "evaluation": False,
+        }
+        call = self.call()
+        try:
+            if self.kind == "function":
+                return self._function_layer(rank, call, offered, forced)
+            if self.is_class:
+                constructor = self.constructor()
+                assert constructor is not None
+                args, kwargs = constructor.fill(None, forced, offered)
+                thing = self.target(*args, **kwargs)
+            else:
+                thing = copy.deepcopy(self.target)
+        except Exception as error:
+            raise TargetError(error, "building it") from error
+        return ObjectLayer(thing, self.library, call, offered, {} if self.is_class else forced)
+
+    def _function_layer(self, rank: int, call: Signature, offered: Mapping[Role, Any], forced: dict[Role, Any]) -> Layer:
+        sizes = self._parameter_shape(rank)
+        starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        arrays: dict[Role, Array] = {}
+        for role, start in starts.items():
+            name = call.name_of(role)
+            if name and name not in call.given:
+                arrays[role] = self.library.make(np.full(sizes, start))
+        wanted = {role: value for role, value in offered.items() if role in ("features", "groups")}
+        forced = {**{role: value for role, value in wanted.items() if call.name_of(role)}, **forced}
+        backward = backward_of(self.target)
+        return FunctionLayer(self.target, self.library, call, offered, forced, arrays, dict(self.returned), backward)
+
+    def _parameter_shape(self, rank: int) -> tuple[int, ...]:
+        if not self.keepdims or self.geometry.last:
+            return self.geometry.features
+        return (1, *self.geometry.features, *(1,) * (rank - 1 - len(self.geometry.features)))
+
+    def built(self, rank: int) -> str:
+        """The call that built it, for people to read."""
+        if self.kind == "function":
+            return f"{name_of(self.target)}({', '.join(self.call().signature.parameters)})"
+        constructor = self.constructor()
+        if constructor is None:
+            return f"the {name_of(self.target)} instance that was given"
+        features = self.geometry.features if self.features_as_tuple else self.geometry.features[0]
+        offered = {"features": features, "groups": GROUPS, "rank": rank, "eps": 1e-5, "momentum": 0.1}
+        args, kwargs = constructor.fill(None, {}, {**offered, "training": True, "evaluation": False})
+        words = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
+        return f"{name_of(self.target)}({', '.join(words)})"
+
+
+def name_of(target: Any) -> str:
+    """The name that a target goes by."""
+    return str(getattr(target, "__name__", type(target).__name__))
+
+
+def kind_of(target: Any) -> str:
+    """module class, module, class, object or function."""
+    import torch
+
+    if isinstance(target, torch.nn.Module):
+        return "module"
+    if inspect.isclass(target):
+        return "module class" if issubclass(target, torch.nn.Module) else "class"
+    if inspect.isroutine(target) or hasattr(target, "func"):
+        return "function"
+    return "object"
+
+
+def constructor_of(target: type) -> Callable[..., Any]:
+    """The class itself, or the first constructor in its ancestry that names its arguments."""
+    for kind in target.__mro__:
+        function = kind.__dict__.get("__init__")
+        if function is None or kind is object:
+            continue
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters):
+            return _without_self(function)
+    return _no_arguments
+
+
+def _no_arguments() -> None: ...
+
+
+def _without_self(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function.__get__(object())  # type: ignore[no-any-return]
+
+
+def forward_of(target: Any, kind: str) -> Callable[..., Any]:
+    """What a call of the target runs, without self."""
+    if kind == "function":
+        return target  # type: ignore[no-any-return]
+    owner = target if inspect.isclass(target) else type(target)
+    for name in ("forward",) if "module" in kind else ("__call__", "forward"):
+        function = getattr(owner, name, None)
+        if name == "__call__" and inspect.isclass(target) and "__call__" not in dir(owner):
+            continue
+        if function is not None and inspect.isroutine(function) and not _is_slot(function):
+            return _without_self(function)
+    raise TypeError(f"{name_of(target)} has neither forward nor __call__")
+
+
+def _is_slot(function: Any) -> bool:
+    return type(function).__name__ in ("method-wrapper", "wrapper_descriptor")
+
+
+def backward_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The hand-written backward function that stands beside a forward function: its name with another ending."""
+    name = getattr(function, "__name__", "")
+    around = getattr(function, "__globals__", {})
+    for other in (name.replace("forward", "backward"), f"{name}_backward", f"{name}_grad", f"d_{name}"):
+        candidate = around.get(other)
+        if other != name and inspect.isfunction(candidate) and len(inspect.signature(candidate).parameters) == 2:
+            return candidate
+    return None
+
+
+def attempt(subject: Subject, rank: int, batch: int = BATCH) -> Array:
+    """Build it and call it once on noise; the output.
+
+    Raises:
+        TargetError: the target raised.
+    """
+    layer = subject.new(rank)
+    shape = subject.geometry.shape(rank, batch)
+    x = subject.library.make(np.random.default_rng(rank).normal(0.5, 2.0, size=shape))
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return layer.run(x)
+    except Exception as error:
+        raise TargetError(error, f"calling it with a {subject.library.name} array of shape {shape}") from error
+
+
+def variants(subject: Subject) -> Iterator[Subject]:
+    """The same target with the less usual ways to pass its features, the usual first."""
+    yield subject
+    if subject.accepts("features"):
+        yield dataclasses.replace(subject, features_as_tuple=True)
+    if subject.kind == "function" and subject.accepts("weight"):
+        yield dataclasses.replace(subject, keepdims=True)
