@@ -1,0 +1,133 @@
+"""Who runs a kernel: the calling thread alone, or a team of threads.
+
+The team is torch's own OpenMP team, reached through the runtime that torch has loaded. A second pool of threads would
+compete with torch's workers, which go on spinning for a while after each parallel operation: measured, a kernel in a
+pool of its own took twice as long right after a torch operation as in torch's team. Where no OpenMP runtime can be
+reached, and in a forked child (whose parent's OpenMP threads do not exist any more), Python threads do the work:
+kernels run without the interpreter lock.
+"""
+
+import ctypes
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, Protocol
+
+from llvmlite import binding, ir
+from numba import carray, cfunc, types
+from numba.extending import intrinsic
+
+from normkit.backends.numba.jit import RECORD, Arguments
+
+_Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+
+class Team(Protocol):
+    """Runs a kernel on all parts of its work and returns when all are done."""
+
+    def __call__(self, function: int, arguments: Arguments, threads: int) -> None:
+        """Run the kernel at this address with this many threads."""
+
+
+def run_team(function: int, arguments: Arguments, threads: int) -> None:
+    """Run the kernel at this address; returns when all of its work is done."""
+    if threads <= 1:
+        _call(function, ctypes.addressof(arguments), 0, 1)
+    else:
+        _team()(function, arguments, threads)
+
+
+def team_name() -> str:
+    """How work is spread over threads here: "openmp" (torch's team) or "threads" (Python's)."""
+    return "openmp" if _team() is _openmp else "threads"
+
+
+@lru_cache(maxsize=256)
+def _function(address: int) -> Any:
+    return _Signature(address)
+
+
+def _call(function: int, arguments: int, part: int, parts: int) -> None:
+    _function(function)(arguments, part, parts)
+
+
+def _with_threads(function: int, arguments: Arguments, threads: int) -> None:
+    address = ctypes.addressof(arguments)
+    others: list[Future[None]] = [
+        _pool(threads - 1).submit(_call, function, address, part, threads) for part in range(1, threads)
+    ]
+    _call(function, address, 0, threads)
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="normkit")
+
+
+def _openmp(function: int, arguments: Arguments, threads: int) -> None:
+    arguments.function = function
+    _parallel()(_trampoline(), ctypes.addressof(arguments), threads, 0)
+
+
+@lru_cache(maxsize=1)
+def _team() -> Team:
+    return _with_threads if _forked or _parallel() is None else _openmp
+
+
+@lru_cache(maxsize=1)
+def _parallel() -> Any:
+    """OpenMP's entry point in the runtime that this process has loaded, or None."""
+    try:
+        runtime = ctypes.CDLL(None)
+        for name in ("omp_get_thread_num", "omp_get_num_threads"):
+            binding.add_symbol(name, ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value)
+        parallel = runtime.GOMP_parallel
+    except (AttributeError, OSError, TypeError):  # another runtime, or a platform without a global symbol table
+        return None
+    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    parallel.restype = None
+    return parallel
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _call_pointer(_context, function, data, part, parts):
+    """Call the C function at an address."""
+
+    def codegen(_context, builder, _signature, arguments):
+        address, *rest = arguments
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in rest])
+        builder.call(builder.inttoptr(address, kind.as_pointer()), rest)
+
+    return types.void(function, data, part, parts), codegen
+
+
+@lru_cache(maxsize=1)
+def _trampoline() -> int:
+    """What each thread of an OpenMP team starts in: it calls the kernel with its place in the team."""
+    thread = types.ExternalFunction("omp_get_thread_num", types.int32())
+    threads = types.ExternalFunction("omp_get_num_threads", types.int32())
+
+    @cfunc(types.void(types.voidptr))
+    def trampoline(data):
+        _call_pointer(carray(data, 1, RECORD)[0].function, data, types.int64(thread()), types.int64(threads()))
+
+    address: int = trampoline.address
+    _keep.append(trampoline)
+    return address
+
+
+_keep: list[Any] = []
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+    _team.cache_clear()
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
