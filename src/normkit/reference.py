@@ -100,10 +100,7 @@ def moments(x4: Array, centred: bool = True) -> tuple[Array, Array]:
 
     E[x²] - E[x]² would save a pass and lose every digit once the mean is far larger than the standard deviation.
     """
-    if centred:
-        mean = x4.mean(axis=(1, 3))  # (A, K)
-    else:
-        mean = np.zeros((x4.shape[0], x4.shape[2]))  # (A, K)
+    mean = x4.mean(axis=(1, 3)) if centred else np.zeros((x4.shape[0], x4.shape[2]))  # (A, K)
     deviation = x4 - mean[:, None, :, None]  # (A, R, K, S)
     return mean, np.square(deviation).mean(axis=(1, 3))  # (A, K)
 
@@ -180,4 +177,4 @@ def _spread(weight: ArrayLike, v: View) -> Array:
 
 def _gather(gradient: Array, v: View) -> Array:
     """Sum a gradient over all places where the same weight or bias was applied: the transpose of _spread."""
-    return gradient.reshape(v.sizes).sum(axis=v.not_affine)  # (affine factors)
+    return np.sum(gradient.reshape(v.sizes), axis=v.not_affine)  # (affine factors)

@@ -76,25 +76,25 @@ class Norm:
             )
         batch, channels, *spatial = shape
         if self.kind == "batch":
-            first, channel, rest = (True, False), ((channels, False),), (True, False)
+            over_batch, channel, over_space = True, [(channels, False)], True
         elif self.kind == "instance":
-            first, channel, rest = (False, False), ((channels, False),), (True, False)
+            over_batch, channel, over_space = False, [(channels, False)], True
         elif self.kind == "channel":
-            first, channel, rest = (False, False), ((channels, True),), (False, False)
+            over_batch, channel, over_space = False, [(channels, True)], False
         elif self.kind == "group":
             if self.num_groups < 1 or channels % self.num_groups:
                 raise ShapeError(
                     "group norm expects the number of channels to be divisible by num_groups; "
                     f"got {channels} channels and num_groups={self.num_groups} for an input of shape {tuple(shape)}"
                 )
-            parts = ((self.num_groups, False), (channels // self.num_groups, True))
-            first, channel, rest = (False, False), parts, (True, False)
+            channel = [(self.num_groups, False), (channels // self.num_groups, True)]
+            over_batch, over_space = False, True
         else:
             raise ValueError(f"expected a norm of kind batch, layer, channel, group or instance; got {self.kind!r}")
         return (
-            (Axis(batch, *first),),
+            (Axis(batch, over_batch, False),),
             tuple(Axis(size, reduced, True) for size, reduced in channel),
-            *((Axis(size, *rest),) for size in spatial),
+            *((Axis(size, over_space, False),) for size in spatial),
         )
 
     def _layer_axes(self, shape: tuple[int, ...]) -> tuple[tuple[Axis, ...], ...]:

@@ -1,0 +1,182 @@
+"""Which implementation runs, and why.
+
+==========  ==========================================================  ===================================
+back end    what it is                                                  chosen for
+==========  ==========================================================  ===================================
+``numba``   kernels of our own (:mod:`normkit.backends.numba`)          CPU tensors worth a kernel
+``aten``    torch's own operations                                      small inputs, other devices, tracing
+``eager``   plain torch operations, differentiable any number of times  torch.func, forward-mode AD
+==========  ==========================================================  ===================================
+
+:func:`use_backend` forces one; :func:`choose` tells which one an input gets, and why.
+"""
+
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from functools import lru_cache
+from importlib import import_module, util
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from normkit.backends import aten, eager
+from normkit.spec import Norm
+from normkit.statistics import Running
+
+__all__ = ["NAMES", "Choice", "choose", "normalize", "use_backend"]
+
+NAMES = ("auto", "numba", "aten", "eager")
+KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+# Below this many numbers torch's own operation is as fast as a kernel, whose call costs more. `normkit bench
+# --crossover` measures it.
+CROSSOVER = 8192
+
+_forced: ContextVar[str | None] = ContextVar("normkit_backend", default=None)
+_process_wide = "auto"
+
+
+class Choice(NamedTuple):
+    """The back end that an input gets, and the reason in words."""
+
+    name: str
+    reason: str
+
+
+class Normalize(Protocol):
+    """What a back end is: one function."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        norm: Norm,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        running: Running | None,
+        use_input_stats: bool,
+    ) -> Tensor:
+        """Normalize x with its own statistics (updating ``running``, if given) or with the running ones."""
+
+
+class use_backend(AbstractContextManager["use_backend"]):  # noqa: N801  (used like a function, as torch.no_grad is)
+    """Force a back end: for the whole process or, as a context manager, for a block in this thread.
+
+    Args:
+        name: "numba", "aten", "eager", or "auto" to let each input choose. A forced back end that cannot take an
+            input raises a RuntimeError that says why.
+    Raises:
+        ValueError: no such back end.
+
+    >>> import normkit
+    >>> with normkit.use_backend("eager"):
+    ...     y = normkit.BatchNorm1d(3)(torch.randn(8, 3))
+    """
+
+    def __init__(self, name: str) -> None:
+        global _process_wide
+        if name not in NAMES:
+            raise ValueError(f"expected a back end out of {', '.join(NAMES)}; got {name!r}")
+        self._name = name
+        self._before = _process_wide
+        self._tokens: list[Token[str | None]] = []
+        _process_wide = name
+
+    def __enter__(self) -> "use_backend":
+        global _process_wide
+        _process_wide = self._before
+        self._tokens.append(_forced.set(self._name))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _forced.reset(self._tokens.pop())
+
+
+def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Choice:
+    """The back end for an input, and why.
+
+    Raises:
+        RuntimeError: the back end that was forced cannot take this input.
+    """
+    forced = _forced.get() or _process_wide
+    if forced == "auto":
+        return _automatic(x, weight, bias)
+    obstacle = _kernel_obstacle(x, weight, bias) if forced == "numba" else None
+    if obstacle is not None:
+        raise RuntimeError(
+            f"the numba back end was forced, but {obstacle}; use normkit.use_backend('auto') to let it choose"
+        )
+    return Choice(forced, "forced by normkit.use_backend")
+
+
+def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Choice:
+    if _is_transformed():
+        return Choice("eager", "torch.func or forward-mode differentiation is active: only plain operations follow it")
+    obstacle = _kernel_obstacle(x, weight, bias)
+    if obstacle is not None:
+        return Choice("aten", obstacle)
+    if x.numel() < CROSSOVER:
+        return Choice("aten", f"{x.numel()} numbers are fewer than {CROSSOVER}: torch's own operation is as fast")
+    return Choice("numba", f"{x.numel()} numbers in CPU memory are worth a kernel")
+
+
+def _is_transformed() -> bool:
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
+    """Why the kernels cannot take an input; None if they can."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return "the call is being traced or intercepted by a dispatch mode"
+    if type(x) not in (Tensor, torch.nn.Parameter):
+        return f"{type(x).__name__} is a subclass of Tensor with rules of its own"
+    if x.device.type != "cpu" or x.layout is not torch.strided:
+        return f"the input is on {x.device.type} ({x.layout}), and the kernels read dense CPU memory"
+    if x.dtype not in KERNEL_DTYPES:
+        return f"the kernels compute float64, float32, bfloat16 and float16, not {x.dtype}"
+    for parameter in (weight, bias):
+        if parameter is not None and (
+            parameter.device.type != "cpu"
+            or (parameter.dtype != x.dtype and not (parameter.dtype is torch.float32 and x.dtype in eager.HALF))
+        ):
+            return f"weight and bias are {parameter.dtype} on {parameter.device.type} beside an input in {x.dtype}"
+    if x.numel() == 0:
+        return "the input is empty"
+    if torch._C._get_tracing_state() is not None or torch.is_autocast_cpu_enabled():
+        return "tracing or autocast is active"
+    return _numba_missing()
+
+
+@lru_cache(maxsize=1)
+def _numba_missing() -> str | None:
+    return None if util.find_spec("numba") else "Numba is not installed"
+
+
+def normalize(
+    x: Tensor,
+    norm: Norm,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running: Running | None = None,
+    use_input_stats: bool = True,
+) -> Tensor:
+    """Normalize x with the back end that is forced, or that suits it.
+
+    Args:
+        x: The input.
+        norm: Which normalization.
+        weight, bias: Of shape ``norm.affine_shape(x.shape)``, or None.
+        eps: Added to the variance, inside the square root.
+        running: Running statistics of shape (C,): updated if use_input_stats, else used in place of the input's own.
+        use_input_stats: Whether to take the statistics from x.
+    """
+    name = choose(x, weight, bias).name
+    implementation: Normalize
+    if name == "numba":
+        implementation = import_module("normkit.backends.cpu").normalize
+    else:
+        implementation = aten.normalize if name == "aten" else eager.normalize
+    return implementation(x, norm, weight, bias, eps, running, use_input_stats)

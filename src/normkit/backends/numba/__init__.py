@@ -46,7 +46,7 @@ class Plan:
 def plan(view: View) -> Plan:
     """Cut up a view."""
     a, r, k, s = view.shape
-    a_period, a_step, r_step, k_step, s_run, s_step = view.affine_steps
+    _, _, r_step, _, s_run, s_step = view.affine_steps
     if r_step == 0 and (s >= _RUN or (r == 1 and k == 1)):
         by_place = s_step != 0 and s_run == 1
         return Plan(True, -(-a // _PARTS) if by_place else 1, 1, 1)
@@ -69,7 +69,9 @@ def _arguments(view: View, p: Plan, affine_size: int) -> Arguments:
     a, r, k, s = view.shape
     arguments = Arguments(a=a, r=r, k=k, s=s, chunk=p.chunk, tile=p.tile, fold=p.fold, affine_size=affine_size)
     steps = view.affine_steps if affine_size else (1, 0, 0, 0, max(s, 1), 0)
-    (arguments.a_period, arguments.a_step, arguments.r_step, arguments.k_step, arguments.s_run, arguments.s_step) = steps
+    (arguments.a_period, arguments.a_step, arguments.r_step, arguments.k_step, arguments.s_run, arguments.s_step) = (
+        steps
+    )
     return arguments
 
 
@@ -82,7 +84,8 @@ def _run(walk: bool, backwards: bool, dtype: str, arguments: Arguments, threads:
         tiles = -(-arguments.k * arguments.s // arguments.tile)
         one_task_each = arguments.chunk >= arguments.r or (tiles == 1 and arguments.a >= threads)
         if not one_task_each:
-            for arguments.phase in (3,) if arguments.given and not backwards else (1, 2, 3):
+            for phase in (3,) if arguments.given and not backwards else (1, 2, 3):
+                arguments.phase = phase
                 run_team(function, arguments, threads)
             return
     run_team(function, arguments, threads)
@@ -125,7 +128,7 @@ def forward(
     arguments.eps, arguments.centred, arguments.given = eps, centred, given
     if not p.walk:
         partial = np.empty((a, 2, -(-r // p.chunk), k * s))
-        coefficients = np.empty(a * k, STORAGES[dtype][1])
+        coefficients: NDArray[Any] = np.empty(a * k, STORAGES[dtype][1])
         arguments.partial, arguments.coefficients = partial.ctypes.data, coefficients.ctypes.data
     _run(p.walk, False, dtype, arguments, threads)
     del keep
@@ -162,7 +165,7 @@ def backward(
     else:
         parts = a * -(-k * s // p.tile) if arguments.r_step else a
         partial = np.empty((a, 3, -(-r // p.chunk), k * s))
-        coefficients = np.empty((3, a * k), compute)
+        coefficients: NDArray[Any] = np.empty((3, a * k), compute)
         arguments.partial, arguments.coefficients = partial.ctypes.data, coefficients.ctypes.data
     dweights = np.zeros((2, parts, arguments.affine_size), compute)
     arguments.dweight = dweights.ctypes.data

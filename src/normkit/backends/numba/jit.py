@@ -7,7 +7,6 @@ float32 and float64 are computed in their own type. Half types arrive as 16-bit 
 float16), and :func:`load` and :func:`store` convert to and from float32, in which they are computed.
 """
 
-import contextlib
 import ctypes
 import logging
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import cfunc, njit, types
 from numba.extending import intrinsic, overload
 
 logger = logging.getLogger("normkit")
@@ -64,7 +63,7 @@ def kernel(function: Kernel) -> Any:
     """Compile a kernel ``(arguments, part, parts)`` to a C function, cached on disk where some disk can be written."""
     began = time.perf_counter()
     signature = types.void(types.voidptr, types.int64, types.int64)
-    options = {"error_model": "numpy", "fastmath": {"contract"}}
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
     try:
         compiled = cfunc(signature, cache=True, **options)(function)
     except (RuntimeError, OSError) as error:  # no writable place for the cache: compile for this process alone
@@ -76,7 +75,7 @@ def kernel(function: Kernel) -> Any:
     return compiled
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer(_context: Any, address: Any) -> Any:
     """An address as a pointer."""
 
@@ -89,7 +88,7 @@ def pointer(_context: Any, address: Any) -> Any:
 def _bitcast(source: Any, target: Any) -> Any:
     """An intrinsic that reads the bits of one type as another."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def cast(context: Any, _value: Any) -> Any:
         def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             return builder.bitcast(arguments[0], context.get_value_type(target))
@@ -103,7 +102,7 @@ _float_of_bits = _bitcast(types.uint32, types.float32)
 _bits_of_float = _bitcast(types.float32, types.uint32)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _half_to_float(_context: Any, _bits: Any) -> Any:
     def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
@@ -111,7 +110,7 @@ def _half_to_float(_context: Any, _bits: Any) -> Any:
     return types.float32(types.int16), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _float_to_half(_context: Any, _value: Any) -> Any:
     def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
@@ -119,9 +118,9 @@ def _float_to_half(_context: Any, _value: Any) -> Any:
     return types.int16(types.float32), codegen
 
 
-@jit
+@njit
 def minus(left, right):
-    """A difference that the surrounding sum must not take apart."""
+    """A difference that the surrounding arithmetic must not take apart or contract."""
     return left - right
 
 

@@ -201,14 +201,14 @@ def products_by(x, dy, high, rstd, shift, weight, dweight, dbias, zero):
 def project_run(x, dy, dx, high, rstd, shift, weight, plain, crossed):
     for i in range(x.size):
         x_hat = (load(x, i) - high) * rstd + shift
-        store(dx, i, (load(dy, i) * weight - plain - x_hat * crossed) * rstd)
+        store(dx, i, (minus(load(dy, i) * weight, plain) - x_hat * crossed) * rstd)
 
 
 @jit
 def project_run_by(x, dy, dx, high, rstd, shift, weight, plain, crossed):
     for i in range(x.size):
         x_hat = (load(x, i) - high) * rstd + shift
-        store(dx, i, (load(dy, i) * weight[i] - plain - x_hat * crossed) * rstd)
+        store(dx, i, (minus(load(dy, i) * weight[i], plain) - x_hat * crossed) * rstd)
 
 
 def backward(storage, compute):

@@ -91,7 +91,7 @@ def _parallel() -> Any:
     return parallel
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _call_pointer(_context, function, data, part, parts):
     """Call the C function at an address."""
 

@@ -1,0 +1,50 @@
+"""torch's own operations: for what it does at least as well (the smallest inputs), and for every device."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from normkit.backends.eager import memory_order
+from normkit.spec import Norm
+from normkit.statistics import Running
+
+
+def normalize(
+    x: Tensor,
+    norm: Norm,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running: Running | None,
+    use_input_stats: bool,
+) -> Tensor:
+    """Normalize x; see :func:`normkit.backends.normalize`."""
+    y = _normalize(x, norm, weight, bias, eps, running, use_input_stats)
+    if x.dim() in (4, 5) and memory_order(x) is not None:  # torch's layer and instance norms lose the memory format
+        y = y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    return y
+
+
+def _normalize(
+    x: Tensor,
+    norm: Norm,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running: Running | None,
+    use_input_stats: bool,
+) -> Tensor:
+    mean, var, momentum = running if running is not None else (None, None, 0.0)
+    if norm.kind == "batch":
+        return F.batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+    if norm.kind == "instance":
+        return F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+    if norm.kind == "group":
+        return F.group_norm(x, norm.num_groups, weight, bias, eps)
+    if norm.kind == "channel":
+        order = (0, *range(2, x.dim()), 1)
+        y = F.layer_norm(x.permute(order), (x.shape[1],), weight, bias, eps)
+        return y.permute([order.index(axis) for axis in range(x.dim())])
+    if norm.centred:
+        return F.layer_norm(x, list(norm.normalized_shape), weight, bias, eps)
+    return F.rms_norm(x, list(norm.normalized_shape), weight, eps)

@@ -1,0 +1,189 @@
+"""The Numba kernels as a differentiable torch operation on CPU tensors."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normkit.backends import eager, numba
+from normkit.spec import Norm, View, view
+from normkit.statistics import Running, update_running
+
+DTYPES = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+
+def normalize(
+    x: Tensor,
+    norm: Norm,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running: Running | None,
+    use_input_stats: bool,
+) -> Tensor:
+    """Normalize x; see :func:`normkit.backends.normalize`."""
+    if torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    ):
+        y: Tensor = _Normalize.apply(x, weight, bias, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
+        return y
+    return _forward(x, norm, weight, bias, eps, running, use_input_stats)[0]
+
+
+def _forward(
+    x: Tensor,
+    norm: Norm,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running: Running | None,
+    use_input_stats: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and the mean and rstd that the backward pass needs."""
+    order = eager.memory_order(x)
+    if order is None:
+        x = x.contiguous()
+    v = view(norm, tuple(x.shape), order)
+    compute = torch.float64 if x.dtype is torch.float64 else torch.float32
+    units = v.shape[0] * v.shape[2]
+    y = torch.empty_like(x)
+    rstd = torch.empty(units, dtype=compute)
+    if use_input_stats:
+        mean, var = torch.empty(units, dtype=compute), torch.empty(units, dtype=compute)
+    else:
+        assert running is not None  # functional.py has checked it
+        mean, var = (_given(statistic, units, compute) for statistic in running[:2])
+    w, b = _affine(weight, v, compute), _affine(bias, v, compute)
+    numba.forward(
+        v,
+        DTYPES[x.dtype],
+        x.data_ptr(),
+        y.data_ptr(),
+        0 if w is None else w.data_ptr(),
+        0 if b is None else b.data_ptr(),
+        mean.data_ptr(),
+        var.data_ptr(),
+        rstd.data_ptr(),
+        eps=eps,
+        centred=norm.centred,
+        given=not use_input_stats,
+        affine_size=0 if w is None and b is None else math.prod(v.affine_sizes),
+        threads=torch.get_num_threads(),
+    )
+    if use_input_stats and running is not None:
+        shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
+        update_running(running, mean.view(shape), var.view(shape), v.count)
+    return y, mean, rstd
+
+
+def _given(statistic: Tensor, units: int, compute: torch.dtype) -> Tensor:
+    """Running statistics in the compute type, repeated for each sample of an instance norm."""
+    statistic = statistic.detach().to(compute)
+    repeats = units // statistic.numel()
+    return statistic.repeat(repeats) if repeats > 1 else statistic.contiguous()
+
+
+def _affine(parameter: Tensor | None, v: View, compute: torch.dtype) -> Tensor | None:
+    """weight or bias in the compute type and in memory order."""
+    if parameter is None:
+        return None
+    if parameter.dim() > 1:
+        parameter = parameter.permute(v.affine_order)
+    return parameter.to(compute).contiguous()
+
+
+class _Normalize(torch.autograd.Function):
+    """Forward and backward in the kernels; the backward of the backward in plain torch operations."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        norm: Norm,
+        eps: float,
+        running: Running | None,
+        use_input_stats: bool,
+    ) -> Tensor:
+        y, mean, rstd = _forward(x, norm, weight, bias, eps, running, use_input_stats)
+        given = () if use_input_stats or running is None else (running.mean, running.var)
+        ctx.save_for_backward(x, weight, mean, rstd, *given)
+        ctx.norm, ctx.eps, ctx.use_input_stats = norm, eps, use_input_stats
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd, *given = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            gradients = _differentiable(ctx, dy, x, weight, given)
+        else:
+            gradients = _backward(ctx, dy, x, weight, mean, rstd)
+        return (*gradients, None, None, None, None)
+
+
+def _differentiable(
+    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, given: list[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated again: those of the eager back end."""
+    bias = None
+    if ctx.bias is not None:
+        shape, dtype = ctx.bias
+        bias = torch.zeros(shape, dtype=dtype, requires_grad=True)
+    running = Running(given[0], given[1], 0.0) if given else None
+    y = eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats)
+    inputs = (x, weight, bias)
+    needed = zip(inputs, ctx.needs_input_grad, strict=False)
+    wanted = [tensor for tensor, need in needed if need and tensor is not None]
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    return tuple(next(found) if need else None for need in ctx.needs_input_grad[:3])
+
+
+def _backward(
+    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor | None, ...]:
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    order = eager.memory_order(x)
+    if order is None:
+        x, dy = x.contiguous(), dy.contiguous()
+    else:
+        dy = dy.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    v = view(ctx.norm, tuple(x.shape), order)
+    w = _affine(weight, v, mean.dtype)
+    by_row = v.affine_steps[2] != 0  # that kernel takes dweight along with dx
+    dx = torch.empty_like(x) if needs_x or by_row else None
+    dweight, dbias = numba.backward(
+        v,
+        DTYPES[x.dtype],
+        x.data_ptr(),
+        dy.data_ptr(),
+        0 if dx is None else dx.data_ptr(),
+        0 if w is None else w.data_ptr(),
+        mean.data_ptr(),
+        rstd.data_ptr(),
+        centred=ctx.norm.centred,
+        given=not ctx.use_input_stats,
+        affine_size=math.prod(v.affine_sizes) if weight is not None or ctx.bias is not None else 0,
+        threads=torch.get_num_threads(),
+    )
+    return (
+        dx if needs_x else None,
+        _like(dweight, weight.shape, weight.dtype, v) if weight is not None and needs_weight else None,
+        _like(dbias, ctx.bias[0], ctx.bias[1], v) if needs_bias else None,
+    )
+
+
+def _like(gradient: Any, shape: torch.Size, dtype: torch.dtype, v: View) -> Tensor:
+    """A gradient in memory order, in the shape and type of its parameter."""
+    result = torch.from_numpy(gradient).to(dtype)
+    if len(shape) > 1:
+        result = result.view([shape[axis] for axis in v.affine_order])
+        result = result.permute([v.affine_order.index(axis) for axis in range(len(shape))]).contiguous()
+    return result

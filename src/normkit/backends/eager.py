@@ -1,0 +1,62 @@
+"""Plain torch operations: any device, any dtype, differentiable any number of times."""
+
+import torch
+from torch import Tensor
+
+from normkit.spec import Norm, view
+from normkit.statistics import Running, update_running
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def normalize(
+    x: Tensor,
+    norm: Norm,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running: Running | None,
+    use_input_stats: bool,
+) -> Tensor:
+    """Normalize x; see :func:`normkit.backends.normalize`."""
+    order = memory_order(x)
+    v = view(norm, tuple(x.shape), order)
+    compute = torch.float32 if x.dtype in HALF else x.dtype
+    factors = x.permute(v.order).reshape(v.sizes).to(compute)
+    if use_input_stats:
+        if norm.centred:
+            mean = factors.mean(v.reduced, keepdim=True) if v.reduced else factors
+            factors = factors - mean
+            # The mean was rounded: what is left of it matters once it exceeds the standard deviation many times.
+            rest = factors.mean(v.reduced, keepdim=True) if v.reduced else factors
+            factors = factors - rest
+            mean = mean + rest
+        var = (factors * factors).mean(v.reduced, keepdim=True) if v.reduced else factors * factors
+        if running is not None and norm.centred:
+            channels = running.mean.numel()
+            shape = (channels,) if norm.kind == "batch" else (-1, channels)
+            update_running(running, mean.detach().reshape(shape), var.detach().reshape(shape), v.count)
+    else:
+        assert running is not None  # functional.py has checked it
+        mean, var = (statistic.to(compute).reshape(v.affine_sizes) for statistic in running[:2])
+        factors = factors - mean
+    y = factors * torch.rsqrt(var + eps)
+    if weight is not None:
+        y = y * _in_memory_order(weight, v.affine_order).to(compute).reshape(v.affine_sizes)
+    if bias is not None:
+        y = y + _in_memory_order(bias, v.affine_order).to(compute).reshape(v.affine_sizes)
+    y = y.to(x.dtype).reshape([x.shape[axis] for axis in v.order])
+    return y.permute([v.order.index(axis) for axis in range(x.dim())])
+
+
+def memory_order(x: Tensor) -> tuple[int, ...] | None:
+    """The axes of a channels-last x, outermost in memory first; None: take them as they are."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return (0, 2, 3, 1)
+    if x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous():
+        return (0, 2, 3, 4, 1)
+    return None
+
+
+def _in_memory_order(weight: Tensor, order: tuple[int, ...]) -> Tensor:
+    return weight if weight.dim() == 1 else weight.permute(order)

@@ -1,0 +1,76 @@
+"""LayerNorm over the last axes, and LayerNorm2d over the channels."""
+
+import torch
+from torch import Tensor, nn
+
+from normkit import functional as F
+from normkit.spec import ShapeError
+
+
+class LayerNorm(nn.LayerNorm):
+    r"""Normalize over the last axes; a drop-in for torch.nn.LayerNorm.
+
+    .. math:: y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta
+
+    Reduces over: the axes of normalized_shape, for every position of the others.
+
+    Args:
+        normalized_shape: Sizes of the last axes, or the size of the last one.
+        eps: Added to the variance, inside the square root.
+        elementwise_affine: Whether there are a weight and a bias.
+        bias: Whether an affine layer has a bias.
+    Shape:
+        input, result: (*, *normalized_shape);  weight, bias: normalized_shape
+    Raises:
+        RuntimeError: the last axes of the input have other sizes.
+    Reference:
+        Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize over the last axes."""
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    r"""Normalize over the channels of (N, C, H, W), at each position, without permuting them to the end.
+
+    The same numbers as permute, LayerNorm, permute, as ConvNeXt uses it; weight and bias are those of
+    ``torch.nn.LayerNorm(num_channels)``, so checkpoints fit.
+
+    Args:
+        normalized_shape: Number of channels C.
+        eps: Added to the variance, inside the square root.
+        elementwise_affine: Whether there are a weight and a bias.
+        bias: Whether an affine layer has a bias.
+    Shape:
+        input, result: (N, C, H, W) (any number of axes after C), in its own memory format;  weight, bias: (C,)
+    Raises:
+        ValueError: normalized_shape is not one number.
+        RuntimeError: the input has another number of channels.
+    Reference:
+        Liu et al. 2022, arXiv:2201.03545, section 2.6.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | list[int] | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype)
+        if len(self.normalized_shape) != 1:
+            raise ValueError(
+                f"LayerNorm2d normalizes over the channels alone: expected their number; got {normalized_shape}"
+            )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize over the channels."""
+        if input.dim() < 2 or input.shape[1] != self.normalized_shape[0]:
+            raise ShapeError(
+                f"LayerNorm2d expected an input of shape (N, {self.normalized_shape[0]}, *); got {tuple(input.shape)}"
+            )
+        return F.channel_norm(input, self.weight, self.bias, self.eps)

@@ -1,0 +1,29 @@
+"""RMSNorm."""
+
+from torch import Tensor, nn
+
+from normkit import functional as F
+
+
+class RMSNorm(nn.RMSNorm):
+    r"""Divide by the root of the mean square over the last axes; a drop-in for torch.nn.RMSNorm.
+
+    .. math:: y = x / \sqrt{\overline{x^2} + \epsilon} \cdot \gamma
+
+    Reduces over: the axes of normalized_shape, for every position of the others. Nothing is subtracted.
+
+    Args:
+        normalized_shape: Sizes of the last axes, or the size of the last one.
+        eps: Added to the mean square, inside the square root; None: the machine epsilon of the compute type.
+        elementwise_affine: Whether there is a weight.
+    Shape:
+        input, result: (*, *normalized_shape);  weight: normalized_shape
+    Raises:
+        RuntimeError: the last axes of the input have other sizes.
+    Reference:
+        Zhang & Sennrich 2019, arXiv:1910.07467.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Divide by the root of the mean square over the last axes."""
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
