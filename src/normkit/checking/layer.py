@@ -1,9 +1,8 @@
 """One built copy of the target, driven through one interface whatever the target is."""
 
-import contextlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,25 +109,23 @@ class Layer(ABC):
                     held = as_values(self.library, slots[role].read())
                     slots[role].write(self.library, np.broadcast_to(value.reshape(-1), held.size) if held.size else value)
 
-    @contextlib.contextmanager
-    def _tracked(self, x: Array) -> Iterator[tuple[Array, dict[Role, Array]]]:
-        """x and the affine parameters, ready to collect torch gradients."""
-        x = x.clone().requires_grad_(True)
-        parameters = {role: slot.read() for role, slot in self.slots().items() if role in ("weight", "bias")}
-        for held in parameters.values():
-            if self.library.owns(held):
-                held.grad = None
-        yield x, {role: held for role, held in parameters.items() if self.library.owns(held)}
+    def convert(self, dtype: str) -> None:
+        """Bring what it keeps to a dtype, as far as its users would."""
 
     def _autograd(self, x: Array, dy: Values, training: bool) -> Gradients:
-        with self._tracked(x) as (tracked, parameters), self.library.grad_mode(True):
+        tracked = x.clone().requires_grad_(True)
+        held = {role: slot.read() for role, slot in self.slots().items() if role in ("weight", "bias")}
+        parameters = {role: value for role, value in held.items() if self.library.owns(value) and value.requires_grad}
+        for parameter in parameters.values():
+            parameter.grad = None
+        with self.library.grad_mode(True):
             y = self.run(tracked, training, grad=True)
             if not y.requires_grad:
                 return Gradients(None)
             (y * self.library.make(dy, self.library.dtype(y))).sum().backward()
-            affine = {role: held.grad for role, held in parameters.items() if held.grad is not None}
-            values = {role: self.library.values(grad) for role, grad in affine.items()}
-            return Gradients(None if tracked.grad is None else self.library.values(tracked.grad), values)
+        grads = {role: parameter.grad for role, parameter in parameters.items() if parameter.grad is not None}
+        values = {role: self.library.values(grad) for role, grad in grads.items()}
+        return Gradients(None if tracked.grad is None else self.library.values(tracked.grad), values)
 
 
 class ObjectLayer(Layer):
@@ -166,6 +163,12 @@ class ObjectLayer(Layer):
                 setattr(self.thing, name, not training)
             elif role == "mode" and isinstance(held, str):
                 setattr(self.thing, name, self._mode_word(training))
+
+    def convert(self, dtype: str) -> None:
+        import torch
+
+        if isinstance(self.thing, torch.nn.Module):
+            self.thing.to(getattr(torch, dtype))
 
     def backward(self, x: Array, dy: Values, training: bool) -> Gradients | None:
         if self.library.name == "torch":
@@ -212,6 +215,9 @@ class FunctionLayer(Layer):
     def slots(self) -> dict[Role, Slot]:
         inside = find_slots(self.settings, self.library) if self.settings is not None else {}
         return {**inside, **{role: Slot(self.arrays, role, role) for role in self.arrays}}
+
+    def convert(self, dtype: str) -> None:
+        self.arrays = {role: self.library.make(self.library.values(held), dtype) for role, held in self.arrays.items()}
 
     def _arrays(self) -> dict[Role, Any]:
         if self.settings is None:

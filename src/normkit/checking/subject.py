@@ -20,6 +20,8 @@ from normkit.checking.signature import Signature
 BATCH = 5
 FEATURES = 6
 GROUPS = 2
+STAND_INS: dict[Role, Any] = {"eps": 1e-5, "momentum": 0.1, "training": True, "evaluation": False}
+"""Values for arguments that have no default."""
 _SPATIAL = {2: (), 3: (7,), 4: (3, 4), 5: (2, 3, 4)}
 
 
@@ -30,13 +32,18 @@ class Geometry:
     Args:
         features: Sizes of the feature axes: (C,), or a longer normalized_shape.
         last: Whether the features are the last axes, rather than axis 1.
+        groups: Number of groups, for the targets that have groups.
+        batch: Number of samples.
     """
 
     features: tuple[int, ...] = (FEATURES,)
     last: bool = False
+    groups: int = GROUPS
+    batch: int = BATCH
 
-    def shape(self, rank: int, batch: int = BATCH) -> tuple[int, ...]:
+    def shape(self, rank: int, batch: int | None = None) -> tuple[int, ...]:
         """An input shape of this rank in which no two sizes are equal."""
+        batch = self.batch if batch is None else batch
         spatial = _SPATIAL[rank][: rank - 1 - len(self.features)]
         spatial = tuple(size + 4 if size in self.features else size for size in spatial)
         return (batch, *spatial, *self.features) if self.last else (batch, *self.features, *spatial)
@@ -121,31 +128,27 @@ class Subject:
             forced: Values by role that replace defaults: ``eps=0.1``.
         """
         self.library.seed()
-        offered: dict[Role, Any] = {
-            "features": self.geometry.features if self.features_as_tuple else self.geometry.features[0],
-            "groups": GROUPS,
-            "rank": rank,
-            "eps": 1e-5,
-            "momentum": 0.1,
-            "training": True,
-            "evaluation": False,
-        }
-        call = self.call()
+        return self.new_unseeded(rank, **forced)
+
+    def new_unseeded(self, rank: int, **forced: Any) -> Layer:
+        """Build it, whatever state the random generators are in."""
+        call, constructor = self.call(), self.constructor()
+        forced = {**self._sizes(rank), **forced}
         try:
             if self.kind == "function":
-                return self._function_layer(rank, call, offered, forced)
-            if self.is_class:
-                constructor = self.constructor()
-                assert constructor is not None
-                args, kwargs = constructor.fill(None, forced, offered)
-                thing = self.target(*args, **kwargs)
-            else:
-                thing = copy.deepcopy(self.target)
+                return self._function_layer(rank, call, forced)
+            if constructor is None:
+                return ObjectLayer(copy.deepcopy(self.target), self.library, call, STAND_INS, forced)
+            args, kwargs = constructor.fill(None, forced, STAND_INS)
+            return ObjectLayer(self.target(*args, **kwargs), self.library, call, STAND_INS, forced)
         except Exception as error:
             raise TargetError(error, "building it") from error
-        return ObjectLayer(thing, self.library, call, offered, {} if self.is_class else forced)
 
-    def _function_layer(self, rank: int, call: Signature, offered: Mapping[Role, Any], forced: dict[Role, Any]) -> Layer:
+    def _sizes(self, rank: int) -> dict[Role, Any]:
+        features = self.geometry.features if self.features_as_tuple else self.geometry.features[0]
+        return {"features": features, "groups": self.geometry.groups, "rank": rank}
+
+    def _function_layer(self, rank: int, call: Signature, forced: Mapping[Role, Any]) -> Layer:
         sizes = self._parameter_shape(rank)
         starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
         arrays: dict[Role, Array] = {}
@@ -153,10 +156,8 @@ class Subject:
             name = call.name_of(role)
             if name and name not in call.given:
                 arrays[role] = self.library.make(np.full(sizes, start))
-        wanted = {role: value for role, value in offered.items() if role in ("features", "groups")}
-        forced = {**{role: value for role, value in wanted.items() if call.name_of(role)}, **forced}
         backward = backward_of(self.target)
-        return FunctionLayer(self.target, self.library, call, offered, forced, arrays, dict(self.returned), backward)
+        return FunctionLayer(self.target, self.library, call, STAND_INS, forced, arrays, dict(self.returned), backward)
 
     def _parameter_shape(self, rank: int) -> tuple[int, ...]:
         if not self.keepdims or self.geometry.last:
@@ -170,9 +171,7 @@ class Subject:
         constructor = self.constructor()
         if constructor is None:
             return f"the {name_of(self.target)} instance that was given"
-        features = self.geometry.features if self.features_as_tuple else self.geometry.features[0]
-        offered = {"features": features, "groups": GROUPS, "rank": rank, "eps": 1e-5, "momentum": 0.1}
-        args, kwargs = constructor.fill(None, {}, {**offered, "training": True, "evaluation": False})
+        args, kwargs = constructor.fill(None, self._sizes(rank), STAND_INS)
         words = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
         return f"{name_of(self.target)}({', '.join(words)})"
 
@@ -243,14 +242,14 @@ def backward_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
     return None
 
 
-def attempt(subject: Subject, rank: int, batch: int = BATCH) -> Array:
+def attempt(subject: Subject, rank: int) -> Array:
     """Build it and call it once on noise; the output.
 
     Raises:
         TargetError: the target raised.
     """
     layer = subject.new(rank)
-    shape = subject.geometry.shape(rank, batch)
+    shape = subject.geometry.shape(rank)
     x = subject.library.make(np.random.default_rng(rank).normal(0.5, 2.0, size=shape))
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):

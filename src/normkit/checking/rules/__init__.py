@@ -1,0 +1,10 @@
+"""Every check, by code."""
+
+from normkit.checking.rules import affine, axes, formula, gradient, inputs, modes, numerics, output, running, state, surroundings
+from normkit.checking.rules.base import Rule
+
+_MODULES = (output, modes, axes, formula, running, state, affine, gradient, numerics, inputs, surroundings)
+
+RULES: dict[str, type[Rule]] = {rule.code: rule for module in _MODULES for rule in module.RULES}
+
+__all__ = ["RULES", "Rule"]

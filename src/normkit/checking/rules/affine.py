@@ -1,0 +1,197 @@
+"""Weight and bias: there, registered, of the right shape, starting at one and zero, applied as they should be."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from normkit.checking.arrays import Values
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+
+class AffineRule(Rule):
+    """A check that needs a weight or a bias."""
+
+    requires = ("output-shape", "not-deterministic")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "it has neither weight nor bias" if not lab.affine else None
+
+
+class AffineMissing(Rule):
+    """It has no weight or no bias.
+
+    Why: The layer cannot scale or shift what it normalizes; a checkpoint of its torch twin does not load. It equals
+    ``affine=False`` (or ``bias=False``).
+
+    Fix: Keep a weight of ones and a bias of zeros, one entry a channel (a feature for layer normalization), and return
+    ``x_hat * weight + bias``.
+    """
+
+    code = "affine-missing"
+    severity = "warning"
+    requires = ("output-shape",)
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if lab.family == "instance":
+            return "instance normalization has none by default"
+        return "an instance may do without" if lab.subject.kind in ("module", "object") else None
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        wanted = ("weight",) if lab.family == "rms" else ("weight", "bias")
+        missing = [role for role in wanted if role not in lab.affine]
+        if missing:
+            yield self.finding(
+                f"has no {' and no '.join(missing)}",
+                f"found under usual names: {', '.join(lab.affine) or 'nothing'}",
+            )
+
+
+class AffineIgnored(AffineRule):
+    """Weight and bias are kept but not applied as x_hat * weight + bias.
+
+    Why: They are trained, saved and loaded, and do nothing, or something else than in every other implementation.
+
+    Fix: ``return x_hat * weight + bias``, in training and in evaluation, with weight and bias reshaped to broadcast over
+    the channel axis.
+    """
+
+    code = "affine-ignored"
+    requires = (*AffineRule.requires, "wrong-axes", "formula-wrong", "train-uses-running-stats", "group-order")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        for training in (True, False):
+            layer = lab.train(steps=1)
+            x = lab.x()
+            plain = lab.forward(layer, x, training)
+            held = layer.read("weight", "bias")
+            generator = np.random.default_rng(4)
+            values = {role: generator.uniform(0.5, 2.0, value.size) for role, value in held.items()}
+            layer.write(**values)
+            actual = lab.forward(layer, x, training)
+            wanted = lab.scaled(plain, values.get("weight"), values.get("bias"))
+            if wanted is None:
+                continue
+            gap = float(np.abs(actual - wanted).max())
+            if gap > 1e-3:
+                mode = "training" if training else "evaluation"
+                ignored = float(np.abs(actual - plain).max()) < 1e-6
+                what = "are not applied" if ignored else "are not applied as x_hat * weight + bias"
+                yield self.finding(f"weight and bias {what} in {mode}", f"differs from the definition by {number(gap)}")
+                return
+
+
+class AffineOffset(AffineRule):
+    """The weight is stored as its distance from one: the output is multiplied by 1 + weight.
+
+    Why: Checkpoints of other implementations load without an error and give other results. Gemma's RMSNorm does this
+    on purpose.
+
+    Fix: Store the weight itself, starting at ones; or add one when a checkpoint is loaded.
+    """
+
+    code = "affine-offset"
+    severity = "note"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        if lab.unit_weight == 0.0:
+            yield self.finding("multiplies by 1 + weight", "weight starts at 0 and the output is normalized all the same")
+
+
+class AffineInit(AffineRule):
+    """Weight does not start at one, or bias not at zero.
+
+    Why: The output does not start with mean 0 and variance 1; a weight of zeros blocks the gradient.
+
+    Fix: ``torch.ones(num_features)`` for the weight, ``torch.zeros(num_features)`` for the bias.
+    """
+
+    code = "affine-init"
+    requires = ("output-shape", "affine-offset")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if lab.subject.kind == "function":
+            return "the caller of a function chooses the initial values"
+        if lab.subject.kind in ("module", "object"):
+            return "an instance may have been trained"
+        return super().not_applicable(lab)
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        held = lab.layer(neutral=False).read("weight", "bias")
+        wrong = []
+        for role, start in (("weight", 1.0), ("bias", 0.0)):
+            if role in held and not np.allclose(held[role], start):
+                wrong.append(f"{role} starts at {_range(held[role])} rather than {number(start)}")
+        if wrong and lab.unit_weight == 1.0:
+            yield self.finding(wrong[0], "; ".join(wrong))
+
+
+def _range(values: Values) -> str:
+    low, high = float(values.min()), float(values.max())
+    return number(low) if low == high else f"{number(low)} … {number(high)}"
+
+
+class AffineShape(AffineRule):
+    """Weight or bias has another shape than its torch twin's.
+
+    Why: Checkpoints do not load; if the number of entries differs too, another number of things is learned.
+
+    Fix: One axis of length num_features (normalized_shape for layer and RMS normalization); reshape it for broadcasting
+    in the forward pass, not in storage.
+    """
+
+    code = "affine-shape"
+    requires = ("output-shape", "wrong-axes", "group-order")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        if lab.subject.kind == "function" and not lab.subject.keepdims:
+            return
+        layer = lab.layer(neutral=False)
+        held = {role: slot.read() for role, slot in layer.slots().items() if role in ("weight", "bias")}
+        expected = lab.geometry.features
+        shapes = {role: tuple(getattr(value, "shape", ())) for role, value in held.items()}
+        wrong = {role: shape for role, shape in shapes.items() if shape != expected}
+        if wrong:
+            same_size = all(int(np.prod(shape)) == int(np.prod(expected)) for shape in wrong.values())
+            listed = ", ".join(f"{role} {shape}" for role, shape in wrong.items())
+            by_caller = lab.subject.kind == "function"
+            yield self.finding(
+                f"{'expects' if by_caller else 'keeps'} {listed}; {lab.twin} has {expected}",
+                f"{listed}; expected {expected}",
+                severity="note" if by_caller else "warning" if same_size else "error",
+            )
+
+
+class ParametersNotRegistered(AffineRule):
+    """Weight and bias are plain tensors, not parameters of the module.
+
+    Why: ``parameters()`` does not list them, so the optimizer never trains them; ``state_dict`` does not save them, and
+    ``.to()`` leaves them behind.
+
+    Fix: ``self.weight = torch.nn.Parameter(torch.ones(num_features))``.
+    """
+
+    code = "parameters-not-registered"
+    requires = ("output-shape",)
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return super().not_applicable(lab) if lab.subject.is_module else "only a torch.nn.Module has parameters"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        layer: Any = lab.layer(neutral=False)
+        known = {id(parameter) for parameter in layer.thing.parameters()}
+        slots = layer.slots()
+        loose = [slots[role].path for role in lab.affine if id(slots[role].read()) not in known]
+        if loose:
+            listed = ", ".join(name for name, _ in layer.thing.named_parameters()) or "nothing"
+            yield self.finding(
+                f"{' and '.join(loose)} {'are' if len(loose) > 1 else 'is'} not registered as parameters",
+                f"parameters() lists: {listed}",
+            )
+
+
+RULES = (AffineMissing, ParametersNotRegistered, AffineOffset, AffineInit, AffineShape, AffineIgnored)

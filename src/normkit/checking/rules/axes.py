@@ -1,0 +1,204 @@
+"""What is averaged over: the axes, the groups, for every rank and batch size."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normkit.checking.errors import TargetError
+from normkit.checking.families import TITLES
+from normkit.checking.patterns import Pattern
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+
+def in_words(pattern: Pattern | None, lab: "Lab") -> str:
+    """What a measured pattern does, as the rest of a sentence."""
+    if pattern is None:
+        return "averages over an irregular set of elements"
+    if pattern.count == 1:
+        return "averages over nothing: each output depends on its own input alone"
+    if pattern.axes is not None and len(pattern.axes) == pattern.labels.ndim:
+        return "averages over the whole tensor"
+    if lab.family == "batch" and pattern.axes is not None and 0 not in pattern.axes:
+        return f"averages per sample as well, over {pattern.words}"
+    return f"averages over {pattern.words}"
+
+
+class WrongAxes(Rule):
+    """The statistics are averaged over other axes than the family's.
+
+    Why: It is another operation: what one channel or sample gets depends on others that it should not depend on, or
+    not on those that it should.
+
+    Fix: Reduce the axes named as expected, with keepdims so that the result broadcasts back.
+    """
+
+    code = "wrong-axes"
+    requires = ("output-shape", "not-deterministic", "train-uses-running-stats")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        order = [lab.rank, *(rank for rank in lab.ranks if rank != lab.rank)]
+        for rank in order:
+            if lab.as_expected(rank) or lab.grouped_otherwise(rank):
+                continue
+            pattern, expected = lab.pattern(rank), lab.expected(rank)[0]
+            shape, names = lab.geometry.shape(rank), lab.geometry.axis_names(rank)
+            size = int(np.prod(shape))
+            message = in_words(pattern, lab)
+            if rank != lab.rank:
+                message += f" when the input has rank {rank}"
+            reach = f"changing one element of a {shape} input ({names}) moves "
+            reach += f"{pattern.count} of {size} outputs" if pattern is not None else "no regular set of outputs"
+            yield self.finding(
+                message,
+                f"{reach}; {TITLES[lab.family]} moves {expected.count}",
+                fix=f"{TITLES[lab.family].capitalize()} averages over {expected.words}. {self.hint(lab, expected)}",
+            )
+            return
+        yield from self.split_statistics(lab)
+
+    def split_statistics(self, lab: "Lab") -> Iterator[Finding]:
+        """The mean and the variance may average over different axes."""
+        formula = lab.formula
+        if formula is None or formula.mean_over.same(formula.var_over):
+            return
+        yield self.finding(
+            f"the mean averages over {formula.mean_over.words}, the variance over {formula.var_over.words}",
+            f"with these two the output is reproduced to {number(formula.misfit)}",
+            fix=f"Take both over {lab.expected()[0].words}.",
+        )
+
+    def hint(self, lab: "Lab", expected: Pattern) -> str:
+        """The code that would do it."""
+        if expected.axes is None:
+            return "Reshape to (N, groups, -1) and reduce the last axis."
+        axes = expected.axes
+        keep = "keepdim=True" if lab.library.name == "torch" else "keepdims=True"
+        return f"Write x.mean({axes if len(axes) > 1 else axes[0]}, {keep}), and the same for the variance."
+
+
+class GroupOrder(Rule):
+    """The groups are made of the wrong channels, or the weight belongs to the group rather than to the channel.
+
+    Why: It runs and trains, but weights from a correct layer give other results, and so does every other framework.
+
+    Fix: Groups are runs of neighbouring channels: with channels last, bring them to axis 1 before
+    ``reshape(N, groups, -1)``. Weight and bias have one entry a channel, applied after the groups are merged again.
+    """
+
+    code = "group-order"
+    requires = ("output-shape", "not-deterministic")
+    families = ("group",)
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        expected = lab.expected()[0]
+        if lab.grouped_otherwise(lab.rank):
+            pattern = lab.pattern()
+            assert pattern is not None
+            yield self.finding(
+                f"groups the wrong channels: {pattern.words}", f"measured {pattern.words}; expected {expected.words}"
+            )
+            return
+        groups, channels = lab.geometry.groups, lab.geometry.features[0]
+        sizes = {role: values.size for role, values in lab.layer(neutral=False).read("weight", "bias").items()}
+        if groups != channels and groups in sizes.values():
+            yield self.finding(
+                f"weight and bias belong to the {groups} groups, not to the {channels} channels",
+                ", ".join(f"{role} has {size} entries" for role, size in sizes.items()),
+            )
+
+
+class BatchSizeDependent(Rule):
+    """For some batch sizes the result is another one.
+
+    Why: A test with one batch size passes, and the last, smaller batch of an epoch goes wrong. The usual cause is
+    ``len(x)`` where the rank was meant, or a ``squeeze`` that also takes a batch of one.
+
+    Fix: Use ``x.ndim`` (or ``x.dim()``) for the rank, and name the axis in every squeeze.
+    """
+
+    code = "batch-size-dependent"
+    requires = ("output-shape", "not-deterministic", "wrong-axes", "group-order", "formula-wrong")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        for rank in lab.ranks:
+            wrong: dict[int, str] = {}
+            sizes = (2, 3, 4, 5, 8) if lab.family == "batch" else (1, 2, 3, 4, 5, 8)
+            for batch in sizes:
+                trouble = self._training(lab, rank, batch)
+                if trouble:
+                    wrong[batch] = f"a batch of {batch} {trouble}"
+            for batch in (1, 2, 4):
+                if batch not in wrong and (gap := self._evaluation(lab, rank, batch)):
+                    wrong[batch] = f"a batch of {batch} {gap}"
+            if wrong:
+                listed = ", ".join(str(batch) for batch in sorted(wrong))
+                yield self.finding(
+                    f"gives another result for a batch of {listed} (input of rank {rank})",
+                    "; ".join(wrong[batch] for batch in sorted(wrong)),
+                )
+                return
+
+    def _training(self, lab: "Lab", rank: int, batch: int) -> str | None:
+        formula = lab.formula
+        if formula is None:
+            return None
+        x = lab.x(rank, batch)
+        try:
+            y = lab.forward(lab.layer(rank), x)
+            if y.shape != x.shape:
+                return f"gives shape {y.shape}"
+            gap = min(float(np.abs(y - formula.on(p).apply(x)).max()) for p in lab.expected(rank, batch))
+            if gap < 2e-3:
+                return None
+            return f"{in_words(lab.pattern(rank, batch), lab)} (differs by {number(gap)})"
+        except TargetError as error:
+            return f"raises {error.error!r}"[:120]
+
+    def _evaluation(self, lab: "Lab", rank: int, batch: int) -> str | None:
+        """With running statistics a sample's result depends on nothing else in its batch."""
+        if lab.family == "batch" and (not lab.state or lab.evaluation.statistics != "running"):
+            return None
+        x = lab.x(rank)
+        try:
+            layer = lab.train(rank, steps=1)
+            whole = lab.forward(layer, x, training=False)
+            part = lab.forward(layer, x[:batch], training=False)
+        except TargetError as error:
+            return f"raises {error.error!r} in evaluation"[:120]
+        if part.shape != x[:batch].shape:
+            return f"gives shape {part.shape} in evaluation"
+        gap = float(np.abs(whole[:batch] - part).max())
+        return f"differs by {number(gap)} in evaluation from the same samples in a larger batch" if gap > 1e-4 else None
+
+
+class RankUnsupported(Rule):
+    """An input rank is refused that its torch twin takes.
+
+    Why: It is no drop-in: (N, C) after a linear layer, (N, C, L) for sequences and (N, C, H, W) for images all occur.
+
+    Fix: Derive the axes to reduce from ``x.ndim``: all but the channel axis for batch normalization, the last ones for
+    layer normalization.
+    """
+
+    code = "rank-unsupported"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        promised = lab.resolved.claim.ranks
+        usual = {"layer": (2, 3, 4), "rms": (2, 3, 4), "group": (3, 4)}.get(lab.family, ())
+        wanted = promised or tuple(rank for rank in usual if rank > len(lab.geometry.features))
+        refused = [rank for rank in wanted if rank not in lab.resolved.ranks]
+        if refused:
+            reasons = [f"rank {rank}: {lab.resolved.refused.get(rank, 'not taken')}" for rank in refused]
+            yield self.finding(
+                f"refuses inputs of rank {', '.join(map(str, refused))}, which {lab.twin} takes",
+                "; ".join(reasons),
+                severity="error" if promised else "warning",
+            )
+
+
+RULES = (WrongAxes, GroupOrder, BatchSizeDependent, RankUnsupported)

@@ -1,0 +1,204 @@
+"""The formula: (x - mean) / sqrt(var + eps), with the biased variance and eps in its place."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normkit.checking.errors import TargetError
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+_FLOAT32_EPS = 1.1920929e-07
+_PROBE = 0.03
+
+
+class FormulaRule(Rule):
+    """A check that needs the formula."""
+
+    requires = ("output-shape", "not-deterministic", "train-uses-running-stats", "formula-wrong")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "the formula could not be measured" if lab.formula is None else None
+
+
+class FormulaWrong(Rule):
+    """The output is not (x - mean) / sqrt(var + eps), whatever eps is.
+
+    Why: It is another operation than the one its name promises.
+
+    Fix: Compare with the definition: subtract the mean (not for RMS), divide by the square root of the variance plus
+    eps, where the variance is the mean of squared deviations.
+    """
+
+    code = "formula-wrong"
+    requires = ("output-shape", "not-deterministic", "train-uses-running-stats")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        pattern = lab.pattern()
+        return "its axes could not be told" if lab.formula is None and (pattern is None or pattern.count == 1) else None
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        formula = lab.formula
+        if formula is None:
+            return
+        if not formula.fits:
+            yield self.finding(self._message(lab), f"the best fit leaves a difference of {number(formula.misfit)}")
+        elif formula.centred != (lab.family != "rms"):
+            if formula.centred:
+                yield self.finding("subtracts the mean, which RMS normalization does not",
+                                   "adding a constant to the input leaves the output unchanged")  # fmt: skip
+            else:
+                yield self.finding("does not subtract the mean: it divides by the root of the mean square",
+                                   f"as RMS normalization it fits to {number(formula.misfit)}")  # fmt: skip
+
+    def _message(self, lab: "Lab") -> str:
+        formula = lab.formula
+        assert formula is not None
+        x = lab.x() - lab.x().mean()
+        small, large = (np.abs(lab.forward(lab.layer(), lab.cast(x * scale))).max() for scale in (1.0, 10.0))
+        power = round(float(np.log10(large / small)), 1) if small > 0 and np.isfinite(large / small) else 0.0
+        if power == -1.0:
+            return "divides by the variance, not by its square root"
+        if power == 1.0:
+            return "does not divide by the standard deviation"
+        if abs(formula.scale - 1) > 1e-3 and np.isfinite(formula.misfit):
+            return f"the output is {number(formula.scale)} times the normalized input"
+        return "computes another formula than (x - mean) / sqrt(var + eps)"
+
+
+class UnbiasedNormalization(FormulaRule):
+    """The normalization divides by the unbiased variance, n - 1 rather than n.
+
+    Why: All normalization layers use the biased variance. With n values a statistic the output is smaller by
+    sqrt((n - 1) / n), which for small batches or few features is far more than rounding.
+
+    Fix: ``x.var(..., correction=0)`` in torch (its default is the unbiased one), ``ddof=0`` in NumPy.
+    """
+
+    code = "unbiased-normalization"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        formula = lab.formula
+        if formula is not None and formula.ddof == 1:
+            n = formula.var_over.count
+            yield self.finding(
+                "normalizes by the unbiased variance",
+                f"with n = {n}: output {number(np.sqrt((n - 1) / n))} times the biased definition, "
+                f"which is sqrt((n - 1) / n); as unbiased it fits to {number(formula.misfit)}",
+            )
+
+
+class EpsMisplaced(FormulaRule):
+    """Eps is not inside the square root, added to the variance.
+
+    Why: 1e-5 outside the root is like 1e-10 inside it: channels that hardly vary are blown up a hundredfold.
+
+    Fix: ``(x - mean) / sqrt(var + eps)``.
+    """
+
+    code = "eps-misplaced"
+    requires = (*FormulaRule.requires, "eps-missing")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        formula = lab.formula
+        places = {"training": (formula.place, formula.eps)} if formula else {}
+        evaluation = lab.evaluation if lab.state else None
+        if evaluation is not None and evaluation.place is not None:
+            places["evaluation"] = (evaluation.place, evaluation.eps or 0.0)
+        words = {"outside": "sqrt(var) + eps", "clamp": "sqrt(max(var, eps))"}
+        found = {mode: where for mode, where in places.items() if where[0] in words}
+        if found:
+            mode, (place, eps) = next(iter(found.items()))
+            small = np.sqrt(1e-12)
+            actual = small + eps if place == "outside" else max(small, np.sqrt(eps))
+            yield self.finding(
+                f"eps is outside the square root: {words[place]}" if place == "outside" else f"eps is a floor: {words[place]}",
+                f"in {' and '.join(found)}; a variance of 1e-12 is divided by {number(actual)}, "
+                f"the definition by {number(np.sqrt(1e-12 + eps))}",
+            )
+
+
+class EpsMissing(FormulaRule):
+    """There is no eps: a constant input divides by zero.
+
+    Why: One dead channel, an all-zero image or a padded sample turns into NaN, and the loss with it.
+
+    Fix: Add eps to the variance before the square root, in training and in evaluation.
+    """
+
+    code = "eps-missing"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        formula = lab.formula
+        if formula is None:
+            return
+        if formula.place == "missing":
+            flat = np.zeros(lab.geometry.shape(lab.rank))
+            try:
+                y = lab.forward(lab.layer(), flat)
+            except TargetError as error:
+                yield self.finding("fails on a constant input", str(error))
+                return
+            if not np.isfinite(y).all():
+                share = float(np.mean(~np.isfinite(y)))
+                yield self.finding("there is no eps", f"an all-zero input gives {share:.0%} NaN or infinite outputs")
+                return
+        if lab.state and lab.evaluation.place == "missing" and formula.place != "missing":
+            yield self.finding("there is no eps in evaluation", "a running variance of 1e-9 is divided by its plain root")
+
+
+class EpsDiffers(FormulaRule):
+    """Eps is not what its argument says, or not the usual default.
+
+    Why: Pretrained weights and running variances fit one eps; with another, channels that vary little are scaled
+    differently. An argument that is ignored misleads.
+
+    Fix: Use the argument as it is, in training and evaluation, with torch's default (1e-5).
+    """
+
+    code = "eps-differs"
+    severity = "note"
+    requires = (*FormulaRule.requires, "eps-misplaced", "eps-missing")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        formula = lab.formula
+        if formula is None:
+            return
+        if lab.subject.accepts("eps") and lab.subject.kind not in ("module", "object"):
+            actual = lab.fit(eps=_PROBE).eps
+            if abs(actual / _PROBE - 1) > 0.02:
+                what = "enters squared" if abs(actual / _PROBE**2 - 1) < 0.05 else "is ignored"
+                yield self.finding(
+                    f"the eps argument {what}",
+                    f"given {_PROBE}, measured {number(actual)}",
+                    severity="error",
+                    fix="Add the argument itself to the variance.",
+                )
+                return
+        evaluation = lab.evaluation.eps if lab.state else None
+        if evaluation is not None and abs(evaluation - formula.eps) > 0.02 * max(formula.eps, evaluation):
+            yield self.finding(
+                f"evaluation uses eps = {number(evaluation)}, training {number(formula.eps)}",
+                "read off the denominators in both modes",
+                severity="error",
+                fix="Use one eps in both.",
+            )
+            return
+        usual = lab.convention[1].eps if lab.family == "batch" else _FLOAT32_EPS if lab.family == "rms" else 1e-5
+        if lab.subject.kind in ("module", "object") or abs(formula.eps / usual - 1) < 0.02 or formula.eps == 0.0:
+            return
+        settable = lab.subject.accepts("eps")
+        if settable and lab.subject.declared("eps") is None:
+            return
+        yield self.finding(
+            f"eps is {number(formula.eps)}, {lab.twin} has {number(usual)}",
+            "the default of its argument, as measured" if settable else "measured; no argument changes it",
+            severity="note" if settable else "warning",
+        )
+
+
+RULES = (FormulaWrong, UnbiasedNormalization, EpsMissing, EpsMisplaced, EpsDiffers)

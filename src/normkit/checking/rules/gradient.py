@@ -1,0 +1,119 @@
+"""The backward pass, held against differences of the target's own forward pass."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normkit.checking.errors import TargetError
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+_TOLERANCE = 0.03
+
+
+class GradientRule(Rule):
+    """A check that needs gradients."""
+
+    requires = ("output-shape", "not-deterministic", "formula-wrong", "input-mutated")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        try:
+            return "it has no backward pass" if lab.gradients.gradients is None else None
+        except TargetError:
+            return None
+
+
+class StatisticsDetached(GradientRule):
+    """The backward pass treats the mean or the variance as a constant.
+
+    Why: The two terms that keep the gradient orthogonal to the mean and to x_hat are missing. Training then drives the
+    weights before the layer to grow without bound, and often diverges.
+
+    Fix: Leave ``detach``, ``no_grad``, ``.data`` and ``.item()`` out of the batch's mean and variance (they belong to
+    the running update only); in a hand-written backward subtract both projections.
+    """
+
+    code = "statistics-detached"
+    requires = (*GradientRule.requires, "wrong-axes", "train-uses-running-stats")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        formula = lab.formula
+        try:
+            measured = lab.gradients
+        except TargetError:
+            return
+        if formula is None or measured.gradients is None or measured.gradients.dx is None:
+            return
+        dx = measured.gradients.dx
+        if dx.shape != measured.x.shape or measured.error_of(dx) < _TOLERANCE:
+            return
+        g = lab.scaled(measured.dy, measured.affine.get("weight"), None)
+        if g is None:
+            return
+        deviation = measured.x - formula.mean_over.average(measured.x) if formula.centred else measured.x
+        x_hat = formula.apply(measured.x)
+        rstd = x_hat / deviation
+        mean_term = formula.mean_over.average(g) if formula.centred else 0 * g
+        var_term = x_hat * formula.var_over.average(g * x_hat)
+        causes = {"the mean and the variance": g, "the variance": g - mean_term, "the mean": g - var_term}
+        for what, inner in causes.items():
+            scale = float(np.abs(dx).max()) + 1e-12
+            if what == "the mean" and not formula.centred:
+                continue
+            if float(np.abs(dx - inner * rstd).max()) / scale < 5e-3:
+                yield self.finding(
+                    f"the backward pass treats {what} as constant",
+                    f"dx equals that gradient to {number(float(np.abs(dx - inner * rstd).max()))}, and is off the slope of "
+                    f"the forward pass by {measured.error_of(dx):.0%}",
+                )
+                return
+
+
+class GradientWrong(GradientRule):
+    """The backward pass is not the derivative of the forward pass.
+
+    Why: Training follows another slope than the loss has; it may still go down, only worse.
+
+    Fix: dx = weight / sqrt(var + eps) * (dy - mean(dy) - x_hat * mean(dy * x_hat)), dweight = sum(dy * x_hat),
+    dbias = sum(dy); or leave it to autograd.
+    """
+
+    code = "gradient-wrong"
+    requires = (*GradientRule.requires, "statistics-detached")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        try:
+            measured = lab.gradients
+        except TargetError as error:
+            yield self.finding("the backward pass fails", str(error))
+            return
+        gradients = measured.gradients
+        assert gradients is not None
+        if gradients.dx is None:
+            yield self.finding("no gradient reaches the input", "the output does not require grad, or dx was not returned")
+            return
+        wrong = []
+        if gradients.dx.shape != measured.x.shape:
+            wrong.append(f"dx has shape {gradients.dx.shape}, x {measured.x.shape}")
+        elif (error := measured.error_of(gradients.dx)) > _TOLERANCE:
+            wrong.append(f"dx is off by {error:.0%} along random directions")
+        for role in lab.affine:
+            slopes = measured.affine_slopes(role)
+            if role not in gradients.affine:
+                if lab.library.name == "torch" and lab.subject.is_module:
+                    wrong.append(f"no gradient reaches {role}")
+                continue
+            got = gradients.affine[role].reshape(-1)
+            if got.size != slopes.size:
+                wrong.append(f"d{role} has {got.size} entries, {role} {slopes.size}")
+            elif (gap := float(np.abs(got - slopes).max() / (np.abs(slopes).max() + 1e-12))) > _TOLERANCE:
+                wrong.append(f"d{role} is off by {gap:.0%}")
+        if wrong:
+            yield self.finding(f"the gradient is wrong: {wrong[0]}", "; ".join(wrong) + ", against differences of the forward pass")
+
+
+RULES = (StatisticsDetached, GradientWrong)

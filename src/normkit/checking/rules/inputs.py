@@ -1,0 +1,188 @@
+"""Unusual inputs: one value a channel, no sample at all, strided memory, NaN."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normkit.checking.arrays import Array
+from normkit.checking.errors import TargetError
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+_BASIC = ("output-shape", "not-deterministic")
+
+
+class SingleValue(Rule):
+    """With one value a channel, training gives NaN or silent zeros instead of an error.
+
+    Why: The variance of one value is zero and its unbiased estimate 0 / 0. torch raises an error; NaN in the running
+    variance never leaves again, and zeros train nothing.
+
+    Fix: Raise ValueError in training when batch times spatial size is 1.
+    """
+
+    code = "single-value"
+    requires = (*_BASIC, "wrong-axes", "eps-missing")
+    families = ("batch", "instance")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        rank = min(lab.ranks)
+        shape = list(lab.geometry.shape(rank, 1))
+        for axis in range(1, rank):
+            if axis != lab.geometry.channel_axis(rank):
+                shape[axis] = 1
+        layer = lab.layer(rank)
+        try:
+            y = lab.forward(layer, np.random.default_rng(1).normal(size=shape))
+        except TargetError:
+            return
+        state = layer.read("running_mean", "running_var")
+        broken = [role for role, values in state.items() if not np.isfinite(values).all()]
+        if not np.isfinite(y).all() or broken:
+            where = " and ".join((["the output"] if not np.isfinite(y).all() else []) + broken)
+            yield self.finding(f"one value a channel puts NaN or infinity in {where}", f"input of shape {tuple(shape)}")
+        elif lab.convention[0] == "torch":
+            yield self.finding(
+                "one value a channel is silently normalized to zero",
+                f"input of shape {tuple(shape)}: largest output {number(float(np.abs(y).max()))}, no error",
+                severity="warning",
+            )
+
+
+class EmptyBatch(Rule):
+    """An empty batch fails, or ruins the running statistics.
+
+    Why: The mean of nothing is NaN. A detector without a proposal or a filtered batch gives an empty one, and NaN in
+    the running statistics stays forever.
+
+    Fix: Return the empty output early, before the running statistics are touched.
+    """
+
+    code = "empty-batch"
+    severity = "warning"
+    requires = (*_BASIC, "wrong-axes")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        shape = lab.geometry.shape(lab.rank, 0)
+        layer = lab.train(steps=1)
+        try:
+            y = lab.forward(layer, np.zeros(shape))
+        except TargetError as error:
+            yield self.finding("fails on an empty batch", str(error), severity="note")
+            return
+        state = layer.read("running_mean", "running_var")
+        broken = [role for role, values in state.items() if not np.isfinite(values).all()]
+        if broken:
+            yield self.finding(f"an empty batch puts NaN in {' and '.join(broken)}", f"input of shape {shape} in training")
+        elif y.shape != shape:
+            yield self.finding(f"an empty batch gives shape {y.shape}", f"input of shape {shape}")
+
+
+class NonContiguous(Rule):
+    """A strided input fails or gives another result.
+
+    Why: Transposed, sliced and expanded tensors are everywhere in models; ``view`` refuses them, and reading raw
+    memory mixes them up.
+
+    Fix: ``reshape`` instead of ``view``, or ``x.contiguous()`` first.
+    """
+
+    code = "non-contiguous"
+    requires = _BASIC
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "JAX arrays have no strides" if lab.library.name == "jax" else None
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        values = lab.x()
+        wanted = lab.forward(lab.layer(), values)
+        for name, x in self._layouts(lab, values).items():
+            trouble = _compare(lab, x, wanted)
+            if trouble:
+                yield self.finding(f"{trouble[0]} for {name} input", trouble[1])
+                return
+
+    def _layouts(self, lab: "Lab", values: np.ndarray) -> dict[str, Array]:  # type: ignore[type-arg]
+        last = values.ndim - 1
+        flipped = lab.library.make(np.ascontiguousarray(np.moveaxis(values, last, 0)))
+        wide = lab.library.make(np.repeat(values, 2, axis=last))
+        order = (*range(1, values.ndim), 0)
+        transposed = flipped.permute(order) if lab.library.name == "torch" else flipped.transpose(order)
+        return {"a transposed": transposed, "a sliced": wide[..., ::2]}
+
+
+class ChannelsLastWrong(Rule):
+    """An input in channels_last memory format fails or gives another result.
+
+    Why: ``model.to(memory_format=torch.channels_last)`` is the usual way to speed up convolutions; the tensors have the
+    same shape and other strides.
+
+    Fix: Use axes, never memory order: no ``view``, ``data_ptr`` or ``as_strided`` on the input.
+    """
+
+    code = "channels-last-wrong"
+    requires = (*_BASIC, "non-contiguous")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if lab.library.name != "torch":
+            return "a memory format of torch"
+        return None if {4, 5} & set(lab.ranks) else "it takes no input of rank 4 or 5"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        import torch
+
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        for rank in (rank for rank in lab.ranks if rank in formats):
+            values = lab.x(rank)
+            x = lab.library.make(values).contiguous(memory_format=formats[rank])
+            trouble = _compare(lab, x, lab.forward(lab.layer(rank), values))
+            if trouble:
+                yield self.finding(f"{trouble[0]} in channels_last memory format", f"input of rank {rank}: {trouble[1]}")
+                return
+
+
+def _compare(lab: "Lab", x: Array, wanted: np.ndarray) -> tuple[str, str] | None:  # type: ignore[type-arg]
+    try:
+        y = lab.library.values(lab.run(lab.layer(x.ndim), x))
+    except TargetError as error:
+        return "fails", str(error)
+    gap = float(np.abs(y - wanted).max()) if y.shape == wanted.shape else np.inf
+    return ("gives another result", f"differs by {number(gap)} from the contiguous input") if not gap < 1e-3 else None
+
+
+class NanSpreads(Rule):
+    """A NaN in one channel or sample reaches others.
+
+    Why: One broken image or one dead channel takes the whole batch with it, and the cause cannot be seen any more.
+
+    Fix: Reduce along axes; a product with a mask or with an averaging matrix is not a selection, since 0 · NaN is NaN.
+    """
+
+    code = "nan-spreads"
+    requires = (*_BASIC, "wrong-axes", "group-order", "formula-wrong", "train-uses-running-stats")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        pattern = lab.pattern()
+        if pattern is None or pattern.statistics < 2:
+            return
+        x = lab.x()
+        layer = lab.layer()
+        x.reshape(-1)[0] = np.nan
+        y = lab.forward(layer, x)
+        others = pattern.labels != pattern.labels.reshape(-1)[0]
+        lost = float(np.mean(np.isnan(y[others])))
+        if lost > 0:
+            yield self.finding("a NaN spreads to statistics that it is not part of",
+                               f"one NaN in the input: {lost:.0%} of the outputs of other statistics are NaN")  # fmt: skip
+            return
+        state = layer.read("running_mean", "running_var")
+        spread = [r for r, v in state.items() if v.size > 1 and np.isnan(v).mean() > 1 / v.size + 1e-9]
+        if spread and lab.family == "batch":
+            yield self.finding(f"a NaN in one channel spreads in {' and '.join(spread)}", "one NaN in the input")
+
+
+RULES = (SingleValue, EmptyBatch, NonContiguous, ChannelsLastWrong, NanSpreads)

@@ -1,0 +1,126 @@
+"""Training and evaluation: which statistics are used, which are updated, and what switches between the two."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+_BASIC = ("output-shape", "not-deterministic")
+
+
+class ModeRule(Rule):
+    """A check that needs running statistics."""
+
+    requires = _BASIC
+    families = ("batch", "instance")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "it keeps no running statistics" if not lab.state else None
+
+
+class TrainUsesRunningStats(ModeRule):
+    """Training normalizes by the running statistics instead of the batch's.
+
+    Why: The output is not normalized until the averages catch up, and no gradient flows through mean and variance.
+
+    Fix: In training use the mean and variance of this batch; the running ones are for evaluation only.
+    """
+
+    code = "train-uses-running-stats"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        if lab.training_uses_state > 1e-3:
+            yield self.finding(
+                "training normalizes by the running statistics",
+                f"one input, before and after three other batches: training outputs differ by "
+                f"{number(lab.training_uses_state)}",
+            )
+
+
+class EvalIgnoresRunningStats(ModeRule):
+    """Evaluation does not use the running statistics.
+
+    Why: A sample's result then depends on the rest of its batch, and a batch of one gives zeros.
+
+    Fix: In evaluation: ``(x - running_mean) / sqrt(running_var + eps) * weight + bias``.
+    """
+
+    code = "eval-ignores-running-stats"
+    requires = (*_BASIC, "formula-wrong", "eps-missing", "eps-misplaced", "affine-ignored")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        evaluation = lab.evaluation
+        if evaluation.statistics == "running":
+            return
+        messages = {
+            "batch": "evaluation normalizes by the batch's statistics, not by the running ones",
+            "nothing": "evaluation returns its input unchanged",
+            "other": "evaluation computes something other than (x - running_mean) / sqrt(running_var + eps)",
+        }
+        yield self.finding(
+            messages[evaluation.statistics],
+            f"after three batches, differs from the definition by {number(evaluation.misfit)}",
+        )
+
+
+class RunningStatsUpdatedInEval(ModeRule):
+    """Evaluation changes the running statistics.
+
+    Why: Validation data leaks into the model, and evaluating twice gives two results.
+
+    Fix: Update them in training only.
+    """
+
+    code = "running-stats-updated-in-eval"
+    requires = (*_BASIC, "running-stats-not-updated", "running-stats-frozen")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        layer = lab.train(steps=1)
+        before = layer.read(*lab.state)
+        lab.forward(layer, lab.x(seed=9) * 2 + 5, training=False)
+        after = layer.read(*lab.state)
+        moved = {role: float(np.abs(after[role] - before[role]).max()) for role in before if role in after}
+        changed = [role for role, change in moved.items() if change > 0]
+        if changed:
+            yield self.finding(
+                f"evaluation changes {' and '.join(changed)}",
+                "; ".join(f"{role} moved by {number(moved[role])} in one evaluation call" for role in changed),
+            )
+
+
+class ModeByGrad(ModeRule):
+    """It switches on the grad mode instead of on training and evaluation.
+
+    Why: ``model.eval()`` without ``no_grad`` normalizes by the batch and updates the running statistics; training code
+    under ``no_grad`` (recalibration, a GAN's fake batch) silently uses the running ones.
+
+    Fix: Switch on ``self.training`` (or an argument ``training``), never on ``torch.is_grad_enabled()``.
+    """
+
+    code = "mode-by-grad"
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "only torch has a grad mode" if lab.library.name != "torch" else super().not_applicable(lab)
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        x = lab.x(seed=5) * 2 + 3
+        for training in (False, True):
+            with_grad = lab.forward(lab.train(), x, training, grad=True)
+            without = lab.forward(lab.train(), x, training, grad=False)
+            gap = float(np.abs(with_grad - without).max())
+            if gap > 1e-3:
+                mode = "training" if training else "evaluation"
+                yield self.finding(
+                    "switches on the grad mode, not on training and evaluation",
+                    f"in {mode} the output changes by {number(gap)} when torch.no_grad() is entered",
+                )
+                return
+
+
+RULES = (TrainUsesRunningStats, EvalIgnoresRunningStats, RunningStatsUpdatedInEval, ModeByGrad)

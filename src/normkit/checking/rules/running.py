@@ -1,0 +1,335 @@
+"""The running statistics: initial values, update rule, momentum."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from normkit.checking.conventions import PROBE, momentum_ignored, momentum_of_old, still_statistics
+from normkit.checking.errors import TargetError
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+from normkit.checking.running import Update, measure_update
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+_BASIC = ("output-shape", "not-deterministic")
+
+
+class RunningRule(Rule):
+    """A check that needs running statistics."""
+
+    requires = (*_BASIC, "running-stats-not-updated", "running-stats-frozen", "wrong-axes")
+    families = ("batch", "instance")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "it keeps no running statistics" if lab.update is None else None
+
+
+class RunningStatsMissing(Rule):
+    """It keeps no running statistics.
+
+    Why: Evaluation then depends on what else is in the batch, and a batch of one cannot be normalized. It equals
+    ``track_running_stats=False``.
+
+    Fix: Keep a running mean and variance, update them in training, use them in evaluation.
+    """
+
+    code = "running-stats-missing"
+    severity = "warning"
+    requires = _BASIC
+    families = ("batch",)
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "an instance may do without" if lab.subject.kind in ("module", "object") else None
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        missing = [role for role in ("running_mean", "running_var") if role not in lab.state]
+        if missing:
+            yield self.finding(
+                "keeps no running statistics" if len(missing) == 2 else f"keeps no {missing[0]}",
+                "no attribute, buffer, argument or result holds them under a usual name",
+            )
+
+
+class RunningStatsInit(RunningRule):
+    """The running statistics do not start at mean 0 and variance 1.
+
+    Why: With a variance that starts at 0, evaluation early in training divides by nearly nothing; every other start
+    gives other running values for the same data.
+
+    Fix: Start with zeros for the mean and ones for the variance.
+    """
+
+    code = "running-stats-init"
+    requires = _BASIC
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if lab.subject.kind in ("module", "object"):
+            return "an instance may have been trained"
+        if lab.subject.kind == "function" and lab.subject.call().name_of("running_mean"):
+            return "the caller of a function chooses the initial values"
+        return super().not_applicable(lab)
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        update = lab.update
+        assert update is not None
+        wrong = []
+        for role, start in (("running_mean", 0.0), ("running_var", 1.0)):
+            initial = update.initial.get(role)
+            if initial is not None and not np.allclose(initial, start):
+                wrong.append(f"{role} starts at {number(float(initial.reshape(-1)[0]))} rather than {number(start)}")
+        if wrong:
+            yield self.finding(wrong[0], "; ".join(wrong) + ", read before the first batch")
+        elif update.first_replaces or len(update.initial) < len(lab.state):
+            start = "is set from the first batch" if update.first_replaces else "does not exist before the first batch"
+            missing = sorted(set(lab.state) - set(update.initial))
+            if missing or update.first_replaces:
+                yield self.finding(
+                    f"the running average {start}",
+                    f"after one batch running_mean equals the batch's mean: {update.first_replaces}; "
+                    f"absent before it: {', '.join(missing) or 'none'}",
+                    severity="warning",
+                )
+
+
+class RunningStatsNotUpdated(RunningRule):
+    """Training does not update the running statistics.
+
+    Why: Evaluation normalizes by the initial values, so the model is good in training and useless in evaluation.
+
+    Fix: Assign the new values to what is kept: ``self.running_mean = ...`` (not a local name), or ``copy_``.
+    """
+
+    code = "running-stats-not-updated"
+    requires = _BASIC
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        update = lab.update
+        assert update is not None
+        still = [role for role in still_statistics(lab) if role not in update.written]
+        if still:
+            yield self.finding(
+                f"training leaves {' and '.join(still)} as {'they are' if len(still) == 2 else 'it is'}",
+                f"after four batches with means up to 6: {', '.join(still)} unchanged and never assigned",
+            )
+
+
+class RunningStatsFrozen(RunningRule):
+    """The update writes the old value back: it uses the old value twice and the batch not at all.
+
+    Why: The running statistics are assigned in every step and never move; evaluation uses the initial values.
+
+    Fix: ``new = (1 - momentum) * old + momentum * batch``: the second term takes the statistics of the batch.
+    """
+
+    code = "running-stats-frozen"
+    requires = _BASIC
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        update = lab.update
+        assert update is not None
+        frozen = [role for role in still_statistics(lab) if role in update.written]
+        if frozen:
+            yield self.finding(
+                f"{' and '.join(frozen)} {'are' if len(frozen) == 2 else 'is'} written in every step but never moves",
+                f"new = 1·old + 0·batch over four batches for {', '.join(frozen)}",
+            )
+
+
+class BiasedRunningVar(RunningRule):
+    """The running variance follows the biased variance of the batch, not the unbiased one.
+
+    Why: torch stores the unbiased variance, n / (n - 1) times larger. With few values a channel the evaluation output
+    differs by half that factor.
+
+    Fix: Multiply by n / (n - 1) before updating the running variance; keep the biased one for normalizing.
+    """
+
+    code = "biased-running-var"
+    requires = (*RunningRule.requires, "running-var-wrong", "unbiased-normalization")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        update, (name, convention) = lab.update, lab.convention
+        assert update is not None
+        if update.var is None or update.unbiased == convention.unbiased_running:
+            return
+        n = lab.expected()[0].count
+        kind = "unbiased" if update.unbiased else "biased"
+        evidence = f"the running variance moves by {number(update.factor)} times the batch's biased variance; "
+        evidence += f"n / (n - 1) is {number(n / (n - 1))} for n = {n}"
+        yield self.finding(f"the running variance is {kind}, which {convention.title}'s is not", evidence)
+
+    def notes(self, lab: "Lab") -> Iterator[Finding]:
+        """The same under the convention that the code follows."""
+        name, convention = lab.convention
+        if name != "torch" and lab.options.convention is None:
+            yield self.finding(
+                f"the running variance is biased, as in {convention.title}", "torch stores the unbiased one", severity="note"
+            )
+
+
+class RunningVarWrong(RunningRule):
+    """What is kept as the running variance is no average of variances.
+
+    Why: Evaluation divides by the square root of something else.
+
+    Fix: Average the variance itself, in the same way as the mean.
+    """
+
+    code = "running-var-wrong"
+    requires = (*RunningRule.requires, "unbiased-normalization")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        update = lab.update
+        assert update is not None
+        if "running_var" not in lab.state:
+            return
+        n = lab.expected()[0].count
+        if update.of_std:
+            yield self.finding("the running variance averages the standard deviation", "new = a·old + b·std fits exactly")
+        elif update.var is None:
+            yield self.finding("the running variance follows no average of batch variances",
+                               "no a, b make new = a·old + b·var for four batches")  # fmt: skip
+        elif (
+            update.mean is not None
+            and not update.cumulative
+            and min(abs(update.factor - 1), abs(update.factor - n / (n - 1))) > 4e-3
+            and abs(sum(update.mean) - 1) < 1e-3
+            and abs(sum(update.var) - 1) > 1e-3
+            and abs(update.var[0] - update.mean[0]) < 1e-3
+        ):
+            yield self.finding(
+                f"the running variance follows {number(update.factor)} times the batch's variance",
+                f"n = {n}: the biased variance would be 1 times, the unbiased {number(n / (n - 1))} times",
+            )
+
+
+class MomentumInverted(RunningRule):
+    """The momentum argument weighs the old value where the convention weighs the new batch, or the reverse.
+
+    Why: With momentum = 0.1 the running statistics are then nine tenths the last batch: evaluation is noisy.
+
+    Fix: torch: ``new = (1 - momentum) * old + momentum * batch``. Keras, Flax, ONNX: ``momentum * old + (1 - momentum)
+    * batch``, with a momentum near 1.
+    """
+
+    code = "momentum-inverted"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        update, (name, convention) = lab.update, lab.convention
+        assert update is not None
+        of_old = momentum_of_old(lab)
+        if of_old is None or update.mean is None:
+            return
+        declared = lab.subject.declared("momentum")
+        shown = f"measured new = {number(update.mean[0])}·old + {number(update.mean[1])}·batch"
+        shown += f" with momentum = {declared}" if isinstance(declared, float) else ""
+        if of_old == convention.momentum_of_old:
+            if name != "torch" and lab.options.convention is None:
+                yield self.finding(f"momentum weighs the old value, as in {convention.title}",
+                                   f"{shown}; in torch it weighs the batch", severity="note")  # fmt: skip
+            return
+        harmless = lab.options.convention is None and update.mean[1] < 0.5
+        harmless = harmless or (lab.options.convention is None and declared is None)
+        what = "old value" if of_old else "new batch"
+        yield self.finding(
+            f"momentum weighs the {what}" + (", as in Keras, Flax and ONNX" if harmless and of_old else ""),
+            shown,
+            severity="note" if harmless else "error",
+        )
+
+
+class MomentumDiffers(RunningRule):
+    """The running average has other coefficients than the convention's.
+
+    Why: If the two do not add up to one the statistics drift to a wrong level; if mean and variance use different
+    ones they describe different data; another default averages over more or fewer batches.
+
+    Fix: One momentum for both, coefficients that add up to one, torch's default 0.1.
+    """
+
+    code = "momentum-differs"
+    requires = (*RunningRule.requires, "momentum-inverted", "running-var-wrong")
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        update = lab.update
+        assert update is not None
+        if update.mean is None:
+            yield self.finding("the running mean follows no average of batch means",
+                               "no a, b make new = a·old + b·mean for four batches")  # fmt: skip
+            return
+        if update.cumulative or "running_var" not in lab.state or update.var is None:
+            return
+        (a, b), (c, d) = update.mean, update.var
+        measured = f"mean: {number(a)}·old + {number(b)}·batch; variance: {number(c)}·old + {number(d)}·batch"
+        if abs(a + b - 1) > 2e-3 or abs(c + d - 1) > 5e-3:
+            yield self.finding("the coefficients of the running average do not add up to one", measured)
+        elif abs(b - d) > 5e-3:
+            yield self.finding("mean and variance are averaged with different momentum", measured)
+        elif lab.subject.accepts("momentum") and momentum_ignored(lab):
+            yield self.finding("the momentum argument is ignored", f"given {PROBE}, measured {measured}")
+        else:
+            yield from self._default(lab, b, measured)
+
+    def _default(self, lab: "Lab", b: float, measured: str) -> Iterator[Finding]:
+        if lab.subject.kind in ("module", "object"):
+            return
+        accepts = lab.subject.accepts("momentum")
+        if accepts and lab.subject.declared("momentum") is None:
+            return
+        name, convention = lab.convention
+        usual = 1 - convention.momentum if convention.momentum_of_old else convention.momentum
+        if min(abs(b - usual), abs(b - 0.1)) > 1e-3:
+            yield self.finding(
+                f"by default a batch weighs {number(b)}, {number(usual)} in {convention.title}",
+                measured,
+                severity="note" if accepts else "warning",
+            )
+
+
+class MomentumNone(RunningRule):
+    """momentum=None is taken but does not give the cumulative average.
+
+    Why: In torch None means the plain average over all batches so far, which recalibration relies on.
+
+    Fix: Count the batches and use momentum = 1 / num_batches_tracked when it is None.
+    """
+
+    code = "momentum-none"
+    families = ("batch",)
+    requires = ("running-stats-not-updated", "running-stats-frozen", "wrong-axes", "output-shape", "not-deterministic")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if not lab.subject.is_class or not lab.subject.accepts("momentum"):
+            return "its constructor takes no momentum"
+        return super().not_applicable(lab)
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        try:
+            update = measure_update(lab, momentum=None)
+        except TargetError:
+            return  # refusing it is clear; only a wrong average is a fault
+        if not update.cumulative:
+            yield self.finding("momentum=None gives no cumulative average", _last_step(update))
+
+
+def _last_step(update: Update) -> str:
+    if update.mean is None:
+        return "no a, b make new = a·old + b·batch"
+    a, b = update.mean
+    return f"fourth batch: new = {number(a)}·old + {number(b)}·batch; expected 0.75·old + 0.25·batch"
+
+
+RULES = (
+    RunningStatsMissing,
+    RunningStatsNotUpdated,
+    RunningStatsFrozen,
+    RunningStatsInit,
+    RunningVarWrong,
+    BiasedRunningVar,
+    MomentumInverted,
+    MomentumDiffers,
+    MomentumNone,
+)

@@ -1,0 +1,128 @@
+"""What is kept: saved, copied, moved, and free of the graph."""
+
+import copy
+import pickle
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from normkit.checking.report import Finding
+from normkit.checking.rules.base import Rule, number
+
+if TYPE_CHECKING:
+    from normkit.checking.lab import Lab
+
+
+class StateNotSaved(Rule):
+    """The running statistics are plain attributes: not saved, and not moved with the module.
+
+    Why: A checkpoint loses them, so a restored model evaluates with the initial values; ``.to()``, ``.double()`` and
+    ``.half()`` leave them behind, which fails on another device.
+
+    Fix: ``self.register_buffer("running_mean", torch.zeros(num_features))``, and update it in place or by assigning to
+    the same name.
+    """
+
+    code = "state-not-saved"
+    requires = ("output-shape",)
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if not lab.subject.is_module:
+            return "only a torch.nn.Module has a state_dict"
+        return None if lab.state else "it keeps no running statistics"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        layer: Any = lab.train(steps=1)
+        module, slots = layer.thing, layer.slots()
+        saved = {id(value) for value in module.state_dict(keep_vars=True).values()}
+        lost = [slots[role].path for role in lab.state if id(slots[role].read()) not in saved]
+        if not lost:
+            return
+        module.double()
+        kept = [p for p in lost if "float64" not in str(getattr(_at(layer.slots(), p), "dtype", ""))]
+        yield self.finding(
+            f"{' and '.join(lost)} {'are' if len(lost) > 1 else 'is'} not in state_dict",
+            f"state_dict holds: {', '.join(module.state_dict()) or 'nothing'}; after .double() "
+            + (f"{' and '.join(kept)} stayed behind" if kept else "they followed"),
+        )
+
+
+def _at(slots: dict[str, Any], path: str) -> Any:
+    return next((slot.read() for slot in slots.values() if slot.path == path), None)
+
+
+class StateAttached(Rule):
+    """The running statistics carry the autograd graph.
+
+    Why: Every batch's graph stays alive through them, so memory grows with each step, and the second ``backward()``
+    fails or goes back through time.
+
+    Fix: Update them under ``torch.no_grad()``, or from ``mean.detach()``.
+    """
+
+    code = "state-attached"
+    requires = ("output-shape",)
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if lab.library.name != "torch":
+            return "only torch records a graph"
+        return None if lab.state else "it keeps no running statistics"
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        layer = lab.layer(neutral=False)
+        x = lab.library.make(lab.x()).requires_grad_(True)
+        lab.run(layer, x)
+        slots = layer.slots()
+        attached = [slots[r].path for r in lab.state if getattr(slots[r].read(), "requires_grad", False)]
+        if attached:
+            held = type(slots[lab.state[0]].read().grad_fn).__name__
+            yield self.finding(
+                f"{' and '.join(attached)} carr{'y' if len(attached) > 1 else 'ies'} the autograd graph",
+                f"after one training step requires_grad is True, grad_fn is {held}",
+            )
+
+
+class NotCopyable(Rule):
+    """It cannot be deep-copied or pickled, or its copy is not equal and independent.
+
+    Why: ``copy.deepcopy`` makes teacher and averaged models, pickle sends modules to worker processes and saves whole
+    models.
+
+    Fix: Keep only tensors, numbers and importable objects as attributes; no lambdas, generators, locks, open files, and
+    no tensors with a graph.
+    """
+
+    code = "not-copyable"
+    requires = ("output-shape", "not-deterministic", "state-attached")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "a function holds no state" if lab.subject.kind == "function" else None
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        layer: Any = lab.train(steps=1)
+        x = lab.x()
+        wanted = lab.forward(layer, x, training=False)
+        kind = type(layer.thing)
+        ways: dict[str, Any] = {"copy.deepcopy": copy.deepcopy}
+        if "<locals>" not in kind.__qualname__ and kind.__module__ != "__main__":
+            ways["pickle"] = lambda thing: pickle.loads(pickle.dumps(thing))
+        for name, way in ways.items():
+            try:
+                twin = way(layer.thing)
+            except Exception as error:
+                yield self.finding(f"{name} fails", f"{type(error).__name__}: {str(error)[:120]}")
+                return
+            original = layer.thing
+            layer.thing = twin
+            gap = float(np.abs(lab.forward(layer, x, training=False) - wanted).max())
+            lab.forward(layer, x * 3 + 5)
+            layer.thing = original
+            drift = float(np.abs(lab.forward(layer, x, training=False) - wanted).max())
+            if gap > 1e-6 or drift > 1e-6:
+                what = "gives another result" if gap > 1e-6 else "shares its running statistics with the original"
+                yield self.finding(f"the copy made by {name} {what}", f"outputs differ by {number(max(gap, drift))}")
+                return
+
+
+RULES = (StateNotSaved, StateAttached, NotCopyable)

@@ -1,0 +1,116 @@
+"""Run every check on a target, in the order of their prerequisites."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from normkit.checking.errors import TargetError
+from normkit.checking.identify import identify
+from normkit.checking.lab import Lab
+from normkit.checking.options import Options
+from normkit.checking.report import SEVERITIES, Finding, Report
+from normkit.checking.resolve import resolve
+from normkit.checking.rules import RULES, Rule
+from normkit.checking.subject import name_of
+from normkit.checking.surroundings import Preserved
+
+
+def examine(
+    target: Any,
+    options: Options | None = None,
+    *,
+    name: str | None = None,
+    import_changes: tuple[str, ...] = (),
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Report:
+    """Check ``target`` in this process.
+
+    Args:
+        target: A class, an instance or a function.
+        options: What the user fixed.
+        name: What to call the target in the report.
+        import_changes: Global state that importing the target changed.
+        progress: Told what is being done, so that a hang or a crash can be placed.
+    Raises:
+        CannotRun: the target cannot be built or called.
+    """
+    options = options or Options()
+    started = time.perf_counter()
+    with Preserved():
+        progress("finding out how to build and call it")
+        resolved = resolve(target, options)
+        progress("measuring what it computes")
+        lab = Lab(resolved, options)
+        lab.import_changes = import_changes
+        findings, passed, skipped = _run_rules(lab, progress)
+        progress("describing what it computes")
+        identity = identify(lab)
+    source, line = _where(target)
+    return Report(
+        target=name or name_of(target),
+        family=lab.family,
+        family_reason=lab.family_reason,
+        twin=lab.twin,
+        convention=lab.convention_name,
+        identity=identity,
+        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        passed=tuple(passed),
+        skipped=skipped,
+        seconds=round(time.perf_counter() - started, 3),
+        source=source,
+        line=line,
+    )
+
+
+def _run_rules(lab: Lab, progress: Callable[[str], None]) -> tuple[list[Finding], list[str], dict[str, str]]:
+    findings: list[Finding] = []
+    passed: list[str] = []
+    skipped: dict[str, str] = {}
+    failed: set[str] = set()
+    done: set[str] = set()
+
+    def run(code: str) -> None:
+        if code in done:
+            return
+        done.add(code)
+        rule: Rule = RULES[code]()
+        for needed in rule.requires:
+            run(needed)
+        if lab.family not in rule.families:
+            skipped[code] = f"does not apply to {lab.family} normalization"
+            return
+        blocking = next((needed for needed in rule.requires if needed in failed), None)
+        if blocking is not None:
+            failed.add(code)
+            skipped[code] = f"needs {blocking} to pass"
+            return
+        progress(f"checking {code}")
+        try:
+            reason = rule.not_applicable(lab)
+            if reason is not None:
+                skipped[code] = reason
+                return
+            found = list(rule.check(lab))
+        except TargetError as error:
+            failed.add(code)
+            skipped[code] = f"could not be measured: {error}"
+            return
+        findings.extend(found)
+        if any(finding.severity != "note" for finding in found):
+            failed.add(code)
+        if not found:
+            passed.append(code)
+
+    for code in RULES:
+        run(code)
+    return findings, passed, skipped
+
+
+def _where(target: Any) -> tuple[str | None, int | None]:
+    import inspect
+
+    owner = target if inspect.isclass(target) or inspect.isroutine(target) else type(target)
+    try:
+        return inspect.getsourcefile(owner), inspect.getsourcelines(owner)[1]
+    except (OSError, TypeError):
+        return None, None
