@@ -120,12 +120,12 @@ class JaxLibrary(Library):
     dtypes = ("bfloat16", "float16", "float32")
 
     def make(self, values: npt.ArrayLike, dtype: str | None = None) -> Array:
-        import jax.numpy as jnp
+        import jax.numpy as jnp  # type: ignore[import-not-found,unused-ignore]
 
         return jnp.asarray(np.asarray(values), dtype=dtype or self.precision)
 
     def owns(self, thing: object) -> bool:
-        import jax
+        import jax  # type: ignore[import-not-found,unused-ignore]
 
         return isinstance(thing, jax.Array)
 

@@ -39,6 +39,7 @@ class Lab:
         self.subject: Subject = resolved.subject
         self.library: Library = self.subject.library
         self.import_changes: tuple[str, ...] = ()
+        self.import_output = ""
         self._patterns: dict[tuple[int, int], Pattern | None] = {}
         self.family, self.family_reason = self._decide_family()
         self._choose_layout_and_batch()

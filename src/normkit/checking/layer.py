@@ -14,6 +14,9 @@ from normkit.checking.signature import Signature
 from normkit.checking.slots import Slot, as_values, find_slots
 
 
+_AFFINE: tuple[Role, ...] = ("weight", "bias")
+
+
 @dataclass
 class Gradients:
     """What the target's backward pass gave; None where it gave nothing."""
@@ -254,10 +257,10 @@ class FunctionLayer(Layer):
         return read_gradients(self.library, self.backward_function(self.library.make(dy), self.extras[-1]), x)
 
     def _vjp(self, x: Array, dy: Values, training: bool) -> Gradients:
-        import jax
+        import jax  # type: ignore[import-not-found,unused-ignore]
 
         kept = dict(self.arrays)
-        roles = [role for role in ("weight", "bias") if role in kept]
+        roles: list[Role] = [role for role in ("weight", "bias") if role in kept]
 
         def function(x: Array, *parameters: Array) -> Array:
             self.arrays = {**kept, **dict(zip(roles, parameters, strict=True))}
@@ -288,4 +291,4 @@ def read_gradients(library: Library, result: Any, x: Array) -> Gradients:
     arrays = [item for item in items if library.owns(item)]
     dx = next((item for item in arrays if tuple(item.shape) == tuple(x.shape)), None)
     rest = [library.values(item) for item in arrays if item is not dx]
-    return Gradients(None if dx is None else library.values(dx), dict(zip(("weight", "bias"), rest, strict=False)))
+    return Gradients(None if dx is None else library.values(dx), {role: grad for role, grad in zip(_AFFINE, rest, strict=False)})

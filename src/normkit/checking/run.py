@@ -21,6 +21,7 @@ def examine(
     *,
     name: str | None = None,
     import_changes: tuple[str, ...] = (),
+    import_output: str = "",
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Report:
     """Check ``target`` in this process.
@@ -30,6 +31,7 @@ def examine(
         options: What the user fixed.
         name: What to call the target in the report.
         import_changes: Global state that importing the target changed.
+        import_output: What importing the target printed.
         progress: Told what is being done, so that a hang or a crash can be placed.
     Raises:
         CannotRun: the target cannot be built or called.
@@ -41,7 +43,7 @@ def examine(
         resolved = resolve(target, options)
         progress("measuring what it computes")
         lab = Lab(resolved, options)
-        lab.import_changes = import_changes
+        lab.import_changes, lab.import_output = import_changes, import_output
         findings, passed, skipped = _run_rules(lab, progress)
         progress("describing what it computes")
         identity = identify(lab)

@@ -1,7 +1,7 @@
 """Measure the running statistics: the update new = a·old + b·batch, the initial values, what evaluation does."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Evaluation:
     misfit: float
 
 
-def measure_update(lab: "Lab", **forced: float | None) -> Update:
+def measure_update(lab: "Lab", **forced: Any) -> Update:
     """Feed batches of different mean and variance, and fit what comes of them.
 
     Args:

@@ -2,6 +2,8 @@
 
 import typer
 
+from normkit.cli.bench import bench
+from normkit.cli.check import check
 from normkit.cli.train import train
 
 app = typer.Typer(
@@ -13,6 +15,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(bench)
+app.command()(check)
 app.command()(train)
 
 

@@ -1,7 +1,7 @@
 """Weight and bias: there, registered, of the right shape, starting at one and zero, applied as they should be."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class AffineRule(Rule):
     """A check that needs a weight or a bias."""
 
-    requires = ("output-shape", "not-deterministic")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "it has neither weight nor bias" if not lab.affine else None
@@ -34,7 +34,7 @@ class AffineMissing(Rule):
 
     code = "affine-missing"
     severity = "warning"
-    requires = ("output-shape",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.family == "instance":
@@ -61,7 +61,7 @@ class AffineIgnored(AffineRule):
     """
 
     code = "affine-ignored"
-    requires = (*AffineRule.requires, "wrong-axes", "formula-wrong", "train-uses-running-stats", "group-order")
+    requires: ClassVar[tuple[str, ...]] = (*AffineRule.requires, "wrong-axes", "formula-wrong", "train-uses-running-stats", "group-order")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         for training in (True, False):
@@ -111,7 +111,7 @@ class AffineInit(AffineRule):
     """
 
     code = "affine-init"
-    requires = ("output-shape", "affine-offset")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "affine-offset")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.subject.kind == "function":
@@ -145,7 +145,7 @@ class AffineShape(AffineRule):
     """
 
     code = "affine-shape"
-    requires = ("output-shape", "wrong-axes", "group-order")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "wrong-axes", "group-order")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         if lab.subject.kind == "function" and not lab.subject.keepdims:
@@ -176,7 +176,7 @@ class ParametersNotRegistered(AffineRule):
     """
 
     code = "parameters-not-registered"
-    requires = ("output-shape",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return super().not_applicable(lab) if lab.subject.is_module else "only a torch.nn.Module has parameters"

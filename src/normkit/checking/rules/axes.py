@@ -1,7 +1,7 @@
 """What is averaged over: the axes, the groups, for every rank and batch size."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class WrongAxes(Rule):
     """
 
     code = "wrong-axes"
-    requires = ("output-shape", "not-deterministic", "train-uses-running-stats")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         order = [lab.rank, *(rank for rank in lab.ranks if rank != lab.rank)]
@@ -91,8 +91,8 @@ class GroupOrder(Rule):
     """
 
     code = "group-order"
-    requires = ("output-shape", "not-deterministic")
-    families = ("group",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic")
+    families: ClassVar[tuple[str, ...]] = ("group",)
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         expected = lab.expected()[0]
@@ -122,7 +122,7 @@ class BatchSizeDependent(Rule):
     """
 
     code = "batch-size-dependent"
-    requires = ("output-shape", "not-deterministic", "wrong-axes", "group-order", "formula-wrong")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "wrong-axes", "group-order", "formula-wrong")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         for rank in lab.ranks:

@@ -1,7 +1,7 @@
 """The formula: (x - mean) / sqrt(var + eps), with the biased variance and eps in its place."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _PROBE = 0.03
 class FormulaRule(Rule):
     """A check that needs the formula."""
 
-    requires = ("output-shape", "not-deterministic", "train-uses-running-stats", "formula-wrong")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats", "formula-wrong")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "the formula could not be measured" if lab.formula is None else None
@@ -35,7 +35,7 @@ class FormulaWrong(Rule):
     """
 
     code = "formula-wrong"
-    requires = ("output-shape", "not-deterministic", "train-uses-running-stats")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         pattern = lab.pattern()
@@ -101,7 +101,7 @@ class EpsMisplaced(FormulaRule):
     """
 
     code = "eps-misplaced"
-    requires = (*FormulaRule.requires, "eps-missing")
+    requires: ClassVar[tuple[str, ...]] = (*FormulaRule.requires, "eps-missing")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         formula = lab.formula
@@ -162,7 +162,7 @@ class EpsDiffers(FormulaRule):
 
     code = "eps-differs"
     severity = "note"
-    requires = (*FormulaRule.requires, "eps-misplaced", "eps-missing")
+    requires: ClassVar[tuple[str, ...]] = (*FormulaRule.requires, "eps-misplaced", "eps-missing")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         formula = lab.formula

@@ -1,7 +1,7 @@
 """The backward pass, held against differences of the target's own forward pass."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _TOLERANCE = 0.03
 class GradientRule(Rule):
     """A check that needs gradients."""
 
-    requires = ("output-shape", "not-deterministic", "formula-wrong", "input-mutated")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "formula-wrong", "input-mutated")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         try:
@@ -38,7 +38,7 @@ class StatisticsDetached(GradientRule):
     """
 
     code = "statistics-detached"
-    requires = (*GradientRule.requires, "wrong-axes", "train-uses-running-stats")
+    requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "wrong-axes", "train-uses-running-stats")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         formula = lab.formula
@@ -83,7 +83,7 @@ class GradientWrong(GradientRule):
     """
 
     code = "gradient-wrong"
-    requires = (*GradientRule.requires, "statistics-detached")
+    requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "statistics-detached")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         try:
@@ -99,8 +99,8 @@ class GradientWrong(GradientRule):
         wrong = []
         if gradients.dx.shape != measured.x.shape:
             wrong.append(f"dx has shape {gradients.dx.shape}, x {measured.x.shape}")
-        elif (error := measured.error_of(gradients.dx)) > _TOLERANCE:
-            wrong.append(f"dx is off by {error:.0%} along random directions")
+        elif (off := measured.error_of(gradients.dx)) > _TOLERANCE:
+            wrong.append(f"dx is off by {off:.0%} along random directions")
         for role in lab.affine:
             slopes = measured.affine_slopes(role)
             if role not in gradients.affine:

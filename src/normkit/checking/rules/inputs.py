@@ -1,11 +1,11 @@
 """Unusual inputs: one value a channel, no sample at all, strided memory, NaN."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from normkit.checking.arrays import Array
+from normkit.checking.arrays import Array, Values
 from normkit.checking.errors import TargetError
 from normkit.checking.report import Finding
 from normkit.checking.rules.base import Rule, number
@@ -26,8 +26,8 @@ class SingleValue(Rule):
     """
 
     code = "single-value"
-    requires = (*_BASIC, "wrong-axes", "eps-missing")
-    families = ("batch", "instance")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes", "eps-missing")
+    families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         rank = min(lab.ranks)
@@ -64,7 +64,7 @@ class EmptyBatch(Rule):
 
     code = "empty-batch"
     severity = "warning"
-    requires = (*_BASIC, "wrong-axes")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         shape = lab.geometry.shape(lab.rank, 0)
@@ -92,7 +92,7 @@ class NonContiguous(Rule):
     """
 
     code = "non-contiguous"
-    requires = _BASIC
+    requires: ClassVar[tuple[str, ...]] = _BASIC
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "JAX arrays have no strides" if lab.library.name == "jax" else None
@@ -106,7 +106,7 @@ class NonContiguous(Rule):
                 yield self.finding(f"{trouble[0]} for {name} input", trouble[1])
                 return
 
-    def _layouts(self, lab: "Lab", values: np.ndarray) -> dict[str, Array]:  # type: ignore[type-arg]
+    def _layouts(self, lab: "Lab", values: Values) -> dict[str, Array]:
         last = values.ndim - 1
         flipped = lab.library.make(np.ascontiguousarray(np.moveaxis(values, last, 0)))
         wide = lab.library.make(np.repeat(values, 2, axis=last))
@@ -125,7 +125,7 @@ class ChannelsLastWrong(Rule):
     """
 
     code = "channels-last-wrong"
-    requires = (*_BASIC, "non-contiguous")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "non-contiguous")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.library.name != "torch":
@@ -145,7 +145,7 @@ class ChannelsLastWrong(Rule):
                 return
 
 
-def _compare(lab: "Lab", x: Array, wanted: np.ndarray) -> tuple[str, str] | None:  # type: ignore[type-arg]
+def _compare(lab: "Lab", x: Array, wanted: Values) -> tuple[str, str] | None:
     try:
         y = lab.library.values(lab.run(lab.layer(x.ndim), x))
     except TargetError as error:
@@ -163,7 +163,7 @@ class NanSpreads(Rule):
     """
 
     code = "nan-spreads"
-    requires = (*_BASIC, "wrong-axes", "group-order", "formula-wrong", "train-uses-running-stats")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes", "group-order", "formula-wrong", "train-uses-running-stats")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         pattern = lab.pattern()

@@ -1,7 +1,7 @@
 """Training and evaluation: which statistics are used, which are updated, and what switches between the two."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,8 +17,8 @@ _BASIC = ("output-shape", "not-deterministic")
 class ModeRule(Rule):
     """A check that needs running statistics."""
 
-    requires = _BASIC
-    families = ("batch", "instance")
+    requires: ClassVar[tuple[str, ...]] = _BASIC
+    families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "it keeps no running statistics" if not lab.state else None
@@ -52,7 +52,7 @@ class EvalIgnoresRunningStats(ModeRule):
     """
 
     code = "eval-ignores-running-stats"
-    requires = (*_BASIC, "formula-wrong", "eps-missing", "eps-misplaced", "affine-ignored")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "formula-wrong", "eps-missing", "eps-misplaced", "affine-ignored")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         evaluation = lab.evaluation
@@ -78,7 +78,7 @@ class RunningStatsUpdatedInEval(ModeRule):
     """
 
     code = "running-stats-updated-in-eval"
-    requires = (*_BASIC, "running-stats-not-updated", "running-stats-frozen")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "running-stats-not-updated", "running-stats-frozen")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         layer = lab.train(steps=1)

@@ -1,7 +1,7 @@
 """Precision: large means, half types, the order of rounding."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class Cancellation(Rule):
     """
 
     code = "cancellation"
-    requires = _BASIC
-    families = ("batch", "layer", "group", "instance")
+    requires: ClassVar[tuple[str, ...]] = _BASIC
+    families: ClassVar[tuple[str, ...]] = ("batch", "layer", "group", "instance")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         noise = np.random.default_rng(31).normal(size=lab.geometry.shape(lab.rank))
@@ -58,7 +58,7 @@ class HalfAccumulation(Rule):
     """
 
     code = "half-accumulation"
-    requires = (*_BASIC, "output-dtype")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "output-dtype")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.library.name == "numpy":
@@ -97,8 +97,8 @@ class RmsDtypeOrder(Rule):
 
     code = "rms-dtype-order"
     severity = "warning"
-    families = ("rms",)
-    requires = (*_BASIC, "half-accumulation", "output-dtype")
+    families: ClassVar[tuple[str, ...]] = ("rms",)
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "half-accumulation", "output-dtype")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.library.name != "torch" or "weight" not in lab.affine:

@@ -1,7 +1,9 @@
 """What comes out: its shape, its dtype, its memory, and whether it is the same each time."""
 
+import contextlib
+import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -43,7 +45,7 @@ class OutputShape(Rule):
     """
 
     code = "output-shape"
-    requires = ("call-fails",)
+    requires: ClassVar[tuple[str, ...]] = ("call-fails",)
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         for rank in lab.ranks:
@@ -69,7 +71,7 @@ class OutputDtype(Rule):
     """
 
     code = "output-dtype"
-    requires = ("output-shape",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         changed = []
@@ -125,7 +127,7 @@ class OutputAliasesInput(Rule):
     """
 
     code = "output-aliases-input"
-    requires = ("input-mutated",)
+    requires: ClassVar[tuple[str, ...]] = ("input-mutated",)
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "JAX arrays cannot be written to" if lab.library.name == "jax" else None
@@ -154,7 +156,7 @@ class NotDeterministic(Rule):
     """
 
     code = "not-deterministic"
-    requires = ("output-shape",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         for mode, gap in zip(("training", "evaluation"), lab.deterministic, strict=True):
@@ -179,9 +181,9 @@ class Prints(Rule):
     severity = "note"
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
-        import contextlib
-        import io
-
+        if lab.import_output.strip():
+            lines = lab.import_output.strip().splitlines()
+            yield self.finding("prints when it is imported", f"{len(lines)} lines, the first: {lines[0][:80]!r}")
         heard = io.StringIO()
         try:
             with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):

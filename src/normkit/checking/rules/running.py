@@ -1,7 +1,7 @@
 """The running statistics: initial values, update rule, momentum."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -20,8 +20,8 @@ _BASIC = ("output-shape", "not-deterministic")
 class RunningRule(Rule):
     """A check that needs running statistics."""
 
-    requires = (*_BASIC, "running-stats-not-updated", "running-stats-frozen", "wrong-axes")
-    families = ("batch", "instance")
+    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "running-stats-not-updated", "running-stats-frozen", "wrong-axes")
+    families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "it keeps no running statistics" if lab.update is None else None
@@ -38,8 +38,8 @@ class RunningStatsMissing(Rule):
 
     code = "running-stats-missing"
     severity = "warning"
-    requires = _BASIC
-    families = ("batch",)
+    requires: ClassVar[tuple[str, ...]] = _BASIC
+    families: ClassVar[tuple[str, ...]] = ("batch",)
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "an instance may do without" if lab.subject.kind in ("module", "object") else None
@@ -63,7 +63,7 @@ class RunningStatsInit(RunningRule):
     """
 
     code = "running-stats-init"
-    requires = _BASIC
+    requires: ClassVar[tuple[str, ...]] = _BASIC
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.subject.kind in ("module", "object"):
@@ -83,11 +83,11 @@ class RunningStatsInit(RunningRule):
         if wrong:
             yield self.finding(wrong[0], "; ".join(wrong) + ", read before the first batch")
         elif update.first_replaces or len(update.initial) < len(lab.state):
-            start = "is set from the first batch" if update.first_replaces else "does not exist before the first batch"
+            how = "is set from the first batch" if update.first_replaces else "does not exist before the first batch"
             missing = sorted(set(lab.state) - set(update.initial))
             if missing or update.first_replaces:
                 yield self.finding(
-                    f"the running average {start}",
+                    f"the running average {how}",
                     f"after one batch running_mean equals the batch's mean: {update.first_replaces}; "
                     f"absent before it: {', '.join(missing) or 'none'}",
                     severity="warning",
@@ -103,7 +103,7 @@ class RunningStatsNotUpdated(RunningRule):
     """
 
     code = "running-stats-not-updated"
-    requires = _BASIC
+    requires: ClassVar[tuple[str, ...]] = _BASIC
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         update = lab.update
@@ -125,7 +125,7 @@ class RunningStatsFrozen(RunningRule):
     """
 
     code = "running-stats-frozen"
-    requires = _BASIC
+    requires: ClassVar[tuple[str, ...]] = _BASIC
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         update = lab.update
@@ -148,7 +148,7 @@ class BiasedRunningVar(RunningRule):
     """
 
     code = "biased-running-var"
-    requires = (*RunningRule.requires, "running-var-wrong", "unbiased-normalization")
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong", "unbiased-normalization")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         update, (name, convention) = lab.update, lab.convention
@@ -179,7 +179,7 @@ class RunningVarWrong(RunningRule):
     """
 
     code = "running-var-wrong"
-    requires = (*RunningRule.requires, "unbiased-normalization")
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "unbiased-normalization")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         update = lab.update
@@ -251,7 +251,7 @@ class MomentumDiffers(RunningRule):
     """
 
     code = "momentum-differs"
-    requires = (*RunningRule.requires, "momentum-inverted", "running-var-wrong")
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-inverted", "running-var-wrong")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         update = lab.update
@@ -298,8 +298,8 @@ class MomentumNone(RunningRule):
     """
 
     code = "momentum-none"
-    families = ("batch",)
-    requires = ("running-stats-not-updated", "running-stats-frozen", "wrong-axes", "output-shape", "not-deterministic")
+    families: ClassVar[tuple[str, ...]] = ("batch",)
+    requires: ClassVar[tuple[str, ...]] = ("running-stats-not-updated", "running-stats-frozen", "wrong-axes", "output-shape", "not-deterministic")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if not lab.subject.is_class or not lab.subject.accepts("momentum"):

@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class StateNotSaved(Rule):
     """
 
     code = "state-not-saved"
-    requires = ("output-shape",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if not lab.subject.is_module:
@@ -62,7 +62,7 @@ class StateAttached(Rule):
     """
 
     code = "state-attached"
-    requires = ("output-shape",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.library.name != "torch":
@@ -94,7 +94,7 @@ class NotCopyable(Rule):
     """
 
     code = "not-copyable"
-    requires = ("output-shape", "not-deterministic", "state-attached")
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "state-attached")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "a function holds no state" if lab.subject.kind == "function" else None

@@ -1,0 +1,103 @@
+"""The process that runs a target: loads it, examines it, writes the report. ``python -m normkit.checking.worker``."""
+
+import ast
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normkit.checking import surroundings
+from normkit.checking.errors import CannotRun
+from normkit.checking.options import Options
+from normkit.checking.report import Report
+from normkit.checking.run import examine
+from normkit.checking.target import load
+
+
+def main(folder: Path) -> None:
+    """Read ``request`` in a folder, write ``result`` there, and ``stage`` while at work."""
+    request: dict[str, Any] = ast.literal_eval((folder / "request").read_text())
+
+    def progress(stage: str) -> None:
+        (folder / "stage").write_text(stage)
+
+    with capturing() as printed:
+        result = outcome(lambda: _run(request, progress, printed))
+    (folder / "result").write_text(json.dumps(result))
+    sys.stdout.flush()
+    os._exit(0)  # whatever threads or exit handlers the target left behind do not matter any more
+
+
+def _run(request: dict[str, Any], progress: Callable[[str], None], printed: "capturing") -> Report:
+    import torch
+
+    torch.get_rng_state()
+    progress("importing it")
+    before, generators = surroundings.snapshot(), repr(np.random.get_state())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        target = load(request["target"])
+    changed = surroundings.changes(before, surroundings.snapshot())
+    if repr(np.random.get_state()) != generators:
+        changed.append("NumPy's random generator was seeded or used")
+    return examine(
+        target,
+        Options(**request["options"]),
+        name=request["target"],
+        import_changes=tuple(changed),
+        import_output=printed.text(),
+        progress=progress,
+    )
+
+
+def outcome(action: Callable[[], Report]) -> dict[str, Any]:
+    """The report as plain data, or the message of what stopped it."""
+    try:
+        return {"report": action().to_dict()}
+    except CannotRun as error:
+        return {"cannot_run": str(error)}
+    except BaseException as error:  # an exception that is not the target's is ours: keep its traceback
+        import traceback
+
+        return {"bug": "".join(traceback.format_exception(error))}
+
+
+class capturing:  # noqa: N801
+    """Everything written to standard output and error goes to a file, also from compiled code."""
+
+    def __enter__(self) -> "capturing":
+        self._file = tempfile.TemporaryFile()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._kept = [(number, os.dup(number)) for number in (1, 2)]
+        for number, _ in self._kept:
+            os.dup2(self._file.fileno(), number)
+        return self
+
+    def text(self) -> str:
+        """What was written so far."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        end = self._file.tell()
+        self._file.seek(0)
+        written = self._file.read(100_000).decode(errors="replace")
+        self._file.seek(end)
+        return written
+
+    def __exit__(self, *error: object) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, kept in self._kept:
+            os.dup2(kept, number)
+            os.close(kept)
+        self._file.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

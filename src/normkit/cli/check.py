@@ -1,0 +1,151 @@
+"""``normkit check``: say what a normalization layer computes and what about it deviates."""
+
+import ast
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from normkit.errors import UserError
+
+if TYPE_CHECKING:
+    from normkit.checking.render import Section
+    from normkit.checking.report import Report
+
+
+class Format(StrEnum):
+    """How the report is printed."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+
+
+def check(
+    target: Annotated[
+        str | None, typer.Argument(help="path/to/file.py:Name or package.module:Name", show_default=False)
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option("--as", help="What it is meant to be: batch, layer, group, instance or rms.")
+    ] = None,
+    features: Annotated[int | None, typer.Option(help="Number of channels or features to build it with.")] = None,
+    init: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for its constructor; may be repeated.", show_default=False)
+    ] = None,
+    call: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for its call; may be repeated.", show_default=False)
+    ] = None,
+    convention: Annotated[
+        str | None, typer.Option(help="Whose momentum and running variance apply: torch, keras, flax or onnx.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.text,
+    timeout: Annotated[float, typer.Option(help="Seconds after which the target is stopped.")] = 60.0,
+    list_codes: Annotated[bool, typer.Option("--list", help="List every check and stop.")] = False,
+    explain: Annotated[str | None, typer.Option(help="Explain the check with this CODE and stop.")] = None,
+) -> None:
+    """Check anybody's normalization layer: what it computes, what deviates, why it matters, how to fix it.
+
+    TARGET is a torch module, a plain class or a function, on torch tensors or NumPy arrays. Its code is run, in a
+    process of its own. Exit status: 0 equivalent, 1 findings of severity error, 2 it could not be run.
+    """
+    if list_codes:
+        _print_list()
+        return
+    if explain is not None:
+        _explain(explain)
+        return
+    if target is None:
+        raise UserError("expected a TARGET such as layers.py:BatchNorm2d (or --list, or --explain CODE); none was given")
+    from normkit.checking.isolate import check_target
+    from normkit.checking.options import Options
+
+    options = Options(family, features, _values(init, "--init"), _values(call, "--call"), convention)
+    report = check_target(target, options, timeout)
+    _print(report, output)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value is a Python literal, or else a word."""
+    values = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise UserError(f"{option} expects NAME=VALUE, but {pair!r} was given: write {option} eps=1e-3")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = {"true": True, "false": False}.get(text, text)
+    return values
+
+
+def _print(report: "Report", output: Format) -> None:
+    from normkit.checking import render
+
+    if output is Format.json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    elif output is Format.github:
+        if report.findings:
+            typer.echo(render.as_github(report))
+        typer.echo(render.verdict(report))
+    else:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(highlight=False)
+        console.print(Text(report.target, style="bold"))
+        for section in render.sections(report):
+            _print_section(console, section)
+        console.print()
+        console.print(Text(render.verdict(report), style="bold green" if report.ok else "bold red"))
+
+
+_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan", None: "bold"}
+
+
+def _print_section(console: Any, section: "Section") -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print()
+    heading = Text(section.heading)
+    heading.stylize(_STYLES[section.severity], 0, len(section.heading.partition(": ")[0]) if section.severity else None)
+    console.print(heading)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", min_width=16, no_wrap=True)
+    table.add_column()
+    for label, text in section.lines:
+        table.add_row(label, Text(text))
+    console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _print_list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from normkit.checking.rules import RULES
+
+    table = Table.grid(padding=(0, 2))
+    for code, rule in RULES.items():
+        table.add_row(Text(code, style="bold", no_wrap=True), Text(rule.severity), Text(rule.section("what")))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\n{len(RULES)} checks. normkit check --explain CODE says why each matters and how to fix it.")
+
+
+def _explain(code: str) -> None:
+    from difflib import get_close_matches
+
+    from rich.console import Console
+
+    from normkit.checking import render
+    from normkit.checking.rules import RULES
+
+    if code not in RULES:
+        close = get_close_matches(code, RULES, n=1)
+        hint = f"did you mean {close[0]}?" if close else "normkit check --list names them all"
+        raise UserError(f"no check has the code {code!r}: {hint}")
+    _print_section(Console(highlight=False), render.documentation(code))
