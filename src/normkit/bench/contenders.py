@@ -1,0 +1,141 @@
+"""What is timed for a row: our layer, torch.nn's, both with the same parameters and the same inputs, and a copy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+import normkit
+from normkit.bench import models
+from normkit.bench.cases import BOTH, EVALUATION, ModelCase, NormCase, Row
+from normkit.bench.measure import Call
+
+OURS: Final = "ours"
+TORCH: Final = "torch"
+COMPILED: Final = "compiled"
+COPY: Final = "copy"
+
+COPIES_OF_BOTH: Final = 2.5
+"""Forward reads x and writes y, backward reads x and dy and writes dx: five times the bytes of x; a copy moves two."""
+
+
+class PermutedLayerNorm(nn.LayerNorm):
+    """What a torch.nn user writes for LayerNorm2d: permute, LayerNorm, permute."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize over the channels of (N, C, H, W)."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def layers(whose: str) -> Any:
+    """The namespace of our layers, or of torch.nn's."""
+    return normkit if whose == OURS else SimpleNamespace(**{**vars(nn), "LayerNorm2d": PermutedLayerNorm})
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """The calls of one row.
+
+    Args:
+        calls: What to time, by name.
+        copies: How many copies of x move as many bytes as the row must.
+        with_grad: Whether gradients are recorded meanwhile.
+    """
+
+    calls: dict[str, Call]
+    copies: float
+    with_grad: bool
+
+
+def build(row: Row, compiled: bool = False) -> Contenders:
+    """Everything that is timed for a row.
+
+    Args:
+        compiled: Also time torch.compile of torch.nn's.
+    """
+    if isinstance(row.case, ModelCase):
+        return _build_model(row.case, compiled)
+    return _build_norm(row.case, row.measured, compiled)
+
+
+def layer(case: NormCase, whose: str) -> nn.Module:
+    """The layer of a case, with random parameters and statistics that depend on the case alone."""
+    namespace = layers(whose)
+    affine = {} if case.affine is None else {_affine_name(case.norm): case.affine}
+    module: nn.Module
+    if case.norm in ("LayerNorm", "RMSNorm"):
+        module = getattr(namespace, case.norm)(case.shape[-case.axes :], **affine)
+    elif case.norm == "GroupNorm":
+        module = namespace.GroupNorm(case.groups, case.shape[1], **affine)
+    else:
+        module = getattr(namespace, case.norm)(case.shape[1], **affine)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + (0.5 if "bias" not in name else 0.0))
+    return module if case.mixed else module.to(getattr(torch, case.dtype))
+
+
+def _affine_name(norm: str) -> str:
+    return "elementwise_affine" if norm in ("LayerNorm", "LayerNorm2d", "RMSNorm") else "affine"
+
+
+def inputs(case: NormCase) -> tuple[Tensor, Tensor]:
+    """x, and dy in the same memory format; they depend on the case alone."""
+    generator = torch.Generator().manual_seed(1)
+    return _tensor(case, generator, 0.5), _tensor(case, generator, 0.0)
+
+
+def _tensor(case: NormCase, generator: torch.Generator, mean: float) -> Tensor:
+    values = (torch.randn(case.shape, generator=generator) + mean).to(getattr(torch, case.dtype))
+    if not case.channels_last:
+        return values
+    if len(case.shape) == 3:
+        return values.transpose(1, 2).contiguous().transpose(1, 2)
+    return values.contiguous(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)
+
+
+def _build_norm(case: NormCase, measured: str, compiled: bool) -> Contenders:
+    x, dy = inputs(case)
+    target = torch.empty_like(x)
+    source = x.detach()
+    with_grad = measured != EVALUATION
+    x.requires_grad_(with_grad)
+
+    def call(module: nn.Module) -> Call:
+        module.train(with_grad)
+        if measured != BOTH:
+            return lambda: module(x)
+        wanted = [x, *module.parameters()]
+        return lambda: torch.autograd.grad(module(x), wanted, dy)
+
+    calls = {OURS: call(layer(case, OURS)), TORCH: call(layer(case, TORCH))}
+    if compiled:
+        calls[COMPILED] = call(_compile(layer(case, TORCH)))
+    calls[COPY] = lambda: target.copy_(source)
+    return Contenders(calls, COPIES_OF_BOTH if measured == BOTH else 1.0, with_grad)
+
+
+def _build_model(case: ModelCase, compiled: bool) -> Contenders:
+    def call(whose: str, change: Callable[[nn.Module], nn.Module] = lambda model: model) -> Call:
+        torch.manual_seed(0)
+        model, images, labels = models.build(case.model, layers(whose))
+        if case.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            images = images.contiguous(memory_format=torch.channels_last)
+        return models.training_step(change(model), images, labels)
+
+    calls = {OURS: call(OURS), TORCH: call(TORCH)}
+    if compiled:
+        calls[COMPILED] = call(TORCH, _compile)
+    return Contenders(calls, 0.0, with_grad=True)
+
+
+def _compile(module: nn.Module) -> nn.Module:
+    compiled = torch.compile(module)
+    assert isinstance(compiled, nn.Module)
+    return compiled

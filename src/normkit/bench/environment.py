@@ -1,0 +1,71 @@
+"""On what a measurement was made."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from normkit.bench.cases import DEFAULT, KEPT
+
+KEEP_MEMORY: Final = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+"""With these, glibc's allocator hands freed memory out again rather than back to the system."""
+
+REGIMES: Final = {
+    DEFAULT: "the C library's allocator as it is",
+    KEPT: "an allocator that keeps its memory: " + ", ".join(f"{name}={value}" for name, value in KEEP_MEMORY.items()),
+}
+
+
+def variables(regime: str, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process in a regime."""
+    without = {name: value for name, value in base.items() if name not in KEEP_MEMORY}
+    return {**without, **KEEP_MEMORY} if regime == KEPT else without
+
+
+def describe() -> dict[str, str]:
+    """The machine, the versions and the allocator of this process."""
+    facts = {
+        "CPU": cpu_name(),
+        "cores": str(os.cpu_count()),
+        "last cache": _read("/sys/devices/system/cpu/cpu0/cache/index3/size"),
+        "threads": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}".rstrip(", "),
+        "huge pages": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
+        "versions": ", ".join(f"{name} {_version(name)}" for name in ("normkit", "torch", "numpy", "numba"))
+        + f", Python {platform.python_version()}",
+    }
+    if os.environ.get("LD_PRELOAD"):
+        facts["preloaded"] = os.environ["LD_PRELOAD"]
+    return {name: value for name, value in facts.items() if value}
+
+
+def cpu_name() -> str:
+    """The CPU's name and the widest vector instructions that torch uses on it."""
+    name = platform.processor() or platform.machine()
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

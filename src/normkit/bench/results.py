@@ -1,0 +1,103 @@
+"""What was measured, and what follows from it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from normkit.bench.cases import ROW_BY_NAME, THREADS_OF_BARS, ModelCase, Row
+from normkit.bench.contenders import COMPILED, COPY, OURS, TORCH
+from normkit.bench.measure import Timing
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row, timed in one allocator regime.
+
+    Args:
+        row: What was timed.
+        regime: One of environment.REGIMES.
+        threads: How many torch, and we, computed with.
+        copies: How many copies of the input move as many bytes as the row must; 0 for whole networks.
+        timings: By contender.
+    """
+
+    row: Row
+    regime: str
+    threads: int
+    copies: float
+    timings: dict[str, Timing]
+
+    @property
+    def ratio(self) -> float:
+        """torch.nn's time divided by ours."""
+        return self.timings[TORCH].median / self.timings[OURS].median
+
+    @property
+    def compiled_ratio(self) -> float | None:
+        """The compiled torch.nn's time divided by ours, where it was timed."""
+        return self.timings[COMPILED].median / self.timings[OURS].median if COMPILED in self.timings else None
+
+    @property
+    def bar(self) -> float:
+        """What the ratio should reach."""
+        return self.row.case.bar(self.row.measured, self.regime)
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether it does; None where the number of threads is not the bars'."""
+        return self.ratio >= self.bar if self.threads == THREADS_OF_BARS else None
+
+    def in_copies(self, contender: str) -> float | None:
+        """A contender's time as a multiple of a copy of the input; None for whole networks."""
+        return self.timings[contender].median / self.timings[COPY].median if COPY in self.timings else None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        case = self.row.case
+        what: dict[str, Any]
+        if isinstance(case, ModelCase):
+            what = {"model": case.model, "layout": "channels_last" if case.channels_last else "contiguous"}
+        else:
+            what = {
+                "norm": case.norm,
+                "shape": list(case.shape),
+                "layout": "channels_last" if case.channels_last else "contiguous",
+                "dtype": case.dtype,
+            }
+        return {
+            "name": self.row.name,
+            **what,
+            "pass": self.row.measured,
+            "regime": self.regime,
+            "threads": self.threads,
+            "seconds": {name: asdict(timing) for name, timing in self.timings.items()},
+            "ratio": self.ratio,
+            "compiled_ratio": self.compiled_ratio,
+            "copies": {name: self.in_copies(name) for name in self.timings if name != COPY and COPY in self.timings},
+            "copies_limit": self.copies or None,
+            "bar": self.bar,
+            "passed": self.passed,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Result":
+        """The inverse of :meth:`to_json`."""
+        timings = {name: Timing(**timing) for name, timing in data["seconds"].items()}
+        row = ROW_BY_NAME[data["name"]]
+        return cls(row, data["regime"], data["threads"], data["copies_limit"] or 0.0, timings)
+
+
+@dataclass
+class Measurements:
+    """All results, and on what they were made."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def regimes(self) -> list[str]:
+        """Those with results, in their order."""
+        return list(dict.fromkeys(result.regime for result in self.results))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        return {"environment": self.environment, "rows": [result.to_json() for result in self.results]}
