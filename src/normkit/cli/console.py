@@ -1,0 +1,22 @@
+"""What commands print with: one console for results, one for progress, and one look of tables."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False)
+"""Results."""
+
+err = Console(stderr=True, highlight=False)
+"""Progress and messages, so that results can be piped."""
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print ``rows`` under ``columns``, the first column to the left and all others to the right."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)

@@ -1,0 +1,146 @@
+"""A whole run: every norm trained, compared and written to the run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from normkit.errors import UserError
+from normkit.train import folder as run_folder
+from normkit.train import memory, report
+from normkit.train.config import TrainConfig
+from normkit.train.data import load_dataset
+from normkit.train.loop import Training
+from normkit.train.progress import Progress
+from normkit.train.results import EpochMetrics, RunResult, StepDifference
+from normkit.train.verify import verdict
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; what was done until then is saved.
+
+    Attributes:
+        result: The run as far as it went.
+    """
+
+    def __init__(self, result: RunResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+def run(
+    config: TrainConfig, out: Path | None = None, *, resume: bool = False, progress: Progress | None = None
+) -> RunResult:
+    """Train every norm of ``config`` and write metrics, checkpoints and pictures.
+
+    Args:
+        config: What to train.
+        out: The run folder; ``runs/<data>-<time>`` if None.
+        resume: Go on with the run in ``out``, whose options must be ``config``.
+        progress: Told of every step and epoch.
+    Raises:
+        UserError: something cannot be used; if found before the training, nothing has been written.
+        Interrupted: Ctrl-C; all finished epochs are saved and drawn.
+    """
+    progress = progress or Progress()
+    dataset = load_dataset(config.data, config.data_dir)
+    memory.check_batch(config, len(dataset.train_labels))
+    out = out or default_folder(config)
+    if resume:
+        saved, fingerprint = run_folder.read_config(out)
+        config.check_same(saved.to_json())
+        if fingerprint != dataset.fingerprint():
+            raise UserError(
+                f"{out}: the images in {config.data} are not those that this run began with: start a new run"
+            )
+    else:
+        run_folder.create(out, config, dataset.fingerprint())
+
+    trainings = [Training(config, norm, dataset) for norm in config.norms]
+    for training in trainings:
+        state = run_folder.load_checkpoint(out, training.result.norm)
+        if state is not None:
+            training.load_state_dict(state)
+    try:
+        with _threads(config.threads), memory.shortage_explained(config.batch_size):
+            _train(out, config, trainings, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(_finish(out, config, trainings)) from None
+    finally:
+        progress.end()
+    return _finish(out, config, trainings)
+
+
+def _train(out: Path, config: TrainConfig, trainings: list[Training], progress: Progress) -> None:
+    steps = len(trainings[0].batches(1))
+    epochs_done = sum(training.epochs_done for training in trainings)
+    progress.begin(config.epochs * len(trainings) * steps, epochs_done * steps)
+    for training in trainings:
+        while training.epochs_done < config.epochs:
+            training.run_epoch(progress)
+            run_folder.save_checkpoint(out, training.result.norm, training.state_dict())
+            _write_tables(_result(out, config, trainings))
+            progress.epoch(training.result.epochs[-1], config.epochs)
+
+
+def _result(out: Path, config: TrainConfig, trainings: list[Training]) -> RunResult:
+    norms = [training.result for training in trainings if training.epochs_done]
+    files = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    return RunResult(
+        folder=out,
+        config=config,
+        norms=norms,
+        verdicts=[verdict(result) for result in norms if result.differences],
+        files=sorted(files | {"metrics.csv", "metrics.json"}),
+    )
+
+
+def _write_tables(result: RunResult) -> None:
+    differences = [row for norm in result.norms for row in norm.differences]
+    if differences:
+        run_folder.write_atomic(result.folder / "verify.csv", report.to_csv(differences, StepDifference))
+    epochs = [row for norm in result.norms for row in norm.epochs]
+    run_folder.write_atomic(result.folder / "metrics.csv", report.to_csv(epochs, EpochMetrics))
+    run_folder.write_json(result.folder / "metrics.json", result.to_json())
+
+
+def _finish(out: Path, config: TrainConfig, trainings: list[Training]) -> RunResult:
+    results = [training.result for training in trainings if training.epochs_done]
+    if results:
+        title = (
+            f"LeNet on {Path(config.data).name}, {config.impl} layers, "
+            f"SGD with learning rate {config.lr:g}, batches of {config.batch_size}"
+        )
+        run_folder.write_atomic(out / "curves.png", report.curves(results, title))
+    for result in results:
+        run_folder.write_atomic(out / f"activations-{result.norm}.png", report.activation_histograms(result))
+    finished = _result(out, config, trainings)
+    _write_tables(finished)
+    return finished
+
+
+def resume_config(out: Path, given: Mapping[str, Any]) -> TrainConfig:
+    """The options of the run in ``out``; ``UserError`` if one of those ``given`` differs."""
+    config, _ = run_folder.read_config(out)
+    config.check_same(given)
+    return config
+
+
+def default_folder(config: TrainConfig) -> Path:
+    """A new folder's name, by data and time."""
+    return Path("runs") / f"{Path(config.data).name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

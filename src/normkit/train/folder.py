@@ -1,0 +1,113 @@
+"""The run folder. Every file in it is whole at any moment: written beside its place, then moved there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import normkit
+from normkit.errors import UserError
+from normkit.train.config import TrainConfig
+
+CONFIG: Final = "config.json"
+CHECKPOINT_FORMAT: Final = 1
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``, or leave it as it was and raise ``UserError``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}. What was written before is whole; "
+            "make room or give access, then go on with --resume"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, tree: dict[str, Any]) -> None:
+    """Write ``tree`` as readable JSON."""
+    write_atomic(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
+
+
+def create(path: Path, config: TrainConfig, fingerprint: str) -> None:
+    """Make a new run folder; an existing one is taken only if it is empty.
+
+    Args:
+        path: The folder.
+        config: The options, which ``--resume`` takes up again.
+        fingerprint: The data's, which ``--resume`` compares.
+    Raises:
+        UserError: there is something already, or the folder cannot be written.
+    """
+    if (path / CONFIG).exists():
+        raise UserError(
+            f"{path} already holds a run: go on with it (--resume {path}), name another folder with --out, or remove it"
+        )
+    existed = path.is_dir()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise UserError(f"{path} is not empty: name a new or an empty folder with --out")
+    except OSError as error:
+        raise UserError(f"cannot write to the folder {path}: {error.strerror}. Name another one with --out") from error
+    versions = {"normkit": normkit.__version__, "torch": torch.__version__}
+    tree = {"options": config.to_json(), "data_sha256": fingerprint, "versions": versions}
+    try:
+        write_json(path / CONFIG, tree)
+    except UserError:
+        if not existed:
+            path.rmdir()
+        raise
+
+
+def read_config(path: Path) -> tuple[TrainConfig, str]:
+    """The options and the data's fingerprint of the run in ``path``."""
+    file = path / CONFIG
+    if not file.is_file():
+        raise UserError(f"{path} holds no run to resume (no {CONFIG} there): give the folder that a run wrote to")
+    try:
+        tree = json.loads(file.read_text())
+        return TrainConfig.from_json(tree["options"]), str(tree["data_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is not the configuration of a run ({error}): start a new run") from error
+
+
+def checkpoint_path(path: Path, norm: str) -> Path:
+    """Where the state of ``norm``'s training lies."""
+    return path / f"checkpoint-{norm}.pt"
+
+
+def save_checkpoint(path: Path, norm: str, state: dict[str, Any]) -> None:
+    """Write ``state``: tensors, numbers, strings, lists and dictionaries."""
+    buffer = io.BytesIO()
+    torch.save({"format": CHECKPOINT_FORMAT, **state}, buffer)
+    write_atomic(checkpoint_path(path, norm), buffer.getvalue())
+
+
+def load_checkpoint(path: Path, norm: str) -> dict[str, Any] | None:
+    """The state that ``save_checkpoint`` wrote, or None if this norm has none yet."""
+    file = checkpoint_path(path, norm)
+    if not file.exists():
+        return None
+    advice = f"remove it to train {norm!r} again from the start"
+    try:
+        state = torch.load(file, weights_only=True)
+    except Exception as error:  # torch names no common base: zip, pickle, key and runtime errors all mean damage
+        raise UserError(f"{file} is damaged ({type(error).__name__}): {advice}") from error
+    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{file} is not a checkpoint of this version of normkit: {advice}")
+    return state

@@ -1,0 +1,81 @@
+"""Reading one IDX file, gzipped or not, with errors that name the file and what is wrong with it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import idx2numpy
+import numpy as np
+from idx2numpy import FormatError
+from numpy.typing import NDArray
+
+from normkit.errors import UserError
+
+IMAGES_MAGIC = 0x00000803
+"""Unsigned bytes in three dimensions: image, row, column."""
+LABELS_MAGIC = 0x00000801
+"""Unsigned bytes in one dimension."""
+
+
+def find(folder: Path, stem: str) -> Path:
+    """The file ``stem.gz`` or ``stem`` in ``folder``."""
+    for path in (folder / f"{stem}.gz", folder / stem):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{folder}: no file {stem}.gz or {stem} there: the folder must hold the four IDX files of the MNIST form"
+    )
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of ``path``, decompressed if its name ends in .gz."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except EOFError as error:
+        raise UserError(f"{path}: the gzip file ends too early, as after a broken download: fetch it again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: not a sound gzip file ({error}): fetch it again, "
+            "or drop .gz from its name if it is not compressed"
+        ) from error
+
+
+def parse(path: Path, content: bytes, magic: int) -> NDArray[np.uint8]:
+    """The array that ``content``, read from ``path``, stands for.
+
+    Args:
+        path: Where the content came from, for messages.
+        content: A whole IDX file.
+        magic: The magic number that the file must begin with.
+    """
+    arrived = content[:4]
+    if arrived != magic.to_bytes(4, "big"):
+        kind = "images" if magic == IMAGES_MAGIC else "labels"
+        found = f"0x{arrived.hex()}" if len(arrived) == 4 else f"only {len(arrived)} bytes"
+        raise UserError(
+            f"{path}: not an IDX file of {kind}: expected the magic number 0x{magic:08x}, found {found}. "
+            "Check that images and labels are not swapped and that the file is whole"
+        )
+    try:
+        array: NDArray[np.uint8] = idx2numpy.convert_from_string(content)
+    except FormatError as error:
+        sizes = np.frombuffer(content[4 : 4 + 4 * (magic & 0xFF)], dtype=">u4").tolist() if len(content) >= 8 else []
+        raise UserError(
+            f"{path}: its header announces {' × '.join(map(str, sizes)) or 'no sizes'} values and its "
+            f"{len(content):,} bytes do not hold exactly that: the file is damaged or cut off, fetch it again"
+        ) from error
+    return array
+
+
+def read(folder: Path, stem: str, magic: int) -> tuple[Path, NDArray[np.uint8]]:
+    """Find, decompress and parse ``stem`` in ``folder``; its path comes along for messages."""
+    path = find(folder, stem)
+    return path, parse(path, read_bytes(path), magic)

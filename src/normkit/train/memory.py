@@ -1,0 +1,83 @@
+"""Will a batch fit? Asked before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from normkit.errors import UserError
+from normkit.train.config import TrainConfig
+from normkit.train.data import IMAGE_SIZE
+from normkit.train.model import trace
+
+COPIES = 3
+"""Copies of every activation that a training step holds: its value, its gradient, and what a layer works with."""
+
+
+def bytes_per_image(config: TrainConfig) -> int:
+    """About what one image of a batch needs in a training step."""
+    elements = max(sum(math.prod(shape) for _, shape in trace(norm, config.impl)) for norm in config.norms)
+    return COPIES * 4 * (elements + IMAGE_SIZE**2)
+
+
+def available_bytes() -> int | None:
+    """Memory that this process may still take, or None where the system does not say."""
+    limits = []
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            limits.append(int(line.split()[1]) * 1024)
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        limits.append(int(limit) - int(used))
+    if not limits and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=None)
+
+
+def check_batch(config: TrainConfig, train_count: int) -> None:
+    """Raise ``UserError`` if a batch needs more memory than there is, or more images than there are."""
+    each = bytes_per_image(config)
+    available = available_bytes()
+    needed = config.batch_size * each
+    if available is not None and needed > available:
+        fitting = max(1, min(available // each, train_count))
+        raise UserError(
+            f"not enough memory: a batch of {config.batch_size:,} images needs about {_size(needed)}, "
+            f"and {_size(available)} are available: use --batch-size {fitting} or less"
+        )
+    if config.batch_size > train_count:
+        raise UserError(
+            f"a batch of {config.batch_size:,} images is more than the {train_count:,} training images: "
+            f"use --batch-size {train_count} or less"
+        )
+
+
+@contextmanager
+def shortage_explained(batch_size: int) -> Iterator[None]:
+    """Turn a failed allocation within into a ``UserError``, for when the estimate was too low."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"not enough memory for a batch of {batch_size:,} images: start again with a smaller --batch-size"
+        ) from error
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:,.1f} {unit}"

@@ -1,0 +1,110 @@
+"""What a run says while it works: nothing, a line an epoch, or a live view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from normkit.train.results import EpochMetrics
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the training stands: averages over the epoch so far."""
+
+    norm: str
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+
+
+class Progress:
+    """Says nothing. The run calls these four; subclasses say what they are told."""
+
+    def begin(self, steps: int, done: int) -> None:
+        """The run has ``steps`` steps for all norms together, ``done`` of them from before a resume."""
+
+    def step(self, step: Step) -> None:
+        """A step is done."""
+
+    def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
+        """An epoch of ``epochs`` is trained, tested and saved."""
+
+    def end(self) -> None:
+        """No more calls come, be it after the last step or an error."""
+
+
+class LineProgress(Progress):
+    """One line an epoch, for a log file or a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._start = 0.0
+        self._steps = self._done = self._done_at_start = 0
+
+    def begin(self, steps: int, done: int) -> None:
+        self._start = perf_counter()
+        self._steps, self._done, self._done_at_start = steps, done, done
+
+    def step(self, step: Step) -> None:
+        self._done += 1
+
+    def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
+        spent = perf_counter() - self._start
+        left = spent / (self._done - self._done_at_start) * (self._steps - self._done)
+        self.console.print(f"{epoch_line(metrics, epochs)}  {left:,.0f} s left", soft_wrap=True, highlight=False)
+
+
+class LiveProgress(Progress):
+    """A bar that shows the running epoch, below one line for each that is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None, numbers="")
+
+    def begin(self, steps: int, done: int) -> None:
+        self._bar.update(self._task, total=steps, completed=done)
+        self._bar.start()
+
+    def step(self, step: Step) -> None:
+        self._bar.update(
+            self._task,
+            advance=1,
+            description=f"{step.norm}  epoch {step.epoch}/{step.epochs}",
+            numbers=f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {step.images_per_second:,.0f} images/s",
+        )
+
+    def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
+        self._bar.console.print(epoch_line(metrics, epochs), soft_wrap=True, highlight=False)
+
+    def end(self) -> None:
+        self._bar.stop()
+
+
+def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+    """One epoch in words and numbers."""
+    width = len(str(epochs))
+    return (
+        f"{metrics.norm:<8}  epoch {metrics.epoch:>{width}}/{epochs}  loss {metrics.train_loss:.3f}  "
+        f"train accuracy {metrics.train_accuracy:.3f}  test accuracy {metrics.test_accuracy:.3f}  "
+        f"{metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def for_console(console: Console) -> Progress:
+    """The live view on a terminal, lines elsewhere."""
+    return LiveProgress(console) if console.is_terminal else LineProgress(console)

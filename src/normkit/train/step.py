@@ -1,0 +1,37 @@
+"""One training step's arithmetic and one test: what every training here is made of."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normkit.train.data import to_input
+
+TEST_BATCH: Final = 1024
+
+
+def forward_backward(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
+    """Leave the gradients of the mean cross-entropy in the parameters; return it and the number of right answers."""
+    model.zero_grad(set_to_none=True)
+    outputs = model(to_input(images))
+    loss = F.cross_entropy(outputs, labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item(), int((outputs.argmax(1) == labels).sum())
+
+
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean loss and accuracy in evaluation mode; the model comes back in training mode."""
+    model.eval()
+    loss, correct = 0.0, 0
+    with torch.no_grad():
+        for some_images, some_labels in zip(
+            torch.split(images, TEST_BATCH), torch.split(labels, TEST_BATCH), strict=True
+        ):
+            outputs = model(to_input(some_images))
+            loss += F.cross_entropy(outputs, some_labels, reduction="sum").item()
+            correct += int((outputs.argmax(1) == some_labels).sum())
+    model.train()
+    return loss / len(images), correct / len(images)
