@@ -44,7 +44,7 @@ class NormCase:
         affine: Whether there are weight and bias; None: the class's own default.
         axes: How many last axes LayerNorm and RMSNorm normalize over.
         headline: It has a row in the table of bars.
-        quick: It is part of a quick run.
+        smallest: It is part of a quick run for its size.
     """
 
     norm: str
@@ -57,7 +57,12 @@ class NormCase:
     affine: bool | None = None
     axes: int = 1
     headline: bool = False
-    quick: bool = False
+    smallest: bool = False
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is part of a quick run."""
+        return self.smallest or (self.headline and self.nbytes <= LARGE_BYTES)
 
     @property
     def name(self) -> str:
@@ -145,7 +150,7 @@ class Row:
 
 
 def _bar(norm: str, shape: tuple[int, ...], forward: float, both: float, **more: object) -> NormCase:
-    return NormCase(norm, shape, (forward, both), headline=True, quick=True, **more)  # type: ignore[arg-type]
+    return NormCase(norm, shape, (forward, both), headline=True, **more)  # type: ignore[arg-type]
 
 
 HEADLINES: Final = (
@@ -170,13 +175,13 @@ HEADLINES: Final = (
 )
 
 SMALLEST: Final = (
-    NormCase("BatchNorm1d", (8, 64), quick=True),
-    NormCase("BatchNorm2d", (1, 16, 4, 4), quick=True),
-    NormCase("LayerNorm", (1, 768), quick=True),
-    NormCase("RMSNorm", (1, 768), quick=True),
-    NormCase("GroupNorm", (1, 16, 4, 4), groups=4, quick=True),
-    NormCase("InstanceNorm2d", (1, 16, 4, 4), quick=True),
-    NormCase("LayerNorm2d", (1, 16, 4, 4), quick=True),
+    NormCase("BatchNorm1d", (8, 64), smallest=True),
+    NormCase("BatchNorm2d", (1, 16, 4, 4), smallest=True),
+    NormCase("LayerNorm", (1, 768), smallest=True),
+    NormCase("RMSNorm", (1, 768), smallest=True),
+    NormCase("GroupNorm", (1, 16, 4, 4), groups=4, smallest=True),
+    NormCase("InstanceNorm2d", (1, 16, 4, 4), smallest=True),
+    NormCase("LayerNorm2d", (1, 16, 4, 4), smallest=True),
     NormCase("BatchNorm2d", (1, 16, 4, 4), channels_last=True),
     NormCase("LayerNorm", (8, 64)),
     NormCase("RMSNorm", (8, 64)),

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from normkit.bench.cases import DEFAULT, KEPT
+from normkit.bench.section import Section
 
 KEEP_MEMORY: Final = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -45,6 +46,11 @@ def describe() -> dict[str, str]:
     if os.environ.get("LD_PRELOAD"):
         facts["preloaded"] = os.environ["LD_PRELOAD"]
     return {name: value for name, value in facts.items() if value}
+
+
+def section(facts: Mapping[str, str]) -> Section:
+    """The facts as a table."""
+    return Section("Machine", ("what", "is"), tuple(facts.items()))
 
 
 def cpu_name() -> str:

@@ -53,8 +53,8 @@ class Effort:
 
 
 FEWEST: Final = 3
-FULL: Final = Effort(rounds=15, sample_seconds=0.010, row_seconds=3.0)
-QUICK: Final = Effort(rounds=5, sample_seconds=0.003, row_seconds=0.25)
+FULL: Final = Effort(rounds=9, sample_seconds=0.005, row_seconds=2.0)
+QUICK: Final = Effort(rounds=5, sample_seconds=0.002, row_seconds=0.15)
 
 
 def interleaved(

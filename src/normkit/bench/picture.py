@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from normkit.bench.cases import PASSES, ModelCase
 from normkit.bench.contenders import COMPILED, OURS, TORCH
-from normkit.bench.results import Measurements, Result
+from normkit.bench.results import Result
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS: Final = {OURS: "#0072B2", TORCH: "#E69F00", COMPILED: "#CC79A7"}
@@ -19,12 +19,11 @@ DPI: Final = 110
 MOST_CASES: Final = 24
 
 
-def draw(measurements: Measurements, path: Path) -> None:
+def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
     """Write a bar chart: a row of panels for each regime, a panel for each pass.
 
     More cases than fit are reduced to those with a bar of their own.
     """
-    results = measurements.results
     norms = [result for result in results if not isinstance(result.row.case, ModelCase)]
     shown = norms or results
     if len({result.row.case.name for result in shown}) > MOST_CASES:
@@ -34,7 +33,7 @@ def draw(measurements: Measurements, path: Path) -> None:
     cases = list(dict.fromkeys(result.row.case.name for result in shown))
     figure = Figure(figsize=(4.2 + 4.0 * len(passes), (1.4 + 0.42 * len(cases)) * len(regimes)), layout="constrained")
     threads = ", ".join(sorted({f"{result.threads} threads" for result in shown}))
-    figure.suptitle(f"{measurements.environment.get('CPU', '')}, {threads}")
+    figure.suptitle(f"{cpu}, {threads}")
     grid = figure.subplots(len(regimes), len(passes), squeeze=False, sharey=True)
     for line, regime in enumerate(regimes):
         for column, measured in enumerate(passes):

@@ -1,43 +1,23 @@
-"""Results as tables, for the terminal and for Markdown."""
+"""Times as tables."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Final
 
-from normkit.bench.cases import KEPT, LARGE_BYTES, THREADS_OF_BARS
+from normkit.bench.cases import KEPT, LARGE_BYTES, THREADS_OF_BARS, NormCase
 from normkit.bench.contenders import COPY, OURS, TORCH
 from normkit.bench.environment import REGIMES
 from normkit.bench.measure import Timing, geometric_mean
-from normkit.bench.results import Measurements, Result
+from normkit.bench.results import Result
+from normkit.bench.section import Section, duration
+
+SMALL_BYTES: Final = 1_000_000
+"""Below this, a copy is mostly the cost of calling it: not a measure for anything."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A table with a title, and what to say below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def to_markdown(self) -> str:
-        """The section as Markdown, its numbers to the right."""
-        rule = "|".join(("---", *["---:"] * (len(self.columns) - 1)))
-        lines = [f"## {self.title}", "", _line(self.columns), f"|{rule}|", *map(_line, self.rows), ""]
-        for note in self.notes:
-            lines += [note, ""]
-        return "\n".join(lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def sections(measurements: Measurements) -> list[Section]:
+def sections(results: Sequence[Result]) -> list[Section]:
     """A table for each regime."""
-    return [
-        _section(regime, [result for result in measurements.results if result.regime == regime])
-        for regime in measurements.regimes
-    ]
+    regimes = dict.fromkeys(result.regime for result in results)
+    return [_section(regime, [result for result in results if result.regime == regime]) for regime in regimes]
 
 
 def _section(regime: str, results: Sequence[Result]) -> Section:
@@ -76,17 +56,13 @@ def time_text(timing: Timing) -> str:
     return f"{duration(timing.median)} ±{100 * timing.spread:.0f}%"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * factor >= 1.0 or unit == "µs":
-            break
-    return f"{seconds * factor:.3g} {unit}" if seconds * factor < 999.5 else f"{seconds * factor:.0f} {unit}"
-
-
 def _copies_text(result: Result) -> str:
+    """Ours / torch.nn's; nothing where a copy is mostly its call."""
+    case = result.row.case
     ours, torchs = result.in_copies(OURS), result.in_copies(TORCH)
-    return "" if ours is None or torchs is None else f"{ours:.1f} / {torchs:.1f}"
+    if ours is None or torchs is None or (isinstance(case, NormCase) and case.nbytes < SMALL_BYTES):
+        return ""
+    return f"{ours:.1f} / {torchs:.1f}"
 
 
 def _notes(regime: str, results: Sequence[Result]) -> Iterable[str]:
@@ -105,13 +81,8 @@ def _notes(regime: str, results: Sequence[Result]) -> Iterable[str]:
     if any(COPY in result.timings for result in results):
         yield (
             "Times are medians, ± half the distance between the quartiles. A copy is y.copy_(x) into a tensor that "
-            "exists, timed in turn with the row; the last column is ours / torch.nn's in such copies, and the least that "
-            "must be moved is 1 copy, with backward 2.5."
+            "exists, timed in turn with the row; the last column is ours / torch.nn's in such copies; the least that "
+            "must be moved is 1 copy, and 2.5 with backward."
         )
     if regime != KEPT:
         yield f"Bars here: as fast as torch.nn (0.9 allows for noise), and twice that over {LARGE_BYTES // 10**6} MB."
-
-
-def environment_lines(measurements: Measurements) -> list[str]:
-    """On what it was measured, a line a fact."""
-    return [f"{name}: {value}" for name, value in measurements.environment.items()]

@@ -1,6 +1,6 @@
 """What was measured, and what follows from it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from normkit.bench.cases import ROW_BY_NAME, THREADS_OF_BARS, ModelCase, Row
@@ -84,20 +84,3 @@ class Result:
         timings = {name: Timing(**timing) for name, timing in data["seconds"].items()}
         row = ROW_BY_NAME[data["name"]]
         return cls(row, data["regime"], data["threads"], data["copies_limit"] or 0.0, timings)
-
-
-@dataclass
-class Measurements:
-    """All results, and on what they were made."""
-
-    environment: dict[str, str] = field(default_factory=dict)
-    results: list[Result] = field(default_factory=list)
-
-    @property
-    def regimes(self) -> list[str]:
-        """Those with results, in their order."""
-        return list(dict.fromkeys(result.regime for result in self.results))
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
-        return {"environment": self.environment, "rows": [result.to_json() for result in self.results]}

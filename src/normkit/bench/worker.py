@@ -55,7 +55,7 @@ def work(job: Job, out: TextIO) -> None:
     """Write the environment, then each result as soon as it is there."""
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    print(json.dumps(environment.describe()), file=out, flush=True)
+    print(json.dumps({"environment": environment.describe()}), file=out, flush=True)
     for row in job.rows:
         print(json.dumps(time_row(row, job).to_json()), file=out, flush=True)
 

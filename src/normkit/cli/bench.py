@@ -13,7 +13,7 @@ from normkit.cli import console
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
-    from normkit.bench.report import Section
+    from normkit.bench.section import Section
 
 EXIT_INTERRUPTED = 130
 WIDTH_OF_FILES = 200
@@ -25,57 +25,111 @@ def bench(
     ] = "",
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="mobilenet|resnet|lenet|convnext", help="Time this network's training step; repeatable."),
+        typer.Option(
+            metavar="mobilenet|resnet|lenet|convnext",
+            help="Time this network's whole training step instead; repeat it for several.",
+            show_default=False,
+        ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The rows with bars and the smallest, in under a minute.")
+        bool, typer.Option("--quick", help="The main and the smallest cases alone, in less than a minute.")
     ] = False,
     regime: Annotated[
-        str, typer.Option(metavar="default|kept|both", help="How the C library's allocator treats freed memory.")
+        str,
+        typer.Option(
+            metavar="default|kept|both",
+            help="Whether the C library's allocator works as it does by default, or keeps freed memory.",
+        ),
     ] = "both",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to compute with. [default: torch's choice]", show_default=False)
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Time torch.compile of torch.nn's layers too.")] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a bar chart.")] = None,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="Instead: errors against float64, by the mean/std of the input.")
+    ] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Instead: bytes kept for backward.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="Instead: imports and the first step of a process.")] = False,
+    crossover: Annotated[
+        bool, typer.Option("--crossover", help="Instead: the size from which on kernels beat torch's own operations.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, as PNG, SVG or PDF.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Run everything and write it there, with pictures.", show_default=False),
+    ] = None,
     output: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print the result.")] = "table",
 ) -> None:
-    """Time our layers against torch.nn's, and both against a copy of the same bytes."""
-    from normkit.bench import cases, environment, measure, progress, report, runner
-    from normkit.bench.results import Measurements
-    from normkit.bench.worker import Job
+    """Time our layers against torch.nn's, and both against a copy of the same bytes.
 
+    A row is a layer, an input and a pass (forward, evaluation, forward+backward); a ratio above 1 says that we are
+    faster. Every row is measured in a process as it is by default and in one whose allocator keeps its memory.
+
+    [bold]Examples[/bold]
+
+    A first look:
+
+        normkit bench --quick
+
+    All batch norms in channels-last memory, on one thread:
+
+        normkit bench --filter "batchnorm channels_last" --threads 1
+
+    A whole training step, with a picture:
+
+        normkit bench --model mobilenet --plot mobilenet.png
+
+    Exit status: 0 done, whatever was found; 2 bad options; 130 interrupted, after printing what was measured so far.
+    """
+    import torch
+
+    from normkit.bench import cases, document, environment, progress
+    from normkit.bench.accuracy import Accuracy
+    from normkit.bench.crossover import Crossover
+    from normkit.bench.memory import Memory
+    from normkit.bench.runner import Times
+    from normkit.bench.start import Start
+
+    instead = {Accuracy: accuracy, Memory: memory, Start: start, Crossover: crossover}
+    chosen = [kind for kind, wanted in instead.items() if wanted]
     if output not in ("table", "json"):
         raise UserError(f"--format must be table or json, not {output!r}")
-    if regime not in (*environment.REGIMES, "both"):
-        raise UserError(f"--regime must be one of {', '.join(environment.REGIMES)}, both, not {regime!r}")
-    rows = tuple(cases.select(text, model or (), quick))
-    effort = measure.QUICK if quick else measure.FULL
-    regimes = environment.REGIMES if regime == "both" else [regime]
-    measurements = Measurements()
+    if len(chosen) + (markdown is not None) > 1:
+        raise UserError("choose one of --accuracy, --memory, --start, --crossover and --markdown")
+    if chosen and (text or model or quick or compiled):
+        raise UserError(f"--{chosen[0].__name__.lower()} measures cases of its own: leave the choice of rows away")
+    if plot is not None and chosen not in ([], [Accuracy]):
+        raise UserError(f"--plot draws times and --accuracy; there is no picture of --{chosen[0].__name__.lower()}")
+    for file, suffixes in ((plot, (".png", ".svg", ".pdf")), (markdown, (".md",))):
+        if file is not None and (file.suffix not in suffixes or not file.parent.is_dir()):
+            raise UserError(f"expected a file {' or '.join(suffixes)} in a folder that exists; got {file}")
+    if chosen and threads is not None:
+        torch.set_num_threads(threads)
+    benchmark = (
+        chosen[0]() if chosen else Times.of(cases.select(text, model or (), quick), regime, threads, quick, compiled)
+    )
+    reporter = progress.for_console(console.err)
+    if markdown is not None and isinstance(benchmark, Times):
+        document.write(markdown, benchmark, reporter)
+        console.out.print(f"written: {markdown}, and pictures in {markdown.parent / 'images'}", soft_wrap=True)
+        return
     interrupted = False
     try:
-        runner.run(
-            [Job(rows, one, effort, threads, compiled) for one in regimes],
-            measurements,
-            progress.for_console(console.err),
-        )
+        benchmark.run(reporter)
     except KeyboardInterrupt:
         interrupted = True
         console.err.print("interrupted; this is what was measured so far")
     if output == "json":
-        print(json.dumps(measurements.to_json(), allow_nan=False))
-    elif measurements.results:
-        for line in report.environment_lines(measurements):
-            console.out.print(line, soft_wrap=True)
-        for section in report.sections(measurements):
+        print(json.dumps(benchmark.to_json(), allow_nan=False))
+    else:
+        for section in (environment.section(benchmark.environment), *benchmark.sections()):
             print_section(section)
-    if plot is not None and measurements.results:
-        from normkit.bench import picture
-
-        picture.draw(measurements, plot)
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
+    if plot is not None and isinstance(benchmark, (Times, Accuracy)):
+        benchmark.draw(plot)
 
 
 def print_section(section: "Section") -> None:
