@@ -1,0 +1,212 @@
+"""Norms that models write by hand: what they look like, and what computes the same.
+
+A recipe is a class. It says which modules it may stand for (:meth:`Recipe.fits`), how to compute their result with
+normkit (:meth:`Recipe.normalize`), and on which inputs the two are compared (:meth:`Recipe.shapes`). A module is
+swapped only after a recipe has given the same numbers, types and gradients (:mod:`normkit.model.proof`); in a type for
+which it has not, and under autocast, the module's own code goes on running.
+
+To teach normkit another one::
+
+    @normkit.register_norm
+    class DoubledRMSNorm(normkit.Recipe):
+        @classmethod
+        def fits(cls, module):
+            return type(module).__name__ == "DoubledRMSNorm"
+
+        def normalize(self, x):
+            return normkit.functional.rms_norm(x, self.weight.shape, 2 * self.weight, self.eps)
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from normkit import functional as F
+from normkit.errors import UserError
+from normkit.model.classes import Replacement, combine
+from normkit.model.proof import PROVEN, prove
+
+__all__ = ["RECIPES", "Recipe", "recognize", "register_norm"]
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+class Recipe(nn.Module):
+    """How to compute what a family of hand-written norms computes. Subclass it, and register the class."""
+
+    weight: Tensor
+
+    @classmethod
+    def fits(cls, module: nn.Module) -> bool:
+        """Whether a module may be one of these; a look at its attributes, no more. The proof comes after."""
+        raise NotImplementedError
+
+    @classmethod
+    def shapes(cls, module: nn.Module) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the inputs on which the module and the recipe are compared."""
+        size = tuple(module.weight.shape)  # type: ignore[arg-type]
+        return (2, 3, *size), (5, *size)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """What the module computes; ``self`` is the module."""
+        raise NotImplementedError
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """Normalize, where that is proven equal; otherwise run the module's own code."""
+        tensors = (*args, *kwargs.values())
+        if len(tensors) == 1 and not torch.is_autocast_enabled(tensors[0].device.type):
+            (x,) = tensors
+            if (x.dtype, self.weight.dtype) in vars(self)[PROVEN]:
+                return self.normalize(x)
+        result: Tensor = super().forward(*args, **kwargs)
+        return result
+
+
+RecipeT = TypeVar("RecipeT", bound=type[Recipe])
+
+RECIPES: list[type[Recipe]] = []
+
+
+def register_norm(recipe: RecipeT) -> RecipeT:
+    """Let :func:`normkit.accelerate` try a recipe; the last one registered is tried first. Use it as a decorator.
+
+    Args:
+        recipe: A class, at the top level of a module: swapped layers are pickled by its name.
+    Raises:
+        UserError: it is no subclass of Recipe.
+    """
+    if not (isinstance(recipe, type) and issubclass(recipe, Recipe)):
+        raise UserError(f"register_norm expected a subclass of normkit.Recipe; got {recipe!r}")
+    if recipe not in RECIPES:
+        RECIPES.insert(0, recipe)
+    return recipe
+
+
+def recognize(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | None:
+    """What computes the same as a hand-written module; or why there is nothing; or None: it is no norm."""
+    why: list[str] = []
+    for recipe in RECIPES:
+        if recipe.fits(module):
+            proof = prove(module, cls, recipe)
+            if isinstance(proof, str):
+                why.append(f"{recipe.__name__}: {proof}")
+            else:
+                return Replacement(combine(recipe, cls), {PROVEN: proof})
+    if why:
+        return f"no recipe gave equal numbers ({'; '.join(sorted(set(why)))})"
+    if issubclass(cls, nn.LayerNorm) or (_looks_like_norm(module) and any(True for _ in module.parameters())):
+        return "no recipe describes it (see normkit.register_norm)"
+    return None
+
+
+def _looks_like_norm(module: nn.Module) -> bool:
+    children = [name for name, _ in module.named_children() if name != "parametrizations"]
+    return "norm" in type(module).__name__.lower() and not children
+
+
+def _eps(module: Any) -> float | None:
+    """The number inside the square root, under the names it goes by."""
+    for name in ("variance_epsilon", "eps", "epsilon", "_eps"):
+        value = getattr(module, name, None)
+        if isinstance(value, float):
+            return value
+    return None
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    return getattr(module, "bias", None)
+
+
+def _narrow(x: Tensor) -> Tensor:
+    """The input as float32, as the original casts it; the kernels read half types without a cast of their own."""
+    return x.float() if x.dtype is torch.float64 else x
+
+
+def _parameters(module: nn.Module) -> set[str]:
+    """The parameters of a simple norm, parametrized or not; weight must be one row of numbers."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 1 or any(True for _ in module.buffers(recurse=False)):
+        return set()
+    own = {name for name, parameter in module.named_parameters(recurse=False) if parameter is not None}
+    return own | set(getattr(module, "parametrizations", {}))
+
+
+class _RMSNorm(Recipe):
+    eps: float
+
+    @classmethod
+    def fits(cls, module: nn.Module) -> bool:
+        return _looks_like_norm(module) and _eps(module) is not None and _parameters(module) == {"weight"}
+
+
+@register_norm
+class PlusOneRMSNorm(_RMSNorm):
+    """Gemma's: the weight is stored as its distance from one, and multiplied before the cast."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Multiply by 1 + weight in float32."""
+        return F.rms_norm(_narrow(x), self.weight.shape, 1.0 + self.weight.float(), _eps(self)).to(x.dtype)
+
+
+@register_norm
+class CastLastRMSNorm(_RMSNorm):
+    """OLMo's: the weight is multiplied in float32, then the result is cast to the input's type."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Multiply by the weight before the cast."""
+        return F.rms_norm(_narrow(x), self.weight.shape, self.weight.float(), _eps(self)).to(x.dtype)
+
+
+@register_norm
+class NeverCastRMSNorm(_RMSNorm):
+    """T5's: the result stays in float32, unless the weight is in a half type."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Multiply by the weight in float32, or in the weight's half type."""
+        wide = x if x.dtype not in HALF else x.float()
+        if self.weight.dtype in HALF:
+            return self.weight * F.rms_norm(wide, self.weight.shape, None, _eps(self)).to(self.weight.dtype)
+        return F.rms_norm(wide, self.weight.shape, self.weight, _eps(self))
+
+
+@register_norm
+class CastFirstRMSNorm(_RMSNorm):
+    """Llama's: normalize in float32, cast to the input's type, then multiply by the weight."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Cast before the weight is multiplied."""
+        if x.dtype is torch.float32 and self.weight.dtype is torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, _eps(self))
+        return self.weight * F.rms_norm(_narrow(x), self.weight.shape, None, _eps(self)).to(x.dtype)
+
+
+class _LayerNorm(Recipe):
+    @classmethod
+    def fits(cls, module: nn.Module) -> bool:
+        own = _parameters(module)
+        return _looks_like_norm(module) and _eps(module) is not None and {"weight"} <= own <= {"weight", "bias"}
+
+
+@register_norm
+class LastAxisLayerNorm(_LayerNorm):
+    """LayerNorm over the last axis, written by hand."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalize over the last axis."""
+        return F.layer_norm(x, self.weight.shape, self.weight, _bias(self), _eps(self) or 0.0)
+
+
+@register_norm
+class ChannelFirstLayerNorm(_LayerNorm):
+    """LayerNorm over the channels of (N, C, H, W): the LayerNorm2d of ConvNeXt, SAM and others."""
+
+    @classmethod
+    def shapes(cls, module: nn.Module) -> tuple[tuple[int, ...], ...]:
+        """Images whose rows and columns are no channels."""
+        (channels,) = module.weight.shape  # type: ignore[misc]
+        return ((2, channels, channels + 1 if channels < 8 else 3, 2),)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalize over the channels."""
+        return F.channel_norm(x, self.weight, _bias(self), _eps(self) or 0.0)

@@ -1,0 +1,49 @@
+"""What accelerate and restore did, as an object and in words."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Left(NamedTuple):
+    """A layer that was not swapped."""
+
+    name: str
+    cls: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many of what were swapped, and what was left and why. Print it.
+
+    Args:
+        verb: "accelerate" or "restore".
+        swapped: (name, class) of every layer that was swapped.
+        left: The norms that were not.
+        already: How many layers were normkit's before.
+    """
+
+    verb: str
+    swapped: tuple[tuple[str, str], ...]
+    left: tuple[Left, ...]
+    already: int
+
+    def __str__(self) -> str:
+        layers = "layer" if len(self.swapped) == 1 else "layers"
+        lines = [f"{self.verb}: {len(self.swapped)} {layers} swapped"]
+        if self.already:
+            lines[0] += f", {self.already} normkit's already"
+        names: dict[str, list[str]] = defaultdict(list)
+        for name, cls in self.swapped:
+            names[cls].append(name or "(the model itself)")
+        lines += [f"  {len(found)} × {cls}: {_some(found)}" for cls, found in names.items()]
+        reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, cls, reason in self.left:
+            reasons[cls, reason].append(name or "(the model itself)")
+        lines += [f"  left {len(found)} × {cls}: {_some(found)}: {why}" for (cls, why), found in reasons.items()]
+        return "\n".join(lines)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} … {names[-1]}"
