@@ -45,9 +45,9 @@ class Library(ABC):
         """Run with gradients recorded or not, where the library has such a switch."""
         yield
 
-    def seed(self) -> None:
+    def seed(self, seed: int = 20) -> None:
         """Seed the global generators, so that a constructor draws the same numbers each time."""
-        np.random.seed(20)
+        np.random.seed(seed)
 
 
 class NumPyLibrary(Library):
@@ -105,11 +105,11 @@ class TorchLibrary(Library):
         with torch.set_grad_enabled(enabled):
             yield
 
-    def seed(self) -> None:
+    def seed(self, seed: int = 20) -> None:
         import torch
 
-        super().seed()
-        torch.manual_seed(20)
+        super().seed(seed)
+        torch.manual_seed(seed)
 
 
 class JaxLibrary(Library):

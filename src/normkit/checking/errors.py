@@ -5,7 +5,7 @@ import traceback
 from normkit.errors import UserError
 
 
-class CannotRun(UserError):
+class CannotRunError(UserError):
     """The target could not be loaded, built or called; the message says what was tried and which option helps."""
 
 

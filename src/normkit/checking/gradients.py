@@ -25,9 +25,13 @@ class Measured:
         self.x = lab.x(seed=21)
         generator = np.random.default_rng(22)
         self.dy = generator.normal(size=self.x.shape)
-        self.affine = {role: generator.uniform(0.5, 1.5, value.size) for role, value in self._layer().read(*lab.affine).items()}
+        self.affine = {
+            role: generator.uniform(0.5, 1.5, value.size) for role, value in self._layer().read(*lab.affine).items()
+        }
         with lab.running("its backward pass"):
             self.gradients: Gradients | None = self.layer().backward(lab.library.make(self.x), self.dy, True)
+        slots = self.layer().slots()
+        self.trained = [role for role in lab.affine if getattr(slots[role].read(), "requires_grad", False)]
         self.directions = [generator.normal(size=self.x.shape) for _ in range(_DIRECTIONS)]
         self.slopes = np.array([self.slope(direction) for direction in self.directions])
 

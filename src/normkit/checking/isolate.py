@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from normkit.checking.errors import CannotRun
+from normkit.checking.errors import CannotRunError
 from normkit.checking.options import Options
 from normkit.checking.report import Report
 
@@ -31,23 +31,26 @@ def check_target(target: str, options: Options, timeout: float = TIMEOUT) -> Rep
     """Load ``path/to/file.py:Name`` or ``package.module:Name`` in a fresh interpreter and check it there.
 
     Raises:
-        CannotRun: the target cannot be loaded, built or called, crashes or takes too long.
+        CannotRunError: the target cannot be loaded, built or called, crashes or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="normkit-check-") as name:
         folder = Path(name)
-        request = {"target": target, "options": {**asdict(options), "init": dict(options.init), "call": dict(options.call)}}
+        request = {
+            "target": target,
+            "options": {**asdict(options), "init": dict(options.init), "call": dict(options.call)},
+        }
         (folder / "request").write_text(repr(request))
         command = [sys.executable, "-m", "normkit.checking.worker", name]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise CannotRun(_too_slow(target, timeout, _stage(folder))) from None
+            raise CannotRunError(_too_slow(target, timeout, _stage(folder))) from None
         finally:
             _kill(process)
         result = folder / "result"
         if not result.is_file():
-            raise CannotRun(_crashed(target, code, _stage(folder)))
+            raise CannotRunError(_crashed(target, code, _stage(folder)))
         return read_outcome(json.loads(result.read_text()))
 
 
@@ -55,7 +58,7 @@ def check_object(target: Any, options: Options, name: str, timeout: float = TIME
     """Check an object of this process: in a forked child, or here where the platform cannot fork safely.
 
     Raises:
-        CannotRun: the target cannot be built or called, crashes or takes too long.
+        CannotRunError: the target cannot be built or called, crashes or takes too long.
     """
     from normkit.checking.run import examine
 
@@ -76,10 +79,10 @@ def check_object(target: Any, options: Options, name: str, timeout: float = TIME
             if kind == "outcome":
                 return read_outcome(value)
             stage = value
-        raise CannotRun(_too_slow(name, timeout, stage))
+        raise CannotRunError(_too_slow(name, timeout, stage))
     except EOFError:
         process.join()
-        raise CannotRun(_crashed(name, process.exitcode or 0, stage)) from None
+        raise CannotRunError(_crashed(name, process.exitcode or 0, stage)) from None
     finally:
         process.kill()
         process.join()
@@ -106,7 +109,9 @@ def _child(sender: Connection, target: Any, options: Options, name: str) -> None
 
 def _on_cpu(target: Any) -> Any:
     """A copy on the CPU of a module that lives elsewhere: a forked child cannot use another device."""
-    tensors = [*getattr(target, "parameters", list)(), *getattr(target, "buffers", list)()] if _is_module(target) else []
+    tensors = (
+        [*getattr(target, "parameters", list)(), *getattr(target, "buffers", list)()] if _is_module(target) else []
+    )
     if any(tensor.device.type not in ("cpu", "meta") for tensor in tensors):
         return copy.deepcopy(target).cpu()
     return target
@@ -122,13 +127,13 @@ def read_outcome(result: dict[str, Any]) -> Report:
     """The report out of what another process sent.
 
     Raises:
-        CannotRun: the target could not be run.
+        CannotRunError: the target could not be run.
         RuntimeError: normkit itself failed there.
     """
     if "report" in result:
         return Report.from_dict(result["report"])
     if "cannot_run" in result:
-        raise CannotRun(result["cannot_run"])
+        raise CannotRunError(result["cannot_run"])
     raise RuntimeError(f"normkit's own code failed while checking; please report it:\n{result['bug']}")
 
 
@@ -152,7 +157,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 def _too_slow(name: str, timeout: float, stage: str) -> str:
     return (
         f"{name} did not finish within {timeout:g} s; it was stopped while {stage}. If it is slow rather than stuck, give "
-        "--timeout SECONDS; if importing it trains a model, put that under if __name__ == \"__main__\":"
+        '--timeout SECONDS; if importing it trains a model, put that under if __name__ == "__main__":'
     )
 
 

@@ -1,5 +1,6 @@
 """The laboratory: one target, and every measurement that the checks share, each made once."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from normkit.checking.patterns import Pattern
 from normkit.checking.resolve import Resolved
 from normkit.checking.running import Evaluation, Update, measure_evaluation, measure_update
 from normkit.checking.subject import Geometry, Subject
+from normkit.checking.surroundings import Settings
 
 RUNNING = ("running_mean", "running_var")
 
@@ -43,6 +45,9 @@ class Lab:
         self._patterns: dict[tuple[int, int], Pattern | None] = {}
         self.family, self.family_reason = self._decide_family()
         self._choose_layout_and_batch()
+        if self.subject.momentum_required and conventions.momentum_of_old(self):
+            self.subject = dataclasses.replace(self.subject, momentum=0.9)  # the usual value of that meaning
+            self.__dict__.pop("momentum", None)
 
     @property
     def geometry(self) -> Geometry:
@@ -51,7 +56,24 @@ class Lab:
 
     @cached_property
     def ranks(self) -> tuple[int, ...]:
-        """The input ranks to check: those promised by the name, or else all that it takes and that make sense."""
+        """The input ranks to check: those that its name promises, or else all that it takes and that make sense."""
+        return tuple(rank for rank in self._sensible_ranks if rank not in self.ranks_out_of_reach)
+
+    @cached_property
+    def ranks_out_of_reach(self) -> tuple[int, ...]:
+        """Ranks that code for (N, C) takes without being meant for them, where it then averages over N alone."""
+        higher = [rank for rank in self._sensible_ranks if rank > 2]
+        if self.family != "batch" or self.resolved.claim.ranks or 2 not in self._sensible_ranks:
+            return ()
+        try:
+            if self.as_expected(2) and all((p := self.pattern(r)) is not None and p.axes == (0,) for r in higher):
+                return tuple(higher)
+        except TargetError:
+            pass
+        return ()
+
+    @property
+    def _sensible_ranks(self) -> tuple[int, ...]:
         promised = self.resolved.claim.ranks
         least = 3 if self.family == "instance" else 2
         sensible = tuple(r for r in self.resolved.ranks if r >= least) or self.resolved.ranks
@@ -69,7 +91,9 @@ class Lab:
         generator = np.random.default_rng(seed)
         spread = [generator.uniform(-1, 1, [size if axis == place else 1 for axis, size in enumerate(shape)])
                   for place in range(2)]  # fmt: skip
-        channel = generator.uniform(-1, 1, [s if a == self.geometry.channel_axis(len(shape)) else 1 for a, s in enumerate(shape)])
+        channel = generator.uniform(
+            -1, 1, [s if a == self.geometry.channel_axis(len(shape)) else 1 for a, s in enumerate(shape)]
+        )
         values = generator.normal(0.5, 2.0, shape) * np.exp(0.3 * channel) + spread[0] + channel
         return self.cast(values)
 
@@ -81,7 +105,7 @@ class Lab:
     def running(self, doing: str) -> Iterator[None]:
         """Quiet the target's warnings and mark its exceptions as its own."""
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
+            with Settings(), warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
                 yield
         except TargetError:
@@ -126,7 +150,11 @@ class Lab:
         x = self.x()
         found = []
         for training in (True, False):
-            results = [self.forward(self.layer(), x, training) for _ in range(3)]
+            results = []
+            for seed in range(3):
+                layer = self.layer()
+                self.library.seed(seed)  # whatever it draws while it runs shall differ
+                results.append(self.forward(layer, x, training))
             gaps = [float(np.nanmax(np.abs(other - results[0]), initial=0.0)) for other in results[1:]]
             found.append(max(gaps))
         return found[0], found[1]
@@ -143,7 +171,7 @@ class Lab:
     @cached_property
     def affine(self) -> tuple[str, ...]:
         """Which of weight and bias it has."""
-        return tuple(role for role in ("weight", "bias") if role in self.layer(neutral=False).slots())
+        return tuple(role for role in ("weight", "bias") if role in self.subject.new(self._sensible_ranks[0]).slots())
 
     @cached_property
     def training_uses_state(self) -> float:
@@ -200,11 +228,11 @@ class Lab:
         """The weight that leaves the normalized values as they are: 1, or 0 where the layer multiplies by 1 + weight."""
         if "weight" not in self.affine:
             return 1.0
-        layer = self.subject.new(self.rank)
+        rank = self._sensible_ranks[0]
+        layer = self.subject.new(rank)
         if layer.read("weight")["weight"].any():
             return 1.0
-        bias_only = self.forward(layer, self.x())
-        return 0.0 if float(bias_only.std()) > 0.1 else 1.0
+        return 0.0 if float(self.forward(layer, self.x(rank)).std()) > 0.1 else 1.0
 
     def scaled(self, plain: Values, weight: Values | None, bias: Values | None) -> Values | None:
         """plain * weight + bias, along the channels or over the last axes; None where the sizes fit neither."""
@@ -239,6 +267,8 @@ class Lab:
         def forward(values: Values) -> Values:
             return self.forward(self.layer(), values)
 
+        if forward(x).shape != x.shape:
+            return None
         patterns = [pattern] if pattern is not None and pattern.count > 1 else []
         axes = formulas.fit_axes(forward, x, patterns) if patterns else None
         if axes is None:
@@ -315,7 +345,7 @@ class Lab:
         return "batch", "a guess: its axes are those of no family; say it with --as"
 
     def _forget(self) -> None:
-        for name in ("ranks", "rank", "formula", "affine", "state", "unit_weight"):
+        for name in ("ranks", "ranks_out_of_reach", "rank", "formula", "affine", "state", "unit_weight"):
             self.__dict__.pop(name, None)
 
     def _choose_layout_and_batch(self) -> None:

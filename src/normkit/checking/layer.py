@@ -11,8 +11,7 @@ import numpy as np
 from normkit.checking.arrays import Array, Library, Values
 from normkit.checking.names import Role, role_of
 from normkit.checking.signature import Signature
-from normkit.checking.slots import Slot, as_values, find_slots
-
+from normkit.checking.slots import Slot, as_values, find_slots, roles_by_start
 
 _AFFINE: tuple[Role, ...] = ("weight", "bias")
 
@@ -35,12 +34,16 @@ class Layer(ABC):
         forced: Values by role that replace a default.
     """
 
-    def __init__(self, library: Library, call: Signature, offered: Mapping[Role, Any], forced: Mapping[Role, Any]) -> None:
+    def __init__(
+        self, library: Library, call: Signature, offered: Mapping[Role, Any], forced: Mapping[Role, Any]
+    ) -> None:
         self.library = library
         self.call = call
         self.offered = dict(offered)
         self.forced = dict(forced)
         self.extras: list[Any] = []
+        self.free = False
+        """Whether calls leave the grad mode alone, so that a change of it shows."""
 
     @abstractmethod
     def slots(self) -> dict[Role, Slot]:
@@ -69,6 +72,8 @@ class Layer(ABC):
         if "mode" in self.call.parameters or self.call.name_of("mode"):
             modes["mode"] = self._mode_word(training)
         args, kwargs = self.call.fill(x, {**self.forced, **self._arrays(), **modes}, self.offered)
+        if self.free:
+            return self._output(self._invoke(args, kwargs), x)
         with self.library.grad_mode(training if grad is None else grad):
             result = self._invoke(args, kwargs)
         return self._output(result, x)
@@ -110,7 +115,9 @@ class Layer(ABC):
             for role, value in values.items():
                 if role in slots:
                     held = as_values(self.library, slots[role].read())
-                    slots[role].write(self.library, np.broadcast_to(value.reshape(-1), held.size) if held.size else value)
+                    slots[role].write(
+                        self.library, np.broadcast_to(value.reshape(-1), held.size) if held.size else value
+                    )
 
     def convert(self, dtype: str) -> None:
         """Bring what it keeps to a dtype, as far as its users would."""
@@ -144,9 +151,10 @@ class ObjectLayer(Layer):
     ) -> None:
         super().__init__(library, call, offered, forced or {})
         self.thing = thing
+        self.unnamed = roles_by_start(thing) if hasattr(thing, "_parameters") else {}
 
     def slots(self) -> dict[Role, Slot]:
-        return find_slots(self.thing, self.library)
+        return find_slots(self.thing, self.library, self.unnamed)
 
     def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if callable(self.thing):
@@ -218,6 +226,11 @@ class FunctionLayer(Layer):
     def slots(self) -> dict[Role, Slot]:
         inside = find_slots(self.settings, self.library) if self.settings is not None else {}
         return {**inside, **{role: Slot(self.arrays, role, role) for role in self.arrays}}
+
+    def set_settings(self, values: Mapping[str, Any]) -> None:
+        """Set entries of the dict of settings."""
+        if self.settings is not None:
+            self.settings.update(values)
 
     def convert(self, dtype: str) -> None:
         self.arrays = {role: self.library.make(self.library.values(held), dtype) for role, held in self.arrays.items()}
@@ -291,4 +304,6 @@ def read_gradients(library: Library, result: Any, x: Array) -> Gradients:
     arrays = [item for item in items if library.owns(item)]
     dx = next((item for item in arrays if tuple(item.shape) == tuple(x.shape)), None)
     rest = [library.values(item) for item in arrays if item is not dx]
-    return Gradients(None if dx is None else library.values(dx), {role: grad for role, grad in zip(_AFFINE, rest, strict=False)})
+    return Gradients(
+        None if dx is None else library.values(dx), {role: grad for role, grad in zip(_AFFINE, rest, strict=False)}
+    )

@@ -74,7 +74,17 @@ NAMES: dict[Role, tuple[str, ...]] = {
     "training": ("training", "is_training", "train", "is_train", "use_batch_stats", "use_input_stats", "phase_train"),
     "evaluation": ("use_running_average", "use_running_stats", "inference", "deterministic", "is_test", "test", "eval"),
     "mode": ("mode", "phase"),
-    "settings": ("bn_param", "ln_param", "gn_param", "in_param", "norm_param", "bn_params", "param", "params", "config"),
+    "settings": (
+        "bn_param",
+        "ln_param",
+        "gn_param",
+        "in_param",
+        "norm_param",
+        "bn_params",
+        "param",
+        "params",
+        "config",
+    ),
 }
 
 _ROLE_OF = {name: role for role, names in NAMES.items() for name in names}

@@ -56,7 +56,13 @@ class Pattern:
 
 
 def standardize(
-    x: Values, mean_over: Pattern, var_over: Pattern | None = None, *, eps: float = 0.0, ddof: int = 0, centred: bool = True
+    x: Values,
+    mean_over: Pattern,
+    var_over: Pattern | None = None,
+    *,
+    eps: float = 0.0,
+    ddof: int = 0,
+    centred: bool = True,
 ) -> Values:
     """(x - mean) / sqrt(var + eps) in float64: the definition that targets are held against."""
     var_over = var_over or mean_over
@@ -99,7 +105,7 @@ def grouping(shape: tuple[int, ...], groups: int, channel: int, names: str, *, s
         labels = labels * int(np.prod(rest)) + np.arange(int(np.prod(rest))).reshape(rest)
     what = {
         "neighbours": f"{groups} groups of {size} neighbouring channels",
-        "strided": f"{groups} groups of every {groups}th channel",
+        "strided": f"{groups} groups of interleaved channels",
         "memory": f"{groups} equal runs of memory, which cut across the channels",
     }[kind]
     where = f" and {', '.join(n for n in names if n not in 'NC')}" if spatial and len(shape) > 2 else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from normkit.checking.families import TITLES
+from normkit.checking.families import CONVENTIONS, TITLES
 from normkit.checking.report import SEVERITIES, Finding, Identity, Report, Severity
 from normkit.checking.rules import RULES
 
@@ -91,6 +91,7 @@ def _output(identity: Identity) -> str:
 
 def _finding(finding: Finding) -> Section:
     lines = [("measured", finding.evidence), ("why it matters", finding.why), ("how to fix", finding.fix)]
+    lines = [(label, text.replace("``", "`")) for label, text in lines]
     return Section(f"{finding.severity}  {finding.code}: {finding.message}", lines, finding.severity)
 
 
@@ -99,7 +100,7 @@ def verdict(report: Report) -> str:
     counts = [_plural(report.count(severity), severity) for severity in SEVERITIES if report.count(severity)]
     found = ", ".join(counts) if counts else "no findings"
     relation = "Equivalent to" if report.ok else "Not equivalent to"
-    under = "" if report.convention == "torch" else f" under the convention of {report.convention}"
+    under = "" if report.convention == "torch" else f" under {CONVENTIONS[report.convention].title}'s convention"
     return f"{relation} {report.twin}{under}: {found}. {_ran(report)}"
 
 
@@ -107,7 +108,7 @@ def _ran(report: Report) -> str:
     ran = len(report.passed) + len(set(report.codes))
     blocked = sum(reason.startswith(("needs", "could not")) for reason in report.skipped.values())
     tail = f", {blocked} skipped until others pass" if blocked else ""
-    return f"{ran} checks ran{tail}, {report.seconds:.1f} s."
+    return f"{ran} checks ran{tail}."
 
 
 def _plural(count: int, noun: str) -> str:
@@ -156,9 +157,13 @@ def _property(text: str) -> str:
 def documentation(code: str) -> Section:
     """What a check looks for, why, and how to fix what it finds."""
     rule = RULES[code]
-    lines = [("what", rule.section("what")), ("why it matters", rule.section("why")), ("how to fix", rule.section("fix"))]
+    lines = [
+        ("what", rule.section("what")),
+        ("why it matters", rule.section("why")),
+        ("how to fix", rule.section("fix")),
+    ]
     lines += [("severity", rule.severity), ("applies to", _list(rule.families)), ("runs after", _list(rule.requires))]
-    return Section(code, [(label, text) for label, text in lines if text])
+    return Section(code, [(label, text.replace("``", "`")) for label, text in lines if text])
 
 
 def _list(names: Iterable[str]) -> str:

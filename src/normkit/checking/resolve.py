@@ -7,16 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-
 from normkit.checking.arrays import JAX, TORCH, Library, likely_libraries
-from normkit.checking.errors import CannotRun, TargetError
+from normkit.checking.errors import CannotRunError, TargetError
 from normkit.checking.names import family_of, ranks_of, role_of
 from normkit.checking.options import Options
-from normkit.checking.signature import Unfillable
+from normkit.checking.signature import UnfillableError
 from normkit.checking.slots import as_values, find_slots
 from normkit.checking.subject import Geometry, Subject, attempt, kind_of, name_of, variants
 
-_RANKS = {"batch": (4, 2, 3, 5), "group": (4, 3, 5, 2), "instance": (4, 3, 5), "layer": (3, 2, 4, 5), "rms": (3, 2, 4, 5)}
+_RANKS = {
+    "batch": (4, 3, 5, 2),
+    "group": (4, 3, 5, 2),
+    "instance": (4, 3, 5),
+    "layer": (3, 4, 5, 2),
+    "rms": (3, 4, 5, 2),
+}
+_ANY_RANK = (4, 3, 5, 2)  # 2 comes last: it does not tell the layouts apart
 _SHOWN_ATTEMPTS = 6
 
 
@@ -56,10 +62,10 @@ def resolve(target: Any, options: Options) -> Resolved:
     """Try the ways to build and call ``target`` until one runs.
 
     Raises:
-        CannotRun: none runs; the message lists what was tried and the options that would help.
+        CannotRunError: none runs; the message lists what was tried and the options that would help.
     """
     if not (inspect.isclass(target) or callable(target) or callable(getattr(target, "forward", None))):
-        raise CannotRun(
+        raise CannotRunError(
             f"expected a class, an instance or a function that normalizes, but the target is a {type(target).__name__}: "
             "name the layer itself"
         )
@@ -72,14 +78,14 @@ def resolve(target: Any, options: Options) -> Resolved:
         except TargetError as error:
             tried.append(f"{_way(subject, rank)}: {error}")
             continue
-        except (Unfillable, TypeError) as error:
-            raise CannotRun(_unfillable(target, error)) from error
+        except (UnfillableError, TypeError) as error:
+            raise CannotRunError(_unfillable(target, error)) from error
         if tuple(y.shape) == subject.geometry.shape(rank):
             return _settle(subject, claim)
         best = best or subject
     if best is not None:
         return _settle(best, claim)
-    raise CannotRun(_nothing_ran(target, tried))
+    raise CannotRunError(_nothing_ran(target, tried))
 
 
 def claim_of(target: Any, options: Options) -> Claim:
@@ -109,7 +115,7 @@ def _by_arguments(target: Any, options: Options) -> tuple[str | None, str]:
         if subject.accepts("running_mean") or subject.accepts("momentum"):
             return "batch", "by its arguments for running statistics"
         names = {name for signature in subject.signatures() for name in signature.parameters}
-    except (Unfillable, TypeError):
+    except (UnfillableError, TypeError):
         return None, ""
     if "normalized_shape" in names:
         return "layer", "by its argument normalized_shape"
@@ -121,12 +127,13 @@ def _ways(target: Any, claim: Claim, options: Options) -> Iterator[tuple[Subject
     base = _geometry_of(target, kind, options)
     last_first = claim.family in ("layer", "rms") or options.convention in ("keras", "flax")
     layouts = (last_first, not last_first) if len(base.features) == 1 else (True,)
-    ranks = claim.ranks or _RANKS.get(claim.family or "", (4, 3, 2, 5))
+    ranks = tuple(reversed(claim.ranks)) or _RANKS.get(claim.family or "", _ANY_RANK)
     for batch, library in itertools.product((base.batch, 4, 2), _libraries(target, kind)):
-        for last in layouts:
+        for rank, last in itertools.product(ranks, layouts):
             geometry = dataclasses.replace(base, last=last, batch=batch)
-            for subject in variants(Subject(target, kind, library, geometry, options)):
-                yield from ((subject, rank) for rank in ranks if rank > len(geometry.features))
+            if rank > len(geometry.features):
+                for subject in variants(Subject(target, kind, library, geometry, options)):
+                    yield subject, rank
 
 
 def _geometry_of(target: Any, kind: str, options: Options) -> Geometry:
@@ -191,7 +198,7 @@ def _settle(subject: Subject, claim: Claim) -> Resolved:
         else:
             ranks.append(rank)
     if subject.kind == "function":
-        preferred = claim.ranks or _RANKS.get(claim.family or "", (4, 3, 2, 5))
+        preferred = claim.ranks or _RANKS.get(claim.family or "", _ANY_RANK)
         rank = next((r for r in preferred if r in ranks), ranks[0])
         subject = dataclasses.replace(subject, returned=returned_roles(subject, rank))
     return Resolved(subject, claim, tuple(ranks), refused)
@@ -200,7 +207,7 @@ def _settle(subject: Subject, claim: Claim) -> Resolved:
 def _way(subject: Subject, rank: int) -> str:
     try:
         return subject.built(rank)
-    except (Unfillable, TypeError):
+    except (UnfillableError, TypeError):
         return name_of(subject.target)
 
 

@@ -22,10 +22,14 @@ def returned_roles(subject: Subject, rank: int) -> tuple[tuple[int, Role], ...]:
     if not kept:
         return ()
     generator = np.random.default_rng(7)
-    old = {role: start + generator.uniform(-1, 1, subject.geometry.features) * start / 2 for role, start in _OLD.items()}
+    old = {
+        role: start + generator.uniform(-1, 1, subject.geometry.features) * start / 2 for role, start in _OLD.items()
+    }
     layer.write(**old)
     x = generator.normal(0.0, 1.0, subject.geometry.shape(rank))
-    x = x * generator.uniform(0.5, 9.0, x.shape[subject.geometry.channel_axis(rank) :][:1] + (1,) * _after(subject, rank))
+    x = x * generator.uniform(
+        0.5, 9.0, x.shape[subject.geometry.channel_axis(rank) :][:1] + (1,) * _after(subject, rank)
+    )
     try:
         layer.forward(x)
     except Exception:

@@ -34,7 +34,7 @@ def examine(
         import_output: What importing the target printed.
         progress: Told what is being done, so that a hang or a crash can be placed.
     Raises:
-        CannotRun: the target cannot be built or called.
+        CannotRunError: the target cannot be built or called.
     """
     options = options or Options()
     started = time.perf_counter()
@@ -52,7 +52,7 @@ def examine(
         target=name or name_of(target),
         family=lab.family,
         family_reason=lab.family_reason,
-        twin=lab.twin,
+        twin=_twin(lab, findings),
         convention=lab.convention_name,
         identity=identity,
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
@@ -106,6 +106,18 @@ def _run_rules(lab: Lab, progress: Callable[[str], None]) -> tuple[list[Finding]
     for code in RULES:
         run(code)
     return findings, passed, skipped
+
+
+def _twin(lab: Lab, findings: list[Finding]) -> str:
+    """The layer of torch.nn, with the arguments that take away what the target does not have."""
+    codes = {finding.code for finding in findings}
+    lacks = []
+    if "affine-missing" in codes:
+        none = "elementwise_affine=False" if lab.family in ("layer", "rms") else "affine=False"
+        lacks.append(none if not lab.affine else "bias=False")
+    if "running-stats-missing" in codes:
+        lacks.append("track_running_stats=False")
+    return f"{lab.twin}(..., {', '.join(lacks)})" if lacks else lab.twin
 
 
 def _where(target: Any) -> tuple[str | None, int | None]:

@@ -28,8 +28,9 @@ class Update:
         factor: What the running variance follows, as a multiple of the biased variance.
         cumulative: Whether it is the plain average over all batches so far.
         first_replaces: Whether the first batch replaces the initial values.
+        moved: Which statistics changed their value.
         written: Which statistics were written to, even where the value stayed.
-        initial: The values before the first batch; a role is missing where there were none.
+        initial: The values before the first batch, inferred where none were kept yet; missing where there were none.
         size: How many numbers each statistic holds.
     """
 
@@ -40,6 +41,7 @@ class Update:
     factor: float
     cumulative: bool
     first_replaces: bool
+    moved: tuple[str, ...]
     written: tuple[str, ...]
     initial: dict[str, Values]
     size: int
@@ -100,8 +102,17 @@ def measure_update(lab: "Lab", **forced: Any) -> Update:
     unbiased = n > 1 and abs(factor - n / (n - 1)) < abs(factor - 1)
     if var is not None:
         var = (var[0], var[1] * (n - 1) / n if unbiased else var[1])
+    for role, steps, series in (("running_mean", mean_steps, means), ("running_var", var_steps, variances)):
+        if role not in initial and steps and abs(steps[-1][0]) > 1e-3:
+            a, b = steps[-1]
+            start = (history[role][0].reshape(-1) - b * series[0]) / a  # what it must have started from
+            if np.allclose(start, start[0], atol=1e-3):
+                initial[role] = np.round(start, 3)
     replaces = not cumulative and bool(mean) and _replaced(history["running_mean"], means)
-    return Update(mean, var, unbiased, of_std, factor, cumulative, replaces, tuple(sorted(written)), initial, size)
+    moved = tuple(r for r, kept in history.items() if any(not np.array_equal(kept[0], values) for values in kept))
+    return Update(
+        mean, var, unbiased, of_std, factor, cumulative, replaces, moved, tuple(sorted(written)), initial, size
+    )
 
 
 def _per_channel(lab: "Lab") -> Pattern:
@@ -159,14 +170,16 @@ def measure_evaluation(lab: "Lab") -> Evaluation:
     """Train on a few batches, evaluate on others, and compare with both kinds of statistics."""
     layer = lab.train()
     x = lab.x(seed=300) * 1.7 - 2.0
+    state = layer.read("running_mean", "running_var")
     y = lab.forward(layer, x, training=False)
     if y.shape != x.shape:
         return Evaluation("other", None, None, np.inf)
-    state = layer.read("running_mean", "running_var")
     running = np.inf
     if len(state) == 2 and all(v.size in (1, lab.geometry.shape(lab.rank)[lab.geometry.channel_axis(lab.rank)])
                                for v in state.values()):  # fmt: skip
-        wanted = definition(lab, x, state["running_mean"], state["running_var"], lab.formula.eps if lab.formula else 0.0)
+        wanted = definition(
+            lab, x, state["running_mean"], state["running_var"], lab.formula.eps if lab.formula else 0.0
+        )
         running = float(np.abs(y - wanted).max())
     if running < 10 * TOLERANCE:
         eps, place = _evaluation_eps(lab)

@@ -10,7 +10,7 @@ from normkit.checking.names import Role, role_of
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-class Unfillable(TypeError):
+class UnfillableError(TypeError):
     """A required argument whose meaning its name does not tell."""
 
 
@@ -27,7 +27,9 @@ class Signature:
         try:
             self.signature = inspect.signature(function)
         except (ValueError, TypeError) as error:
-            raise Unfillable(f"{function!r} tells no signature (it is built in): wrap it in a Python function") from error
+            raise UnfillableError(
+                f"{function!r} tells no signature (it is built in): wrap it in a Python function"
+            ) from error
         parameters = [p for p in self.signature.parameters.values() if p.kind not in _VARIADIC]
         self.input: str | None = None
         if takes_input and parameters:
@@ -37,13 +39,13 @@ class Signature:
             variadic = [p.name for p in self.signature.parameters.values() if p.kind is _VARIADIC[0]]
             self.input = variadic[0] if variadic else None
         if takes_input and self.input is None:
-            raise Unfillable("it takes no argument, so there is nowhere to put the input")
+            raise UnfillableError("it takes no argument, so there is nowhere to put the input")
         self.parameters = {p.name: p for p in parameters if p.name != self.input}
         self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
         unknown = set(self.given) - set(self.parameters)
         if unknown and not self.takes_anything:
             expected = ", ".join(self.parameters) or "none"
-            raise Unfillable(f"no argument is called {sorted(unknown)[0]!r}; it has: {expected}")
+            raise UnfillableError(f"no argument is called {sorted(unknown)[0]!r}; it has: {expected}")
 
     def name_of(self, role: Role) -> str | None:
         """The argument that plays this role."""
@@ -59,7 +61,13 @@ class Signature:
         default = self.parameters[name].default
         return None if default is inspect.Parameter.empty else default
 
-    def fill(self, x: Any, forced: Mapping[Role, Any], offered: Mapping[Role, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def is_required(self, name: str) -> bool:
+        """Whether an argument has no default and no value from the user."""
+        return name not in self.given and self.parameters[name].default is inspect.Parameter.empty
+
+    def fill(
+        self, x: Any, forced: Mapping[Role, Any], offered: Mapping[Role, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The positional and keyword arguments of a call.
 
         Args:
@@ -76,14 +84,14 @@ class Signature:
                 continue
             elif name in self.given:
                 values[name] = self.given[name]
-            elif role in forced:
+            elif role is not None and role in forced:
                 values[name] = forced[role]
             elif parameter.default is not inspect.Parameter.empty:
                 continue
-            elif role in offered:
+            elif role is not None and role in offered:
                 values[name] = offered[role]
             else:
-                raise Unfillable(f"the argument {name!r} has no default and a name that tells nothing")
+                raise UnfillableError(f"the argument {name!r} has no default and a name that tells nothing")
         bound = inspect.BoundArguments(self.signature, values)
         extra = {name: value for name, value in self.given.items() if name not in self.parameters}
         return bound.args, {**bound.kwargs, **extra}

@@ -1,6 +1,6 @@
 """Find and set the arrays that a layer keeps: parameters and running statistics, by the names people give them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,21 +42,40 @@ class Slot:
             setattr(self.owner, self.key, held)
 
 
-def find_slots(thing: Any, library: Library) -> dict[Role, Slot]:
-    """The places of weight, bias, running mean and running variance in an object, its parts and its dicts."""
+def find_slots(thing: Any, library: Library, unnamed: Mapping[str, Role] | None = None) -> dict[Role, Slot]:
+    """The places of weight, bias, running mean and running variance in an object, its parts and its dicts.
+
+    Args:
+        thing: The object, or a dict.
+        library: The library whose arrays count.
+        unnamed: Roles, by path, of places whose names tell nothing.
+    """
     best: dict[Role, tuple[int, Slot]] = {}
     for slot in _places(thing, "", 0):
-        role = role_of(slot.key)
-        if role not in ROLES or (slot.key.strip("_").lower() in _BATCH_CACHES and role.startswith("running")):
+        role = (unnamed or {}).get(slot.path) or role_of(slot.key)
+        plain = slot.key.strip("_").lower()
+        if role not in ROLES or (plain in _BATCH_CACHES and role.startswith("running")):
             continue
         held = slot.read()
-        if not (library.owns(held) or isinstance(held, int | float | list) and not isinstance(held, bool)):
+        if not (library.owns(held) or (isinstance(held, int | float | list) and not isinstance(held, bool))):
             continue
-        plain = slot.key.strip("_").lower()
         preference = NAMES[role].index(plain) if plain in NAMES[role] else len(NAMES[role])
         if role not in best or preference < best[role][0]:
             best[role] = (preference, slot)
     return {role: slot for role, (_, slot) in best.items()}
+
+
+def roles_by_start(module: Any) -> dict[str, Role]:
+    """The roles of a module's parameters whose names tell nothing: ones are the weight, zeros the bias."""
+    roles: dict[str, Role] = {}
+    for slot in _places(module, "", 0):
+        held = getattr(slot.owner, "_parameters", {}).get(slot.key)
+        if held is None or role_of(slot.key) in ROLES or held.numel() == 0:
+            continue
+        low, high = float(held.min()), float(held.max())
+        if low == high and low in (0.0, 1.0):
+            roles[slot.path] = "weight" if low else "bias"
+    return roles
 
 
 def _places(thing: Any, prefix: str, depth: int) -> Iterator[Slot]:

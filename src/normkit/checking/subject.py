@@ -13,15 +13,13 @@ import numpy as np
 from normkit.checking.arrays import Array, Library
 from normkit.checking.errors import TargetError
 from normkit.checking.layer import FunctionLayer, Layer, ObjectLayer
-from normkit.checking.names import Role
+from normkit.checking.names import Role, role_of
 from normkit.checking.options import Options
 from normkit.checking.signature import Signature
 
 BATCH = 5
 FEATURES = 6
 GROUPS = 2
-STAND_INS: dict[Role, Any] = {"eps": 1e-5, "momentum": 0.1, "training": True, "evaluation": False}
-"""Values for arguments that have no default."""
 _SPATIAL = {2: (), 3: (7,), 4: (3, 4), 5: (2, 3, 4)}
 
 
@@ -71,6 +69,7 @@ class Subject:
         features_as_tuple: Whether the features argument takes a tuple.
         keepdims: Whether a function wants weight and bias as (1, C, 1, 1) rather than (C,).
         returned: For functions: which further results are running statistics.
+        momentum: The value for a momentum argument without a default.
     """
 
     target: Any
@@ -81,6 +80,12 @@ class Subject:
     features_as_tuple: bool = False
     keepdims: bool = False
     returned: tuple[tuple[int, Role], ...] = ()
+    momentum: float = 0.1
+
+    @property
+    def stand_ins(self) -> dict[Role, Any]:
+        """Values for arguments that have no default."""
+        return {"eps": 1e-5, "momentum": self.momentum, "training": True, "evaluation": False}
 
     @property
     def is_class(self) -> bool:
@@ -102,7 +107,7 @@ class Subject:
 
     def accepts(self, role: Role) -> bool:
         """Whether the constructor or the call has an argument of this role."""
-        return any(signature.name_of(role) for signature in self.signatures())
+        return any(signature.name_of(role) for signature in self.signatures()) or role in self.settings
 
     def declared(self, role: Role) -> Any:
         """The default of the argument of this role, or what an instance holds under such a name."""
@@ -110,6 +115,18 @@ class Subject:
             if signature.name_of(role):
                 return signature.default_of(role)
         return None
+
+    @property
+    def momentum_required(self) -> bool:
+        """Whether momentum is an argument that the caller must give."""
+        return any((name := s.name_of("momentum")) is not None and s.is_required(name) for s in self.signatures())
+
+    @property
+    def settings(self) -> dict[Role, str]:
+        """For a function that takes a dict of settings: the keys of eps and momentum in it, as its code spells them."""
+        if self.kind != "function" or not self.call().name_of("settings"):
+            return {}
+        return {role: word for word in words_in(self.target) if (role := role_of(word)) in ("eps", "momentum")}
 
     def signatures(self) -> list[Signature]:
         """Of the constructor, where there is one, and of the call."""
@@ -138,9 +155,9 @@ class Subject:
             if self.kind == "function":
                 return self._function_layer(rank, call, forced)
             if constructor is None:
-                return ObjectLayer(copy.deepcopy(self.target), self.library, call, STAND_INS, forced)
-            args, kwargs = constructor.fill(None, forced, STAND_INS)
-            return ObjectLayer(self.target(*args, **kwargs), self.library, call, STAND_INS, forced)
+                return ObjectLayer(copy.deepcopy(self.target), self.library, call, self.stand_ins, forced)
+            args, kwargs = constructor.fill(None, forced, self.stand_ins)
+            return ObjectLayer(self.target(*args, **kwargs), self.library, call, self.stand_ins, forced)
         except Exception as error:
             raise TargetError(error, "building it") from error
 
@@ -157,7 +174,11 @@ class Subject:
             if name and name not in call.given:
                 arrays[role] = self.library.make(np.full(sizes, start))
         backward = backward_of(self.target)
-        return FunctionLayer(self.target, self.library, call, STAND_INS, forced, arrays, dict(self.returned), backward)
+        layer = FunctionLayer(
+            self.target, self.library, call, self.stand_ins, forced, arrays, dict(self.returned), backward
+        )
+        layer.set_settings({key: forced[role] for role, key in self.settings.items() if role in forced})
+        return layer
 
     def _parameter_shape(self, rank: int) -> tuple[int, ...]:
         if not self.keepdims or self.geometry.last:
@@ -167,13 +188,27 @@ class Subject:
     def built(self, rank: int) -> str:
         """The call that built it, for people to read."""
         if self.kind == "function":
-            return f"{name_of(self.target)}({', '.join(self.call().signature.parameters)})"
+            call = self.call()
+            shown = {
+                call.name_of(role): value for role, value in self.stand_ins.items() if call.default_of(role) is None
+            }
+            words = [f"{n}={shown[n]!r}" if n in shown else n for n in call.signature.parameters]
+            return f"{name_of(self.target)}({', '.join(words)})"
         constructor = self.constructor()
         if constructor is None:
             return f"the {name_of(self.target)} instance that was given"
-        args, kwargs = constructor.fill(None, self._sizes(rank), STAND_INS)
+        args, kwargs = constructor.fill(None, self._sizes(rank), self.stand_ins)
         words = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
         return f"{name_of(self.target)}({', '.join(words)})"
+
+
+def words_in(function: Any) -> list[str]:
+    """The strings in the code of a function and of the functions of its module that it calls."""
+    code, around = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    if code is None:
+        return []
+    called = [around[name].__code__ for name in code.co_names if inspect.isfunction(around.get(name))]
+    return [word for part in (code, *called) for word in part.co_consts if isinstance(word, str)]
 
 
 def name_of(target: Any) -> str:

@@ -58,24 +58,38 @@ def reseeded(action: Callable[[], object]) -> list[str]:
     return [name for name in ends[0] if ends[0][name] == ends[1][name]]
 
 
-class Preserved:
-    """Puts the global random generators and torch's settings back when the block ends."""
+class Settings:
+    """Puts torch's and NumPy's settings back when the block ends."""
 
     def __enter__(self) -> None:
         import torch
 
-        self._states = np.random.get_state(), random.getstate(), torch.get_rng_state()
         self._settings = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), np.geterr()
 
     def __exit__(self, *error: object) -> None:
         import torch
 
-        np.random.set_state(self._states[0])
-        random.setstate(self._states[1])
-        torch.set_rng_state(self._states[2])
         dtype, grad, threads, errors = self._settings
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         np.seterr(**errors)
+
+
+class Preserved(Settings):
+    """Puts the global random generators back too."""
+
+    def __enter__(self) -> None:
+        import torch
+
+        super().__enter__()
+        self._states = np.random.get_state(), random.getstate(), torch.get_rng_state()
+
+    def __exit__(self, *error: object) -> None:
+        import torch
+
+        super().__exit__(*error)
+        np.random.set_state(self._states[0])
+        random.setstate(self._states[1])
+        torch.set_rng_state(self._states[2])

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from normkit.checking.errors import CannotRun, describe
+from normkit.checking.errors import CannotRunError, describe
 from normkit.checking.names import family_of
 
 
@@ -16,7 +16,7 @@ def load(target: str) -> Any:
     """Import the module and get the object.
 
     Raises:
-        CannotRun: the file or module does not exist, fails when imported, or has no such name.
+        CannotRunError: the file or module does not exist, fails when imported, or has no such name.
     """
     place, _, name = target.rpartition(":")
     if len(place) < 2:  # no colon, or only that of a Windows drive
@@ -28,25 +28,27 @@ def load(target: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            raise CannotRun(f"{place} has no {name!r}; it defines: {', '.join(_defined(module)) or 'nothing callable'}")
+            raise CannotRunError(
+                f"{place} has no {name!r}; it defines: {', '.join(_defined(module)) or 'nothing callable'}"
+            )
         found = getattr(found, part)
     return found
 
 
 def _import(place: str, is_file: bool) -> ModuleType:
     if is_file and not Path(place).is_file():
-        raise CannotRun(f"expected a Python file, but {place} does not exist: give path/to/file.py:Name")
+        raise CannotRunError(f"expected a Python file, but {place} does not exist: give path/to/file.py:Name")
     try:
         return _import_file(Path(place).resolve()) if is_file else _import_module(place)
-    except CannotRun:
+    except CannotRunError:
         raise
     except SystemExit as error:
-        raise CannotRun(
+        raise CannotRunError(
             f"importing {place} ended the program (exit {error.code}): put what is meant for a script under "
             'if __name__ == "__main__":'
         ) from error
     except Exception as error:
-        raise CannotRun(f"importing {place} raised {describe(error)}") from error
+        raise CannotRunError(f"importing {place} raised {describe(error)}") from error
 
 
 def _import_module(name: str) -> ModuleType:
@@ -55,7 +57,7 @@ def _import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise CannotRun(
+            raise CannotRunError(
                 f"no module is called {name!r}: give package.module:Name for an importable module, path/to/file.py:Name "
                 "for a file"
             ) from error
@@ -75,7 +77,7 @@ def _import_file(path: Path) -> ModuleType:
     name = f"normkit_target_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise CannotRun(f"{path} cannot be imported as Python code")
+        raise CannotRunError(f"{path} cannot be imported as Python code")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -96,4 +98,4 @@ def _only_candidate(module: ModuleType, target: str) -> Any:
     if len(likely) == 1:
         return getattr(module, likely[0])
     listed = ", ".join(f"{target}:{name}" for name in likely or names) or "it defines nothing callable"
-    raise CannotRun(f"expected TARGET:Name, but {target} names no object. Which one? {listed}")
+    raise CannotRunError(f"expected TARGET:Name, but {target} names no object. Which one? {listed}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from normkit.checking import surroundings
-from normkit.checking.errors import CannotRun
+from normkit.checking.errors import CannotRunError
 from normkit.checking.options import Options
 from normkit.checking.report import Report
 from normkit.checking.run import examine
@@ -60,7 +60,7 @@ def outcome(action: Callable[[], Report]) -> dict[str, Any]:
     """The report as plain data, or the message of what stopped it."""
     try:
         return {"report": action().to_dict()}
-    except CannotRun as error:
+    except CannotRunError as error:
         return {"cannot_run": str(error)}
     except BaseException as error:  # an exception that is not the target's is ours: keep its traceback
         import traceback

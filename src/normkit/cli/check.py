@@ -56,7 +56,9 @@ def check(
         _explain(explain)
         return
     if target is None:
-        raise UserError("expected a TARGET such as layers.py:BatchNorm2d (or --list, or --explain CODE); none was given")
+        raise UserError(
+            "expected a TARGET such as layers.py:BatchNorm2d (or --list, or --explain CODE); none was given"
+        )
     from normkit.checking.isolate import check_target
     from normkit.checking.options import Options
 

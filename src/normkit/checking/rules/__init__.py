@@ -1,6 +1,18 @@
 """Every check, by code."""
 
-from normkit.checking.rules import affine, axes, formula, gradient, inputs, modes, numerics, output, running, state, surroundings
+from normkit.checking.rules import (
+    affine,
+    axes,
+    formula,
+    gradient,
+    inputs,
+    modes,
+    numerics,
+    output,
+    running,
+    state,
+    surroundings,
+)
 from normkit.checking.rules.base import Rule
 
 _MODULES = (output, modes, axes, formula, running, state, affine, gradient, numerics, inputs, surroundings)

@@ -61,7 +61,13 @@ class AffineIgnored(AffineRule):
     """
 
     code = "affine-ignored"
-    requires: ClassVar[tuple[str, ...]] = (*AffineRule.requires, "wrong-axes", "formula-wrong", "train-uses-running-stats", "group-order")
+    requires: ClassVar[tuple[str, ...]] = (
+        *AffineRule.requires,
+        "wrong-axes",
+        "formula-wrong",
+        "train-uses-running-stats",
+        "group-order",
+    )
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         for training in (True, False):
@@ -71,9 +77,11 @@ class AffineIgnored(AffineRule):
             held = layer.read("weight", "bias")
             generator = np.random.default_rng(4)
             values = {role: generator.uniform(0.5, 2.0, value.size) for role, value in held.items()}
+            layer = lab.train(steps=1)
             layer.write(**values)
             actual = lab.forward(layer, x, training)
-            wanted = lab.scaled(plain, values.get("weight"), values.get("bias"))
+            factor = values["weight"] + (1 - lab.unit_weight) if "weight" in values else None
+            wanted = lab.scaled(plain, factor, values.get("bias"))
             if wanted is None:
                 continue
             gap = float(np.abs(actual - wanted).max())
@@ -99,7 +107,9 @@ class AffineOffset(AffineRule):
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         if lab.unit_weight == 0.0:
-            yield self.finding("multiplies by 1 + weight", "weight starts at 0 and the output is normalized all the same")
+            yield self.finding(
+                "multiplies by 1 + weight", "weight starts at 0 and the output is normalized all the same"
+            )
 
 
 class AffineInit(AffineRule):

@@ -41,9 +41,11 @@ class WrongAxes(Rule):
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
+        if lab.grouped_otherwise(lab.rank):
+            return  # group-order says it
         order = [lab.rank, *(rank for rank in lab.ranks if rank != lab.rank)]
         for rank in order:
-            if lab.as_expected(rank) or lab.grouped_otherwise(rank):
+            if lab.as_expected(rank):
                 continue
             pattern, expected = lab.pattern(rank), lab.expected(rank)[0]
             shape, names = lab.geometry.shape(rank), lab.geometry.axis_names(rank)
@@ -100,7 +102,8 @@ class GroupOrder(Rule):
             pattern = lab.pattern()
             assert pattern is not None
             yield self.finding(
-                f"groups the wrong channels: {pattern.words}", f"measured {pattern.words}; expected {expected.words}"
+                f"groups the wrong channels: {pattern.words}",
+                f"one element moves {pattern.count} outputs; expected {expected.words}, which moves {expected.count}",
             )
             return
         groups, channels = lab.geometry.groups, lab.geometry.features[0]
@@ -122,7 +125,13 @@ class BatchSizeDependent(Rule):
     """
 
     code = "batch-size-dependent"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "wrong-axes", "group-order", "formula-wrong")
+    requires: ClassVar[tuple[str, ...]] = (
+        "output-shape",
+        "not-deterministic",
+        "wrong-axes",
+        "group-order",
+        "formula-wrong",
+    )
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         for rank in lab.ranks:
@@ -192,6 +201,13 @@ class RankUnsupported(Rule):
         usual = {"layer": (2, 3, 4), "rms": (2, 3, 4), "group": (3, 4)}.get(lab.family, ())
         wanted = promised or tuple(rank for rank in usual if rank > len(lab.geometry.features))
         refused = [rank for rank in wanted if rank not in lab.resolved.ranks]
+        if lab.ranks_out_of_reach:
+            beyond = ", ".join(map(str, lab.ranks_out_of_reach))
+            yield self.finding(
+                f"is right for (N, C) only: with rank {beyond} it averages over N alone, without an error",
+                f"the axes are those of {TITLES[lab.family]} for rank 2 and (0,) for rank {beyond}",
+                severity="warning",
+            )
         if refused:
             reasons = [f"rank {rank}: {lab.resolved.refused.get(rank, 'not taken')}" for rank in refused]
             yield self.finding(

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from normkit.checking.report import Finding, Severity
 
 if TYPE_CHECKING:
@@ -45,13 +47,20 @@ class Rule(ABC):
             found = next((p.removeprefix(label) for p in paragraphs if p.startswith(label)), "")
         return re.sub(r"\s+", " ", found).strip()
 
-    def finding(self, message: str, evidence: str, *, severity: Severity | None = None, fix: str | None = None) -> Finding:
+    def finding(
+        self, message: str, evidence: str, *, severity: Severity | None = None, fix: str | None = None
+    ) -> Finding:
         """A finding with this check's severity and documentation, unless others are given."""
-        return Finding(self.code, severity or self.severity, message, evidence, self.section("why"), fix or self.section("fix"))
+        return Finding(
+            self.code, severity or self.severity, message, evidence, self.section("why"), fix or self.section("fix")
+        )
 
 
 def number(value: float) -> str:
     """A number for people: three significant digits, no exponent where it can be avoided."""
+    value += 0.0  # no negative zero
+    if not np.isfinite(value):
+        return "NaN or infinity"
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.4g}"
     return f"{value:.3g}"

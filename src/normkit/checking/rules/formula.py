@@ -19,7 +19,12 @@ _PROBE = 0.03
 class FormulaRule(Rule):
     """A check that needs the formula."""
 
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats", "formula-wrong")
+    requires: ClassVar[tuple[str, ...]] = (
+        "output-shape",
+        "not-deterministic",
+        "train-uses-running-stats",
+        "formula-wrong",
+    )
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "the formula could not be measured" if lab.formula is None else None
@@ -116,7 +121,9 @@ class EpsMisplaced(FormulaRule):
             small = np.sqrt(1e-12)
             actual = small + eps if place == "outside" else max(small, np.sqrt(eps))
             yield self.finding(
-                f"eps is outside the square root: {words[place]}" if place == "outside" else f"eps is a floor: {words[place]}",
+                f"eps is outside the square root: {words[place]}"
+                if place == "outside"
+                else f"eps is a floor: {words[place]}",
                 f"in {' and '.join(found)}; a variance of 1e-12 is divided by {number(actual)}, "
                 f"the definition by {number(np.sqrt(1e-12 + eps))}",
             )
@@ -148,7 +155,9 @@ class EpsMissing(FormulaRule):
                 yield self.finding("there is no eps", f"an all-zero input gives {share:.0%} NaN or infinite outputs")
                 return
         if lab.state and lab.evaluation.place == "missing" and formula.place != "missing":
-            yield self.finding("there is no eps in evaluation", "a running variance of 1e-9 is divided by its plain root")
+            yield self.finding(
+                "there is no eps in evaluation", "a running variance of 1e-9 is divided by its plain root"
+            )
 
 
 class EpsDiffers(FormulaRule):

@@ -94,7 +94,9 @@ class GradientWrong(GradientRule):
         gradients = measured.gradients
         assert gradients is not None
         if gradients.dx is None:
-            yield self.finding("no gradient reaches the input", "the output does not require grad, or dx was not returned")
+            yield self.finding(
+                "no gradient reaches the input", "the output does not require grad, or dx was not returned"
+            )
             return
         wrong = []
         if gradients.dx.shape != measured.x.shape:
@@ -104,7 +106,7 @@ class GradientWrong(GradientRule):
         for role in lab.affine:
             slopes = measured.affine_slopes(role)
             if role not in gradients.affine:
-                if lab.library.name == "torch" and lab.subject.is_module:
+                if role in measured.trained:
                     wrong.append(f"no gradient reaches {role}")
                 continue
             got = gradients.affine[role].reshape(-1)
@@ -113,7 +115,9 @@ class GradientWrong(GradientRule):
             elif (gap := float(np.abs(got - slopes).max() / (np.abs(slopes).max() + 1e-12))) > _TOLERANCE:
                 wrong.append(f"d{role} is off by {gap:.0%}")
         if wrong:
-            yield self.finding(f"the gradient is wrong: {wrong[0]}", "; ".join(wrong) + ", against differences of the forward pass")
+            yield self.finding(
+                f"the gradient is wrong: {wrong[0]}", "; ".join(wrong) + ", against differences of the forward pass"
+            )
 
 
 RULES = (StatisticsDetached, GradientWrong)

@@ -77,7 +77,9 @@ class EmptyBatch(Rule):
         state = layer.read("running_mean", "running_var")
         broken = [role for role, values in state.items() if not np.isfinite(values).all()]
         if broken:
-            yield self.finding(f"an empty batch puts NaN in {' and '.join(broken)}", f"input of shape {shape} in training")
+            yield self.finding(
+                f"an empty batch puts NaN in {' and '.join(broken)}", f"input of shape {shape} in training"
+            )
         elif y.shape != shape:
             yield self.finding(f"an empty batch gives shape {y.shape}", f"input of shape {shape}")
 
@@ -141,7 +143,9 @@ class ChannelsLastWrong(Rule):
             x = lab.library.make(values).contiguous(memory_format=formats[rank])
             trouble = _compare(lab, x, lab.forward(lab.layer(rank), values))
             if trouble:
-                yield self.finding(f"{trouble[0]} in channels_last memory format", f"input of rank {rank}: {trouble[1]}")
+                yield self.finding(
+                    f"{trouble[0]} in channels_last memory format", f"input of rank {rank}: {trouble[1]}"
+                )
                 return
 
 
@@ -163,7 +167,13 @@ class NanSpreads(Rule):
     """
 
     code = "nan-spreads"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes", "group-order", "formula-wrong", "train-uses-running-stats")
+    requires: ClassVar[tuple[str, ...]] = (
+        *_BASIC,
+        "wrong-axes",
+        "group-order",
+        "formula-wrong",
+        "train-uses-running-stats",
+    )
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         pattern = lab.pattern()

@@ -71,7 +71,7 @@ class OutputDtype(Rule):
     """
 
     code = "output-dtype"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "parameters-not-registered")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         changed = []
@@ -99,6 +99,7 @@ class InputMutated(Rule):
     """
 
     code = "input-mutated"
+    requires: ClassVar[tuple[str, ...]] = ("call-fails",)
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "JAX arrays cannot be written to" if lab.library.name == "jax" else None

@@ -151,23 +151,20 @@ class BiasedRunningVar(RunningRule):
     requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong", "unbiased-normalization")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
-        update, (name, convention) = lab.update, lab.convention
+        update, convention = lab.update, lab.convention[1]
         assert update is not None
-        if update.var is None or update.unbiased == convention.unbiased_running:
+        if update.var is None:
+            return
+        if update.unbiased == convention.unbiased_running:
+            if not update.unbiased and lab.options.convention is None:
+                yield self.finding(f"the running variance is biased, as in {convention.title}",
+                                   "torch stores the unbiased one", severity="note")  # fmt: skip
             return
         n = lab.expected()[0].count
         kind = "unbiased" if update.unbiased else "biased"
         evidence = f"the running variance moves by {number(update.factor)} times the batch's biased variance; "
         evidence += f"n / (n - 1) is {number(n / (n - 1))} for n = {n}"
         yield self.finding(f"the running variance is {kind}, which {convention.title}'s is not", evidence)
-
-    def notes(self, lab: "Lab") -> Iterator[Finding]:
-        """The same under the convention that the code follows."""
-        name, convention = lab.convention
-        if name != "torch" and lab.options.convention is None:
-            yield self.finding(
-                f"the running variance is biased, as in {convention.title}", "torch stores the unbiased one", severity="note"
-            )
 
 
 class RunningVarWrong(RunningRule):
@@ -188,7 +185,9 @@ class RunningVarWrong(RunningRule):
             return
         n = lab.expected()[0].count
         if update.of_std:
-            yield self.finding("the running variance averages the standard deviation", "new = a·old + b·std fits exactly")
+            yield self.finding(
+                "the running variance averages the standard deviation", "new = a·old + b·std fits exactly"
+            )
         elif update.var is None:
             yield self.finding("the running variance follows no average of batch variances",
                                "no a, b make new = a·old + b·var for four batches")  # fmt: skip
@@ -224,7 +223,7 @@ class MomentumInverted(RunningRule):
         if of_old is None or update.mean is None:
             return
         declared = lab.subject.declared("momentum")
-        shown = f"measured new = {number(update.mean[0])}·old + {number(update.mean[1])}·batch"
+        shown = f"new = {number(update.mean[0])}·old + {number(update.mean[1])}·batch"
         shown += f" with momentum = {declared}" if isinstance(declared, float) else ""
         if of_old == convention.momentum_of_old:
             if name != "torch" and lab.options.convention is None:
@@ -299,7 +298,7 @@ class MomentumNone(RunningRule):
 
     code = "momentum-none"
     families: ClassVar[tuple[str, ...]] = ("batch",)
-    requires: ClassVar[tuple[str, ...]] = ("running-stats-not-updated", "running-stats-frozen", "wrong-axes", "output-shape", "not-deterministic")
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-differs")
 
     def not_applicable(self, lab: "Lab") -> str | None:
         if not lab.subject.is_class or not lab.subject.accepts("momentum"):

@@ -94,7 +94,12 @@ class NotCopyable(Rule):
     """
 
     code = "not-copyable"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "state-attached")
+    requires: ClassVar[tuple[str, ...]] = (
+        "output-shape",
+        "not-deterministic",
+        "state-attached",
+        "running-stats-updated-in-eval",
+    )
 
     def not_applicable(self, lab: "Lab") -> str | None:
         return "a function holds no state" if lab.subject.kind == "function" else None

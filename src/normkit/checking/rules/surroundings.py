@@ -1,5 +1,7 @@
 """What the target does to the process around it."""
 
+import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,9 +30,12 @@ class GlobalState(Rule):
             yield self.finding("importing it changes global state", "; ".join(lab.import_changes), severity="warning")
 
         def use() -> None:
-            layer = lab.subject.new_unseeded(lab.rank)
-            lab.forward(layer, lab.x())
-            lab.forward(layer, lab.x(), training=False)
+            with warnings.catch_warnings(), contextlib.suppress(Exception):
+                warnings.simplefilter("ignore")
+                layer = lab.subject.new_unseeded(lab.rank)
+                layer.free = True
+                layer.forward(lab.x())
+                layer.forward(lab.x(), training=False)
 
         with surroundings.Preserved():
             before = surroundings.snapshot()

@@ -1,0 +1,154 @@
+"""Conformance of your own normalization layer, as tests of your own suite.
+
+One assertion for a whole layer::
+
+    def test_my_batch_norm():
+        assert_conforms(MyBatchNorm2d, like=torch.nn.BatchNorm2d)
+
+or one test a check, in the manner of scikit-learn's estimator checks::
+
+    @parametrize_with_checks([MyBatchNorm2d, MyLayerNorm])
+    def test_my_layers(layer, check):
+        check(layer)
+
+Both run the layer's code, in another process where the platform can fork.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from normkit.checking.isolate import TIMEOUT, check_object
+from normkit.checking.names import family_of, ranks_of
+from normkit.checking.options import Options
+from normkit.checking.report import Finding, Report
+from normkit.checking.rules import RULES
+from normkit.checking.subject import name_of
+from normkit.errors import UserError
+
+__all__ = ["assert_conforms", "parametrize_with_checks"]
+
+
+def assert_conforms(
+    obj: Any,
+    like: Any = None,
+    expected: Mapping[str, str] | None = None,
+    *,
+    strict: bool = False,
+    features: int | None = None,
+    init: Mapping[str, Any] | None = None,
+    call: Mapping[str, Any] | None = None,
+    timeout: float = TIMEOUT,
+    isolated: bool = True,
+) -> Report:
+    """Fail with the findings of ``normkit check`` unless each is expected, and fail if an expected one is gone.
+
+    Args:
+        obj: The layer: a class, an instance or a function.
+        like: The layer of torch.nn that it must be equivalent to, which also makes torch's conventions binding; None
+            takes the family from the name, and accepts the conventions of Keras and Flax.
+        expected: Codes of known deviations, each with the reason why it stays.
+        strict: Whether warnings fail too, not only errors.
+        features: Number of channels or features to build it with.
+        init: Arguments of its constructor, by name.
+        call: Arguments of its call, by name.
+        timeout: Seconds after which it is stopped.
+        isolated: Whether to run it in another process, where the platform can fork.
+    Raises:
+        AssertionError: it deviates, or no longer deviates where it is expected to.
+        UserError: it cannot be run, or ``like`` or ``expected`` name nothing known.
+    """
+    expected = _known(expected)
+    report = _examine(obj, _options(like, features, init, call), timeout, isolated)
+    unexpected = [finding for finding in _failing(report, strict) if finding.code not in expected]
+    gone = [code for code in expected if code not in report.codes and code not in report.skipped]
+    if unexpected or gone:
+        parts = [f"{f.severity} {f.code}: {f.message}\n  measured: {f.evidence}\n  fix: {f.fix}" for f in unexpected]
+        parts += [f"{code} was expected ({expected[code]}) but is not found any more: remove it" for code in gone]
+        raise AssertionError(f"{report.target} does not conform to {report.twin}\n" + "\n".join(parts))
+    return report
+
+
+def parametrize_with_checks(
+    layers: Sequence[Any],
+    *,
+    like: Any = None,
+    expected: Mapping[str, str] | None = None,
+    strict: bool = False,
+    isolated: bool = True,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Parametrize a test with ``layer`` and ``check``, one case for each layer and each check.
+
+    ``check(layer)`` fails with the finding, skips where the check does not apply or a prerequisite failed, and is an
+    expected failure for the codes in ``expected``. A layer is examined once, when its first check runs.
+
+    Args:
+        layers: Classes, instances or functions.
+        like: As for ``assert_conforms``.
+        expected: Codes of known deviations, each with the reason why it stays.
+        strict: Whether warnings fail too, not only errors.
+        isolated: Whether to run each layer in another process, where the platform can fork.
+    """
+    import pytest
+
+    reasons = _known(expected)
+    options = _options(like, None, None, None)
+    cases = []
+    for position, layer in enumerate(layers):
+        reports: list[Report] = []
+        for code in RULES:
+            marks = [pytest.mark.xfail(reason=reasons[code], strict=True)] if code in reasons else []
+            check = _OneCheck(code, options, reports, strict, isolated)
+            cases.append(pytest.param(layer, check, id=f"{name_of(layer)}{position or ''}-{code}", marks=marks))
+    return pytest.mark.parametrize(("layer", "check"), cases)
+
+
+class _OneCheck:
+    """One check of one layer; the checks of a layer share its report."""
+
+    def __init__(self, code: str, options: Options, reports: list[Report], strict: bool, isolated: bool) -> None:
+        self.code, self.options, self.reports = code, options, reports
+        self.strict, self.isolated = strict, isolated
+
+    def __call__(self, layer: Any) -> None:
+        import pytest
+
+        if not self.reports:
+            self.reports.append(_examine(layer, self.options, TIMEOUT, self.isolated))
+        report = self.reports[0]
+        for finding in _failing(report, self.strict):
+            if finding.code == self.code:
+                raise AssertionError(f"{finding.message}\nmeasured: {finding.evidence}\nfix: {finding.fix}")
+        if self.code in report.skipped:
+            pytest.skip(report.skipped[self.code])
+
+
+def _examine(obj: Any, options: Options, timeout: float, isolated: bool) -> Report:
+    if isolated:
+        return check_object(obj, options, name_of(obj), timeout)
+    from normkit.checking.run import examine
+
+    return examine(obj, options)
+
+
+def _failing(report: Report, strict: bool) -> list[Finding]:
+    severities = ("error", "warning") if strict else ("error",)
+    return [finding for finding in report.findings if finding.severity in severities]
+
+
+def _known(expected: Mapping[str, str] | None) -> Mapping[str, str]:
+    unknown = [code for code in expected or {} if code not in RULES]
+    if unknown:
+        raise UserError(f"no check has the code {unknown[0]!r}: normkit check --list names them all")
+    return expected or {}
+
+
+def _options(
+    like: Any, features: int | None, init: Mapping[str, Any] | None, call: Mapping[str, Any] | None
+) -> Options:
+    if like is None:
+        return Options(None, features, init or {}, call or {})
+    name = like if isinstance(like, str) else name_of(like)
+    family = family_of(name)
+    if family is None:
+        raise UserError(f"like must be a normalization of torch.nn, such as torch.nn.BatchNorm2d, but {name} was given")
+    return Options(family, features, init or {}, call or {}, "torch", ranks_of(name, family) or None)
