@@ -33,10 +33,10 @@ def normalize(
     ):
         y: Tensor = _Normalize.apply(x, weight, bias, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
         return y
-    return _forward(x, norm, weight, bias, eps, running, use_input_stats)[0]
+    return forward(x, norm, weight, bias, eps, running, use_input_stats)[0]
 
 
-def _forward(
+def forward(
     x: Tensor,
     norm: Norm,
     weight: Tensor | None,
@@ -44,8 +44,8 @@ def _forward(
     eps: float,
     running: Running | None,
     use_input_stats: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The result, and the mean and rstd that the backward pass needs."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The result, and mean, var and rstd of every unit that was normalized."""
     order = eager.memory_order(x)
     if order is None:
         x = x.contiguous()
@@ -79,7 +79,7 @@ def _forward(
     if use_input_stats and running is not None:
         shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
         update_running(running, mean.view(shape), var.view(shape), v.count)
-    return y, mean, rstd
+    return y, mean, var, rstd
 
 
 def _given(statistic: Tensor, units: int, compute: torch.dtype) -> Tensor:
@@ -112,7 +112,7 @@ class _Normalize(torch.autograd.Function):
         running: Running | None,
         use_input_stats: bool,
     ) -> Tensor:
-        y, mean, rstd = _forward(x, norm, weight, bias, eps, running, use_input_stats)
+        y, mean, _, rstd = forward(x, norm, weight, bias, eps, running, use_input_stats)
         given = () if use_input_stats or running is None else (running.mean, running.var)
         ctx.save_for_backward(x, weight, mean, rstd, *given)
         ctx.norm, ctx.eps, ctx.use_input_stats = norm, eps, use_input_stats
@@ -125,7 +125,7 @@ class _Normalize(torch.autograd.Function):
         if torch.is_grad_enabled():
             gradients = _differentiable(ctx, dy, x, weight, given)
         else:
-            gradients = _backward(ctx, dy, x, weight, mean, rstd)
+            gradients = backward(ctx, dy, x, weight, mean, rstd)
         return (*gradients, None, None, None, None)
 
 
@@ -146,9 +146,10 @@ def _differentiable(
     return tuple(next(found) if need else None for need in ctx.needs_input_grad[:3])
 
 
-def _backward(
+def backward(
     ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor | None, ...]:
+    """The gradients of x, weight and bias; ctx says of what (norm, use_input_stats, bias, needs_input_grad)."""
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     order = eager.memory_order(x)
     if order is None:
