@@ -33,7 +33,7 @@ def batch_norm(
     weight: ArrayT | None = None,
     bias: ArrayT | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
 ) -> ArrayT:
     r"""Normalize each channel over the batch.
@@ -249,7 +249,7 @@ def _check(name: str, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor
 
 
 def _running(
-    name: str, x: Tensor, mean: Tensor | None, var: Tensor | None, momentum: float, use_input_stats: bool
+    name: str, x: Tensor, mean: Tensor | None, var: Tensor | None, momentum: float | Tensor, use_input_stats: bool
 ) -> Running | None:
     """The running statistics, checked."""
     if mean is None or var is None:

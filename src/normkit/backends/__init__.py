@@ -8,6 +8,9 @@ back end    what it is                                                  chosen f
 ``eager``   plain torch operations, differentiable any number of times  torch.func, forward-mode AD
 ==========  ==========================================================  ===================================
 
+Inside a graph of torch.compile the kernels run as registered operators (:mod:`normkit.backends.compiled`); an exported
+graph holds torch's own operations.
+
 :func:`use_backend` forces one; :func:`choose` tells which one an input gets, and why.
 """
 
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from normkit.backends import aten, eager
+from normkit.backends import aten, compiled, eager
 from normkit.spec import Norm
 from normkit.statistics import Running
 
@@ -122,14 +125,21 @@ def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Choice:
     return Choice("numba", f"{x.numel()} numbers in CPU memory are worth a kernel")
 
 
+def _traced() -> Normalize:
+    """What goes into a graph: standard operators where it is exported, our registered ones where it is compiled."""
+    if torch.compiler.is_exporting() or forward_ad._current_level >= 0:
+        return aten.normalize
+    return compiled.normalize
+
+
 def _is_transformed() -> bool:
     return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
     """Why the kernels cannot take an input; None if they can."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return "the call is being traced or intercepted by a dispatch mode"
+    if torch._C._len_torch_dispatch_stack():
+        return "the call is intercepted by a dispatch mode"
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is a subclass of Tensor with rules of its own"
     if x.device.type != "cpu" or x.layout is not torch.strided:
@@ -173,8 +183,10 @@ def normalize(
         running: Running statistics of shape (C,): updated if use_input_stats, else used in place of the input's own.
         use_input_stats: Whether to take the statistics from x.
     """
-    name = choose(x, weight, bias).name
     implementation: Normalize
+    if torch.compiler.is_compiling():
+        return _traced()(x, norm, weight, bias, eps, running, use_input_stats)
+    name = choose(x, weight, bias).name
     if name == "numba":
         implementation = import_module("normkit.backends.cpu").normalize
     else:

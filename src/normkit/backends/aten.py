@@ -35,6 +35,14 @@ def _normalize(
     use_input_stats: bool,
 ) -> Tensor:
     mean, var, momentum = running if running is not None else (None, None, 0.0)
+    if isinstance(momentum, Tensor):  # torch's functions take a number: let them write the batch's own statistics
+        assert mean is not None  # it came with a momentum
+        assert var is not None
+        batch = Running(torch.zeros_like(mean), torch.zeros_like(var), 1.0)
+        y = _normalize(x, norm, weight, bias, eps, batch, use_input_stats)
+        mean.lerp_(batch.mean, momentum.to(mean.dtype))
+        var.lerp_(batch.var, momentum.to(var.dtype))
+        return y
     if norm.kind == "batch":
         return F.batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "instance":

@@ -4,6 +4,7 @@ State, defaults, errors and repr are inherited from torch.nn, so they cannot dif
 forward pass.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,11 +17,13 @@ class BatchNormForward(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each channel over the batch; in training, move the running statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        momentum = 0.0 if self.momentum is None else self.momentum
+        momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # a cumulative average: each batch so far has the same weight
-                momentum = 1.0 / float(self.num_batches_tracked)
+                batches = self.num_batches_tracked
+                in_graph = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+                momentum = 1.0 / (batches if in_graph else float(batches))
         mean, var = self.running_mean, self.running_var
         use_input_stats = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
