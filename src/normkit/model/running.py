@@ -1,0 +1,238 @@
+"""Running statistics under control: not at all, not from broken batches, or once for many micro-batches.
+
+All three put other tensors in the place of a layer's running buffers while it runs, so they work with any layer that
+keeps its statistics in running_mean and running_var, torch's too; and the buffers themselves stay the same objects.
+Where more is to be done after a forward pass, the layer gets another class for the block, and no hook: compiled graphs
+notice the one, and not the other.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from normkit.errors import UserError
+from normkit.model.classes import base_class, combine, set_base_class
+from normkit.statistics import Moments, merge_moments
+
+__all__ = ["accumulate_stats", "no_stats_update", "skip_nonfinite"]
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@contextmanager
+def no_stats_update(model: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of a model as they are, whatever runs in the block.
+
+    Layers in training mode normalize by their batch as ever; what they would add to the running statistics (and to
+    num_batches_tracked) goes to copies that the end of the block throws away. For the recomputation of gradient
+    checkpointing::
+
+        checkpoint(block, x, use_reentrant=False,
+                   context_fn=lambda: (nullcontext(), normkit.no_stats_update(block)))
+
+    and for the second forward pass of a GAN's or a contrastive step. A state_dict loaded in the block is thrown away
+    too, as far as these buffers go.
+
+    Args:
+        model: The model, or the part of it that is to be left alone.
+    Raises:
+        UserError: model is no torch.nn.Module.
+    """
+    kept = [(module, _running(module)) for _, module in _tracking(model, "no_stats_update")]
+    try:
+        for module, buffers in kept:
+            module._buffers.update({name: buffer.detach().clone() for name, buffer in buffers.items()})
+        yield
+    finally:
+        for module, buffers in kept:
+            module._buffers.update(buffers)
+
+
+class skip_nonfinite:  # noqa: N801  (used like a function, as torch.no_grad is)
+    """Leave the running statistics as they were after a batch with NaN or infinity, and count it.
+
+    One such batch otherwise spoils every evaluation that follows. Only the statistics are protected: the batch's
+    result and gradients are what they are.
+
+    Args:
+        model: The model, or any part of it.
+    Raises:
+        UserError: model is no torch.nn.Module, or a layer is TorchScript.
+
+    >>> import normkit
+    >>> layer = normkit.BatchNorm1d(2)
+    >>> with normkit.skip_nonfinite(layer) as guard:
+    ...     _ = layer(torch.tensor([[1.0, float("inf")], [2.0, 3.0]]))
+    >>> guard.skipped, layer.running_mean
+    ({'': 1}, tensor([0., 0.]))
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers = list(_tracking(model, "skip_nonfinite"))
+        self._counts: dict[str, Tensor] = {}
+        self._exit = ExitStack()
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many batches each layer left out, by its name; layers that left out none are not listed."""
+        counts = {name: int(count) for name, count in self._counts.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def __enter__(self) -> "skip_nonfinite":
+        for name, module in self._layers:
+            count = torch.zeros((), dtype=torch.int64, device=_running(module)["running_mean"].device)
+            self._counts[name] = count
+            _become(module, _SkipNonfinite, "_normkit_skipped", count, self._exit)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._exit.close()
+
+
+class _SkipNonfinite(nn.Module):
+    """A layer that stores its statistics only where they are finite."""
+
+    _normkit_skipped: Tensor
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.training:
+            return super().forward(*args, **kwargs)
+        kept = _running(self)
+        for name, buffer in kept.items():
+            self._buffers[name] = buffer.detach().clone()
+        try:
+            y = super().forward(*args, **kwargs)
+            new = _running(self)
+        finally:
+            self._buffers.update(kept)
+        with torch.no_grad():
+            finite = new["running_mean"].isfinite().all() & new["running_var"].isfinite().all()
+            for name, buffer in kept.items():
+                buffer.copy_(torch.where(finite, new[name], buffer))
+            self._normkit_skipped.add_(~finite)
+        return y
+
+
+@contextmanager
+def accumulate_stats(model: nn.Module) -> Iterator[None]:
+    """Take all batches of the block as one: the running statistics move once, by all of them, when it ends.
+
+    With gradient accumulation, ``momentum`` then means the same as in a step with the whole batch. Each micro-batch is
+    still normalized by its own statistics. If the block raises, nothing is stored.
+
+    Args:
+        model: The model, or any part of it.
+    Raises:
+        UserError: model is no torch.nn.Module, a layer is TorchScript, or a SyncBatchNorm, whose batches are those of
+            all ranks already.
+    """
+    layers = list(_tracking(model, "accumulate_stats"))
+    for name, module in layers:
+        if hasattr(module, "process_group"):
+            raise UserError(
+                f"accumulate_stats expected layers that see one batch each; {name or 'the model'} is a "
+                f"{type(module).__name__}, which shares statistics over ranks: use revert_sync_batchnorm first"
+            )
+    seen: list[tuple[nn.Module, Moments]] = []
+    with ExitStack() as stack:
+        for _, module in layers:
+            mean = torch.zeros_like(_running(module)["running_mean"], dtype=torch.float64)
+            moments = Moments(mean.new_zeros(()), mean, mean.clone())
+            seen.append((module, moments))
+            _become(module, _AccumulateStats, "_normkit_seen", moments, stack)
+        yield
+    for module, moments in seen:
+        _store(module, moments)
+
+
+class _AccumulateStats(nn.Module):
+    """A layer that adds its statistics to those of the batches before."""
+
+    _normkit_seen: Moments
+    momentum: float | None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.training:
+            return super().forward(*args, **kwargs)
+        kept, momentum = _running(self), self.momentum
+        for name, buffer in kept.items():
+            self._buffers[name] = torch.zeros_like(buffer)
+        self.momentum = 1.0  # so that what is stored is the statistic of this batch
+        try:
+            y = super().forward(*args, **kwargs)
+            new = _running(self)
+        finally:
+            self.momentum = momentum
+            self._buffers.update(kept)
+        with torch.no_grad():
+            mean, var = new["running_mean"].double(), new["running_var"].double()
+            merged = _merge(self, self._normkit_seen, mean, var, y)
+            for target, value in zip(self._normkit_seen, merged, strict=True):
+                target.copy_(value)
+        return y
+
+
+def _merge(module: nn.Module, seen: Moments, mean: Tensor, var: Tensor, y: Tensor) -> Moments:
+    """What was seen, and one batch more with its mean and unbiased variance."""
+    if isinstance(module, _InstanceNorm):  # its batch statistics are averages over the samples
+        samples = mean.new_full((), y.shape[0] if y.dim() == module._get_no_batch_dim() + 1 else 1)
+        size = seen.size + samples
+        return Moments(size, (seen.size * seen.mean + samples * mean) / size, seen.m2 + samples * var)
+    size = mean.new_full((), y.numel() // mean.numel())
+    return merge_moments([seen, Moments(size, mean, var * (size - 1))])
+
+
+def _store(module: nn.Module, moments: Moments) -> None:
+    if not moments.size:
+        return
+    buffers = _running(module)
+    momentum: Any = module.momentum
+    with torch.no_grad():
+        if "num_batches_tracked" in buffers:
+            buffers["num_batches_tracked"] += 1
+            if momentum is None and not isinstance(module, _InstanceNorm):
+                momentum = 1.0 / float(buffers["num_batches_tracked"])
+        var = moments.m2 / (moments.size if isinstance(module, _InstanceNorm) else moments.size - 1)
+        for name, value in (("running_mean", moments.mean), ("running_var", var)):
+            buffers[name].lerp_(value.to(buffers[name].dtype), 0.0 if momentum is None else momentum)
+
+
+def _become(module: nn.Module, over: type[nn.Module], attribute: str, value: Any, stack: ExitStack) -> None:
+    """Put a class over the one that a module has, until the stack is closed."""
+    before = base_class(module)
+    after = combine(over, before)
+
+    def undo() -> None:
+        vars(module).pop(attribute, None)
+        if base_class(module) is after:
+            set_base_class(module, before)
+
+    stack.callback(undo)
+    vars(module)[attribute] = value
+    set_base_class(module, after)
+
+
+def _tracking(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """The layers that keep running statistics."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name} expected a torch.nn.Module; got {type(model).__name__}")
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            if any(key == "running_mean" for key, _ in module.named_buffers(recurse=False)):
+                raise UserError(f"{name} cannot reach into TorchScript, which {path or 'the model'} is")
+        elif {"running_mean", "running_var"} <= set(_running(module)):
+            yield path, module
+
+
+def _running(module: nn.Module) -> dict[str, Tensor]:
+    """The running buffers that a module has."""
+    found: dict[str, Tensor] = {}
+    for name in _BUFFERS:
+        buffer = module._buffers.get(name)
+        if buffer is not None:
+            found[name] = buffer
+    return found
