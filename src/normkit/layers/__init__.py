@@ -19,6 +19,7 @@ from normkit.layers.instancenorm import (
 )
 from normkit.layers.layernorm import LayerNorm, LayerNorm2d
 from normkit.layers.rmsnorm import RMSNorm
+from normkit.layers.syncbatchnorm import SyncBatchNorm
 
 __all__ = [
     "BatchNorm1d",
@@ -37,4 +38,5 @@ __all__ = [
     "LazyInstanceNorm2d",
     "LazyInstanceNorm3d",
     "RMSNorm",
+    "SyncBatchNorm",
 ]

@@ -14,6 +14,8 @@ from normkit import functional as F
 class BatchNormForward(_BatchNorm):
     """The forward pass that all batch norms share."""
 
+    _batch_norm = staticmethod(F.batch_norm)  # SyncBatchNorm has another
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each channel over the batch; in training, move the running statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
@@ -28,7 +30,7 @@ class BatchNormForward(_BatchNorm):
         use_input_stats = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
             mean = var = None
-        return F.batch_norm(input, mean, var, self.weight, self.bias, use_input_stats, momentum, self.eps)
+        return self._batch_norm(input, mean, var, self.weight, self.bias, use_input_stats, momentum, self.eps)
 
 
 class BatchNorm1d(BatchNormForward, nn.BatchNorm1d):

@@ -4,14 +4,17 @@ from normkit.model.accelerate import accelerate, restore
 from normkit.model.handwritten import Recipe, register_norm
 from normkit.model.running import accumulate_stats, no_stats_update, skip_nonfinite
 from normkit.model.summary import Summary
+from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
 
 __all__ = [
     "Recipe",
     "Summary",
     "accelerate",
     "accumulate_stats",
+    "convert_sync_batchnorm",
     "no_stats_update",
     "register_norm",
     "restore",
+    "revert_sync_batchnorm",
     "skip_nonfinite",
 ]

@@ -10,7 +10,8 @@ from normkit.model.classes import ORIGINAL, Replacement, base_class, combine, ov
 from normkit.model.handwritten import recognize
 from normkit.model.proof import PROVEN
 from normkit.model.summary import Left, Summary
-from normkit.model.twins import FORWARD, OURS, TWINS, torch_norm
+from normkit.model.sync import SYNCED_FROM
+from normkit.model.twins import FORWARD, TWINS, torch_norm
 
 __all__ = ["accelerate", "restore"]
 
@@ -43,7 +44,7 @@ def accelerate(model: nn.Module) -> Summary:
     already = 0
     for name, module in model.named_modules():
         cls = base_class(module)
-        if ORIGINAL in vars(module) or any(base in OURS for base in cls.__mro__):
+        if any(base.__module__.startswith("normkit.") for base in cls.__mro__):
             already += 1
             continue
         found = _ours_for(module, cls)
@@ -71,11 +72,16 @@ def restore(model: nn.Module) -> Summary:
         UserError: model is no torch.nn.Module.
     """
     _check(model, "restore")
-    plan = [
-        _Swap(name, module, _original(module), {}) for name, module in model.named_modules() if ORIGINAL in vars(module)
-    ]
+    plan: list[_Swap] = []
+    left: list[Left] = []
+    for name, module in model.named_modules():
+        if ORIGINAL in vars(module) and SYNCED_FROM in vars(module):
+            reason = "it was made a SyncBatchNorm since; call revert_sync_batchnorm first"
+            left.append(Left(name, type(module).__name__, reason))
+        elif ORIGINAL in vars(module):
+            plan.append(_Swap(name, module, _original(module), {}))
     _apply(plan)
-    return Summary("restore", tuple((swap.name, swap.cls.__name__) for swap in plan), (), 0)
+    return Summary("restore", tuple((swap.name, swap.cls.__name__) for swap in plan), tuple(left), 0)
 
 
 class _Swap(NamedTuple):

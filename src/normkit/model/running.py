@@ -179,7 +179,8 @@ class _AccumulateStats(nn.Module):
 def _merge(module: nn.Module, seen: Moments, mean: Tensor, var: Tensor, y: Tensor) -> Moments:
     """What was seen, and one batch more with its mean and unbiased variance."""
     if isinstance(module, _InstanceNorm):  # its batch statistics are averages over the samples
-        samples = mean.new_full((), y.shape[0] if y.dim() == module._get_no_batch_dim() + 1 else 1)
+        unbatched = module._get_no_batch_dim()  # type: ignore[no-untyped-call]
+        samples = mean.new_full((), 1 if y.dim() == unbatched else y.shape[0])
         size = seen.size + samples
         return Moments(size, (seen.size * seen.mean + samples * mean) / size, seen.m2 + samples * var)
     size = mean.new_full((), y.numel() // mean.numel())

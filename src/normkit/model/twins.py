@@ -11,8 +11,6 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(layers, name) for name in layers.__all__ if hasattr(nn, name)
 }
 
-OURS: frozenset[type[nn.Module]] = frozenset(getattr(layers, name) for name in layers.__all__)
-
 # Norms of torch.nn that normkit does not have.
 WITHOUT_TWIN: tuple[type[nn.Module], ...] = (nn.LocalResponseNorm, nn.CrossMapLRN2d)
 

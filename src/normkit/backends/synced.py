@@ -1,0 +1,179 @@
+"""BatchNorm over ranks: local statistics, one collective, the same kernels.
+
+Forward: each rank sends (count, mean, M2) of its batch and merges what all of them sent, with the true counts, in
+float64; so all ranks hold the same bits. Backward: the sums of dy and dy · x_hat are added up over the ranks.
+"""
+
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from normkit.backends import choose, normalize
+from normkit.backends.eager import HALF
+from normkit.spec import Norm
+from normkit.statistics import Moments, Running, merge_moments, update_running
+
+_BATCH = Norm("batch")
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # collectives do not belong into a graph
+def sync_batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running | None, eps: float, group: Any
+) -> Tensor:
+    """Normalize x by the statistics of the batches of all ranks of a group.
+
+    Raises:
+        ValueError: all ranks together have one value per channel, or none.
+    """
+    y: Tensor = _SyncBatchNorm.apply(x, weight, bias, running, eps, group)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _SyncBatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running: Running | None,
+        eps: float,
+        group: Any,
+    ) -> Tensor:
+        merged = merge_moments(_gather(_moments(x), group))
+        count = int(merged.size)
+        if count < 2:
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got {count} on all ranks together, "
+                f"input size {tuple(x.shape)} on this one"
+            )
+        compute = _compute_type(x)
+        var = merged.m2 / count
+        if running is not None:
+            update_running(running, merged.mean, var, count)
+        mean, rstd = merged.mean.to(compute), torch.rsqrt(var + eps).to(compute)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.count, ctx.eps, ctx.group = count, eps, group
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)
+        if x.numel() == 0:
+            return torch.empty_like(x)
+        return normalize(x, _BATCH, weight, bias, eps, Running(mean, var.to(compute), 0.0), False)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*_differentiable(ctx, dy, x, weight), None, None, None)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        dx, dweight, dbias = _local(dy, x, weight, mean, rstd)
+        if needs_x:
+            sums = torch.cat([dbias, dweight]).double()
+            distributed.all_reduce(sums, group=ctx.group)
+            dx = _centre(dx, x, weight, mean, rstd, (sums / ctx.count).to(mean.dtype))
+        return (
+            dx.to(x.dtype) if needs_x else None,
+            dweight.to(weight.dtype) if needs_weight else None,
+            dbias.to(ctx.bias[1]) if needs_bias else None,
+            None,
+            None,
+            None,
+        )
+
+
+def _moments(x: Tensor) -> Moments:
+    """Count, mean and M2 of each channel of this rank's batch."""
+    channels = x.shape[1]
+    count = x.numel() // channels
+    size = torch.tensor(float(count), dtype=torch.float64, device=x.device)
+    if count == 0:
+        return Moments(size, *torch.zeros(2, channels, dtype=torch.float64, device=x.device))
+    if choose(x).name == "numba":
+        _, mean, var, _ = import_module("normkit.backends.cpu").forward(x, _BATCH, None, None, 1.0, None, True)
+        return Moments(size, mean.double(), var.double() * count)
+    axes = _not_channel(x)
+    wide = x.to(_compute_type(x))
+    mean = wide.mean(axes)
+    left = wide - _per_channel(mean, x)  # the mean was rounded: what is left of it counts too
+    rest = left.mean(axes)
+    return Moments(size, mean.double() + rest, (left - _per_channel(rest, x)).square().sum(axes).double())
+
+
+def _gather(own: Moments, group: Any) -> list[Moments]:
+    """What every rank has: the collective of the forward pass."""
+    packed = torch.cat([own.size[None], own.mean, own.m2])
+    parts = [torch.empty_like(packed) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(parts, packed, group=group)
+    channels = own.mean.numel()
+    return [Moments(part[0], part[1 : channels + 1], part[channels + 1 :]) for part in parts]
+
+
+def _local(dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """This rank's share: dy · weight · rstd, and the sums of dy · x_hat and dy."""
+    scale = torch.ones_like(mean) if weight is None else weight
+    if x.numel() and x.dtype not in HALF and choose(x, scale).name == "numba":
+        ctx = SimpleNamespace(
+            norm=_BATCH, use_input_stats=False, bias=(mean.shape, mean.dtype), needs_input_grad=(True, True, True)
+        )
+        gradients: tuple[Tensor, Tensor, Tensor] = import_module("normkit.backends.cpu").backward(
+            ctx, dy, x, scale, mean, rstd
+        )
+        return gradients
+    axes = _not_channel(x)
+    wide = dy.to(mean.dtype)
+    x_hat = (x.to(mean.dtype) - _per_channel(mean, x)) * _per_channel(rstd, x)
+    return wide * _per_channel(scale * rstd, x), (wide * x_hat).sum(axes), wide.sum(axes)
+
+
+def _centre(dx: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, means: Tensor) -> Tensor:
+    """Subtract from dy · weight · rstd what flows through the statistics."""
+    mean_dy, mean_dy_x_hat = means.chunk(2)
+    scale = rstd if weight is None else rstd * weight
+    centred = x.to(dx.dtype) - _per_channel(mean, x)
+    dx = dx.addcmul_(centred, _per_channel(scale * rstd * mean_dy_x_hat, x), value=-1)
+    return dx.sub_(_per_channel(scale * mean_dy, x))
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over ranks; its gradient is the sum over ranks, so it can be differentiated any number of times."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = value.detach().clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _AllReduce.apply(gradient, ctx.group), None  # type: ignore[no-untyped-call]
+
+
+def _differentiable(ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated again: those of plain operations and sums over ranks."""
+    bias = None if ctx.bias is None else torch.zeros(ctx.bias[0], dtype=ctx.bias[1], device=x.device).requires_grad_()
+    axes = _not_channel(x)
+    wide = x.to(_compute_type(x))
+    mean = _AllReduce.apply(wide.sum(axes), ctx.group) / ctx.count  # type: ignore[no-untyped-call]
+    centred = wide - _per_channel(mean, x)
+    var = _AllReduce.apply(centred.square().sum(axes), ctx.group) / ctx.count  # type: ignore[no-untyped-call]
+    y = centred * _per_channel(torch.rsqrt(var + ctx.eps), x)
+    y = y if weight is None else y * _per_channel(weight, x)
+    y = (y if bias is None else y + _per_channel(bias, x)).to(x.dtype)
+    wanted = [tensor for tensor, need in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if need]
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))  # type: ignore[arg-type]
+    return tuple(next(found) if need else None for need in ctx.needs_input_grad[:3])
+
+
+def _compute_type(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in HALF else x.dtype
+
+
+def _not_channel(x: Tensor) -> tuple[int, ...]:
+    return tuple(axis for axis in range(x.dim()) if axis != 1)
+
+
+def _per_channel(value: Tensor, x: Tensor) -> Tensor:
+    return value.view(1, -1, *[1] * (x.dim() - 2))

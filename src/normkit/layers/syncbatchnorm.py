@@ -1,0 +1,95 @@
+"""BatchNorm over the batches of all ranks, on the CPU (gloo) and on CUDA (NCCL)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from normkit import functional as F
+from normkit.backends.synced import sync_batch_norm
+from normkit.layers.batchnorm import BatchNormForward
+from normkit.statistics import Running
+
+
+class SyncForward(BatchNormForward):
+    """The forward pass of a batch norm whose batch is spread over ranks."""
+
+    process_group: Any
+
+    def _batch_norm(  # type: ignore[override]
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        training: bool,
+        momentum: float | Tensor,
+        eps: float,
+    ) -> Tensor:
+        group = self._group()
+        if group is None:
+            return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        running = None if running_mean is None or running_var is None else Running(running_mean, running_var, momentum)
+        y: Tensor = sync_batch_norm(input, weight, bias, running, eps, group)
+        return y
+
+    def _group(self) -> Any:
+        """The process group to share statistics in; None where there is nothing to share."""
+        if not self.training or not distributed.is_available() or not distributed.is_initialized():
+            return None
+        group = self.process_group or distributed.group.WORLD
+        return group if distributed.get_world_size(group) > 1 else None
+
+
+class BatchNorm(BatchNormForward):
+    """A batch norm for inputs with any number of axes: what a :class:`SyncBatchNorm` is on one rank."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+        if input.shape[1] == 0:
+            raise ValueError("number of input channels should be non-zero")
+
+
+class SyncBatchNorm(SyncForward, BatchNorm):
+    r"""Normalize each channel over the batches of all ranks; torch.nn.SyncBatchNorm, on the CPU too.
+
+    .. math:: y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta
+
+    Reduces over: the batch and all spatial axes, on all ranks of the group. The ranks' batches may differ in size, and
+    a rank's may be empty. One collective in the forward pass and one in the backward pass; without a process group, or
+    in evaluation, it is a BatchNorm.
+
+    Args:
+        num_features: Number of channels C.
+        eps: Added to the variance, inside the square root.
+        momentum: The weight of the new batch in the running statistics; None: the average of all batches.
+        affine: Whether there are a weight and a bias.
+        track_running_stats: False: batch statistics are used in evaluation too.
+        process_group: The ranks that share statistics; None: all.
+        bias: Whether an affine layer has a bias.
+    Shape:
+        input, result: (N, C, *), 2 to 5 axes;  weight, bias, running_mean, running_var: (C,)
+    Raises:
+        ValueError: fewer than 2 axes; one value per channel over all ranks in training.
+        RuntimeError: the ranks disagree on the number of channels; a rank is gone.
+    Reference:
+        Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1, over ranks.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
