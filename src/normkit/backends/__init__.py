@@ -154,7 +154,7 @@ def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> s
             return f"weight and bias are {parameter.dtype} on {parameter.device.type} beside an input in {x.dtype}"
     if x.numel() == 0:
         return "the input is empty"
-    if torch._C._get_tracing_state() is not None or torch.is_autocast_cpu_enabled():
+    if torch._C._get_tracing_state() is not None or torch.is_autocast_enabled("cpu"):
         return "tracing or autocast is active"
     return _numba_missing()
 
