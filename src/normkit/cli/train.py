@@ -62,9 +62,7 @@ def train(
         bool, typer.Option("--verify", help="Train torch.nn's layers in lockstep and report every difference.")
     ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print every layer's output shape first.")] = False,
-    output: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="Print the result as table or json.")
-    ] = "table",
+    output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="How to print: table or json.")] = "table",
 ) -> None:
     """Train LeNet on real images and compare normalizations.
 
@@ -121,7 +119,9 @@ def train(
         )
     except training.Interrupted as interrupted:
         folder = interrupted.result.folder
-        console.err.print(f"interrupted; the finished epochs are saved. Go on with: normkit train --resume {folder}")
+        console.err.print(
+            f"interrupted; the finished epochs are saved. Go on with: normkit train --resume {folder}", soft_wrap=True
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if output == "json":
         print(json.dumps({**result.to_json(), **({"trace": shapes} if trace else {})}, allow_nan=False))
@@ -157,7 +157,10 @@ def print_result(result: "RunResult") -> None:
     )
     if result.verdicts:
         print_verdicts(result)
-    console.out.print(f"Everything is in {result.folder}: {', '.join(result.files)}", soft_wrap=True)
+    console.out.print(f"Everything is in {result.folder}:")
+    for kind, suffixes in (("pictures", {".png"}), ("numbers", {".csv", ".json"}), ("checkpoints", {".pt"})):
+        names = [name for name in result.files if Path(name).suffix in suffixes]
+        console.out.print(f"  {kind:<12} {', '.join(names)}", soft_wrap=True)
 
 
 def print_verdicts(result: "RunResult") -> None:
@@ -165,7 +168,7 @@ def print_verdicts(result: "RunResult") -> None:
     from normkit.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, RUNNING_TOLERANCE
 
     console.print_table(
-        "Each step against torch.nn from the same weights: largest relative difference",
+        "Each step against torch.nn: largest relative difference",
         ("norm", "steps", "loss", "gradient", "running statistics", "verdict"),
         [
             (
@@ -181,7 +184,7 @@ def print_verdicts(result: "RunResult") -> None:
         + [("tolerance", "", f"{LOSS_TOLERANCE:.0e}", f"{GRADIENT_TOLERANCE:.0e}", f"{RUNNING_TOLERANCE:.0e}", "")],
     )
     console.print_table(
-        "Two separate trainings from the same first weights: they drift apart by rounding, so no verdict",
+        "Separate trainings from the same first weights: largest relative difference",
         ("norm", "loss", "gradient", "running statistics", "weights", "test accuracy", "torch.nn's"),
         [
             (

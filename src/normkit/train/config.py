@@ -21,7 +21,7 @@ FASHION: Final = "fashion-mnist"
 PUBLISHED_EPOCHS: Final = 10
 PUBLISHED_BATCH_SIZE: Final = 256
 PUBLISHED_LR: Final = 1.0
-# With 1,438 digits ten epochs of 256 are 60 steps; 20 epochs of 64 are 460, enough to see a norm at work.
+# With 1,442 digits ten epochs of 256 are 60 steps; 20 epochs of 64 are 460, enough to see a norm at work.
 DIGITS_EPOCHS: Final = 20
 DIGITS_BATCH_SIZE: Final = 64
 

@@ -53,7 +53,7 @@ def run(
     out = out or default_folder(config)
     if resume:
         saved, fingerprint = run_folder.read_config(out)
-        config.check_same(saved.to_json())
+        saved.check_same(config.to_json())
         if fingerprint != dataset.fingerprint():
             raise UserError(
                 f"{out}: the images in {config.data} are not those that this run began with: start a new run"

@@ -67,9 +67,10 @@ def parse(path: Path, content: bytes, magic: int) -> NDArray[np.uint8]:
     try:
         array: NDArray[np.uint8] = idx2numpy.convert_from_string(content)
     except FormatError as error:
-        sizes = np.frombuffer(content[4 : 4 + 4 * (magic & 0xFF)], dtype=">u4").tolist() if len(content) >= 8 else []
+        header = content[4 : 4 + 4 * (magic & 0xFF)]
+        sizes = [int.from_bytes(header[start : start + 4], "big") for start in range(0, len(header), 4)]
         raise UserError(
-            f"{path}: its header announces {' × '.join(map(str, sizes)) or 'no sizes'} values and its "
+            f"{path}: its header announces {' × '.join(map(str, sizes)) or 'no'} values and its "
             f"{len(content):,} bytes do not hold exactly that: the file is damaged or cut off, fetch it again"
         ) from error
     return array

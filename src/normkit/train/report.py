@@ -85,7 +85,8 @@ def activation_histograms(result: NormResult) -> bytes:
                 axes.set_xlabel("value")
             if column == 0 and here:
                 axes.set_ylabel(f"{moment}: epoch {here[0].epoch}, step {here[0].step}")
-            axes.legend(fontsize=8, frameon=False, loc="upper left")
+            if here:  # a diverged training has no finite activations
+                axes.legend(fontsize=8, frameon=False, loc="upper left")
             # Room for the legend above the curves.
             axes.set_ylim(0, 1.45)
             _tidy(axes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from normkit.train.config import TrainConfig
@@ -93,8 +94,8 @@ class NormResult:
 
     @property
     def seconds_per_epoch(self) -> float:
-        """The mean over the epochs."""
-        return sum(row.seconds for row in self.epochs) / len(self.epochs)
+        """The median over the epochs, as the first one also loads and compiles."""
+        return median(row.seconds for row in self.epochs)
 
 
 @dataclass(frozen=True)

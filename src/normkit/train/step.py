@@ -27,11 +27,10 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, f
     model.eval()
     loss, correct = 0.0, 0
     with torch.no_grad():
-        for some_images, some_labels in zip(
-            torch.split(images, TEST_BATCH), torch.split(labels, TEST_BATCH), strict=True
-        ):
-            outputs = model(to_input(some_images))
-            loss += F.cross_entropy(outputs, some_labels, reduction="sum").item()
-            correct += int((outputs.argmax(1) == some_labels).sum())
+        for start in range(0, len(images), TEST_BATCH):
+            part = slice(start, start + TEST_BATCH)
+            outputs = model(to_input(images[part]))
+            loss += F.cross_entropy(outputs, labels[part], reduction="sum").item()
+            correct += int((outputs.argmax(1) == labels[part]).sum())
     model.train()
     return loss / len(images), correct / len(images)

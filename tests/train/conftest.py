@@ -1,0 +1,35 @@
+"""Small folders of real images for runs of a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import idx2numpy
+import pytest
+
+from normkit.train.data import load_digits
+
+
+@pytest.fixture(scope="session")
+def write_idx() -> Callable[..., Path]:
+    """A function that writes the four IDX files with the first digits and returns their folder."""
+
+    def write(folder: Path, train: int = 193, test: int = 60) -> Path:
+        digits = load_digits()
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, images, labels, count in (
+            ("train", digits.train_images, digits.train_labels, train),
+            ("t10k", digits.test_images, digits.test_labels, test),
+        ):
+            with (folder / f"{part}-images-idx3-ubyte").open("wb") as file:
+                idx2numpy.convert_to_file(file, images[:count, 0].numpy())
+            with (folder / f"{part}-labels-idx1-ubyte").open("wb") as file:
+                idx2numpy.convert_to_file(file, labels[:count].byte().numpy())
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_data(write_idx: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """193 training images, so that batches of 64 leave a lone last image, and 60 test images."""
+    return write_idx(tmp_path_factory.mktemp("small"))

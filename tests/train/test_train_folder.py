@@ -1,0 +1,105 @@
+"""The run folder: whole files or none, and clear words for folders that are something else."""
+
+import errno
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+
+from normkit.errors import UserError
+from normkit.train import TrainConfig, folder
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    target = tmp_path / "metrics.csv"
+    folder.write_atomic(target, b"old")
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.csv: No space left on device.*--resume"):
+        folder.write_atomic(target, b"new and longer")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_an_interrupt_while_writing_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_atomic(tmp_path / "curves.png", b"picture")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_create_takes_a_new_or_an_empty_folder(tmp_path: Path) -> None:
+    config = TrainConfig.create()
+    folder.create(tmp_path, config, "sum")
+    folder.create(tmp_path / "deep" / "er", config, "sum")
+    assert folder.read_config(tmp_path / "deep" / "er") == (config, "sum")
+
+
+def test_create_refuses_what_holds_a_run_or_anything_else(tmp_path: Path) -> None:
+    config = TrainConfig.create()
+    folder.create(tmp_path / "run", config, "sum")
+    with pytest.raises(UserError, match=r"already holds a run.*--resume"):
+        folder.create(tmp_path / "run", config, "sum")
+    with pytest.raises(UserError, match="is not empty"):
+        folder.create(tmp_path, config, "sum")
+
+
+def test_create_refuses_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=r"cannot write to the folder .* Name another one with --out"):
+            folder.create(place, TrainConfig.create(), "sum")
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        folder.create(tmp_path / "run", TrainConfig.create(), "sum")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"options": {}, "data_sha256": ""}'])
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UserError, match="holds no run to resume"):
+        folder.read_config(tmp_path)
+    (tmp_path / folder.CONFIG).write_text(content)
+    with pytest.raises(UserError, match="is not the configuration of a run"):
+        folder.read_config(tmp_path)
+
+
+def test_checkpoints_come_back_without_unpickling(tmp_path: Path) -> None:
+    assert folder.load_checkpoint(tmp_path, "batch") is None
+    folder.save_checkpoint(
+        tmp_path, "batch", {"model": {"weight": torch.arange(3)}, "result": {"epochs": [{"a": 0.1}]}}
+    )
+    state = folder.load_checkpoint(tmp_path, "batch")
+    assert state is not None
+    assert torch.equal(state["model"]["weight"], torch.arange(3))
+    assert state["result"] == {"epochs": [{"a": 0.1}]}
+
+
+@pytest.mark.parametrize("kind", ["cut", "text", "other", "code"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, kind: str) -> None:
+    folder.save_checkpoint(tmp_path, "batch", {"model": {"weight": torch.zeros(1000)}})
+    path = folder.checkpoint_path(tmp_path, "batch")
+    match kind:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:2000])
+        case "text":
+            path.write_text("hello")
+        case "other":
+            torch.save({"weight": torch.zeros(2)}, path)
+        case "code":
+            torch.save({"format": 1, "path": Path("x")}, path)
+    with pytest.raises(UserError, match=r"checkpoint-batch\.pt is .* remove it to train 'batch' again"):
+        folder.load_checkpoint(tmp_path, "batch")
