@@ -177,4 +177,5 @@ def _spread(weight: ArrayLike, v: View) -> Array:
 
 def _gather(gradient: Array, v: View) -> Array:
     """Sum a gradient over all places where the same weight or bias was applied: the transpose of _spread."""
-    return np.sum(gradient.reshape(v.sizes), axis=v.not_affine)  # (affine factors)
+    total: Array = np.sum(gradient.reshape(v.sizes), axis=v.not_affine)  # (affine factors)
+    return total

@@ -27,6 +27,7 @@ STORAGES: dict[str, tuple[type, type]] = {
 
 _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
+_STREAM = 16 << 20  # bytes of output from which it is written past the caches, which could not keep it
 _TILE = 1024  # columns that are summed at once
 _CHUNK = 64  # rows of a tile that are summed before they are merged
 _PARTS = 64  # into how many parts, at most, the gradients of weight and bias are split
@@ -79,6 +80,7 @@ def _run(walk: bool, backwards: bool, dtype: str, arguments: Arguments, threads:
     """Run a kernel in as few launches as the shape allows."""
     function = _compiled(walk, backwards, dtype).address
     size = arguments.a * arguments.r * arguments.k * arguments.s
+    arguments.stream = size * np.dtype(STORAGES[dtype][0]).itemsize >= _STREAM
     threads = 1 if size < _SERIAL else threads
     if not walk:
         tiles = -(-arguments.k * arguments.s // arguments.tile)

@@ -10,46 +10,53 @@ Rows of few columns are read several at a time as one wider row (``fold``): they
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, jit, jit_sum, kernel, load, minus, pointer, store
+from normkit.backends.numba.jit import (
+    RECORD,
+    cast,
+    fence,
+    flush,
+    jit,
+    jit_sum,
+    kernel,
+    load,
+    minus,
+    pointer,
+    store,
+    target,
+)
+from normkit.backends.numba.runs import FAR
+
+SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
+
+
+@jit
+def row_of(table, row, width):
+    """A row of a table that lies flat in memory (a slice of a 2-D array would not be known to be contiguous)."""
+    return table[row * width : (row + 1) * width]
 
 
 @jit
 def sum_rows(x, start, rows, stride, pivot, total):
-    """total[c] = sum over the rows of x[row, c] - pivot[c], four rows at a time."""
-    width = pivot.size
+    """total[c] = sum over the rows of x[row, c] - pivot[c].
+
+    One row at a time: several at once would read several streams, and the prefetchers of the memory follow one best.
+    """
     total[:] = 0
-    for row in range(0, rows - rows % 4, 4):
-        at = start + row * stride
-        one, two = x[at : at + width], x[at + stride : at + stride + width]
-        three, four = x[at + 2 * stride : at + 2 * stride + width], x[at + 3 * stride : at + 3 * stride + width]
-        for c in range(width):
-            p = pivot[c]
-            total[c] += ((load(one, c) - p) + (load(two, c) - p)) + ((load(three, c) - p) + (load(four, c) - p))
-    for row in range(rows - rows % 4, rows):
-        one = x[start + row * stride : start + row * stride + width]
-        for c in range(width):
-            total[c] += load(one, c) - pivot[c]
+    for at in range(start, start + rows * stride, stride):
+        row = x[at : at + pivot.size]
+        for c in range(pivot.size):
+            total[c] += load(row, c) - pivot[c]
 
 
 @jit
 def square_rows(x, start, rows, stride, pivot, first, second):
     """Sums over the rows of x - pivot and of its square."""
-    width = pivot.size
     first[:] = 0
     second[:] = 0
-    for row in range(0, rows - rows % 4, 4):
-        at = start + row * stride
-        one, two = x[at : at + width], x[at + stride : at + stride + width]
-        three, four = x[at + 2 * stride : at + 2 * stride + width], x[at + 3 * stride : at + 3 * stride + width]
-        for c in range(width):
-            p = pivot[c]
-            d1, d2, d3, d4 = load(one, c) - p, load(two, c) - p, load(three, c) - p, load(four, c) - p
-            first[c] += (d1 + d2) + (d3 + d4)
-            second[c] += (d1 * d1 + d2 * d2) + (d3 * d3 + d4 * d4)
-    for row in range(rows - rows % 4, rows):
-        one = x[start + row * stride : start + row * stride + width]
-        for c in range(width):
-            d = load(one, c) - pivot[c]
+    for at in range(start, start + rows * stride, stride):
+        row = x[at : at + pivot.size]
+        for c in range(pivot.size):
+            d = load(row, c) - pivot[c]
             first[c] += d
             second[c] += d * d
 
@@ -65,22 +72,29 @@ def merge_columns(count, mean, m2, other_count, other_mean, other_m2):
 
 
 @jit
-def moments_of_block(x, start, rows, stride, mean, m2, work, count, centred, zero):
-    """Merge `rows` rows into the columns' mean and m2, of `count` rows so far; work holds five rows."""
-    width = work.shape[1]
-    pivot, first, second = work[0], work[1], work[2]
+def moments_of_block(x, start, rows, stride, width, mean, m2, work, count, centred, zero):
+    """Merge `rows` rows of `width` numbers into the columns' mean and m2, of `count` rows so far."""
+    pivot, first, second = row_of(work, 0, width), row_of(work, 1, width), row_of(work, 2, width)
+    n = float(rows)
+    pivot[:] = 0
     if centred:
+        sample = min(rows, SAMPLE_ROWS)
         for c in range(width):
             pivot[c] = load(x, start + c)
-        sum_rows(x, start, rows, stride, pivot, first)
+        sum_rows(x, start, sample, stride, pivot, first)
         for c in range(width):
-            pivot[c] += first[c] / cast(rows, zero)
-    else:
-        pivot[:] = 0
+            pivot[c] += first[c] / cast(sample, zero)
     square_rows(x, start, rows, stride, pivot, first, second)
+    if centred:
+        far = False
+        for c in range(width):
+            far |= float(first[c]) * float(first[c]) > FAR * n * float(second[c])
+        if far:
+            for c in range(width):
+                pivot[c] += first[c] / cast(rows, zero)
+            square_rows(x, start, rows, stride, pivot, first, second)
     columns = mean.size
     block_mean, block_m2 = np.empty(columns), np.empty(columns)
-    n = float(rows)
     for left in range(0, width, columns):
         for c in range(columns):
             f = float(first[left + c])
@@ -114,27 +128,32 @@ def moments_of_rows(x, start, rows, stride, fold, mean, m2, work, centred, zero)
     m2[:] = 0
     folded = rows // fold
     if folded:
-        moments_of_block(x, start, folded, stride * fold, mean, m2, work, 0.0, centred, zero)
+        moments_of_block(x, start, folded, stride * fold, mean.size * fold, mean, m2, work, 0.0, centred, zero)
     if rows > folded * fold:
-        columns = mean.size
-        rest = start + folded * fold * stride
-        count = float(folded * fold)
-        moments_of_block(x, rest, rows - folded * fold, stride, mean, m2, work[:, :columns], count, centred, zero)
+        done = folded * fold
+        rest = start + done * stride
+        moments_of_block(x, rest, rows - done, stride, mean.size, mean, m2, work, float(done), centred, zero)
     if not np.isfinite(m2.sum()):
         wide_moments_of_rows(x, start, rows, stride, mean, m2, centred)
 
 
 @jit
-def fold_moments(means, m2s, rows, chunk, length, mean, m2):
-    """Statistics of runs of `length` columns, from those of each column in each chunk; mean[k], m2[k]."""
-    columns = means.shape[1]
-    total_mean, total_m2 = means[0].copy(), m2s[0].copy()
-    count = float(min(chunk, rows))
-    for j in range(1, means.shape[0]):
+def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
+    """Statistics of runs of `length` columns from those of each column in each chunk.
+
+    partial holds, for each chunk, the means and then the m2s of `width` columns; the first column is at `start`.
+    """
+    columns = mean.size * length
+    total_mean, total_m2 = np.zeros(columns), np.zeros(columns)
+    count = 0.0
+    for j in range(chunks):
         n = float(min(chunk, rows - j * chunk))
-        merge_columns(count, total_mean, total_m2, n, means[j], m2s[j])
+        at = start + 2 * j * width
+        merge_columns(
+            count, total_mean, total_m2, n, partial[at : at + columns], partial[at + width : at + width + columns]
+        )
         count += n
-    for k in range(columns // length):
+    for k in range(mean.size):
         left = k * length
         center = 0.0
         for c in range(left, left + length):
@@ -154,6 +173,35 @@ def scale_row(x, y, high, scale, shift, weight, bias):
         store(y, c, ((load(x, c) - high[c]) * scale[c] + shift[c]) * weight + bias)
 
 
+@jit
+def fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero):
+    """What each column of a tile needs: mean, factor and offset; repeated for each row that is folded in."""
+    wide = columns * g.fold
+    high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+    c = 0
+    for k in range(left // g.s, (left + columns) // g.s):
+        unit = a * g.k + k
+        place = a % g.a_period * g.a_step + k * g.k_step
+        low = zero if g.given else lows[unit]
+        for s in range(g.s):
+            high[c], scale[c], shift[c] = means[unit], rstds[unit], zero
+            if g.r_step == 0:
+                at = place + s // g.s_run * g.s_step
+                scale[c] *= weight[at]
+                shift[c] = bias[at]
+            shift[c] -= low * scale[c]
+            c += 1
+    for table in (high, scale, shift):
+        repeat(table, columns)
+
+
+@jit
+def repeat(table, columns):
+    """Fill a table with copies of its first columns."""
+    for left in range(columns, table.size, columns):
+        table[left : left + columns] = table[:columns]
+
+
 def forward(storage, compute):
     """Statistics (unless given) and the normalized result."""
 
@@ -170,12 +218,10 @@ def forward(storage, compute):
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
         lows = carray(pointer(g.coefficients), g.a * g.k, compute)
         zero = compute(0)
-        rows, length, width = g.r, g.s, g.k * g.s
+        rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
-        partial = carray(pointer(g.partial), (g.a, 2, chunks, width), np.float64)
-        work = np.empty((3, g.tile * g.fold), compute)
-        tables = np.empty((3, g.tile * g.fold), compute)
+        partial = carray(pointer(g.partial), g.a * chunks * 2 * width, np.float64)
         # phase 0: a task is a tile of one a, all of its chunks; 1 and 3: one chunk of it; 2: the statistics of one k
         chunk_tasks = 1 if g.phase == 0 else chunks
         tasks = g.a * g.k if g.phase == 2 else g.a * tiles * chunk_tasks
@@ -184,81 +230,77 @@ def forward(storage, compute):
             while begin < end:
                 a, k = begin // g.k, begin % g.k
                 stop = min(g.k, k + end - begin)
-                finish(partial, means, variances, rstds, lows, a, k, stop, rows, g.chunk, length, g.k, g.eps, zero)
+                finish(g, partial, means, variances, rstds, lows, a, k, stop, zero)
                 begin += stop - k
             return
+        work = np.empty(3 * g.tile * g.fold, compute)
+        tables = np.empty(3 * g.tile * g.fold, compute)
+        buffer = np.empty(g.tile * g.fold if g.stream else 0, storage)
+        tabulated = -1
         for task in range(begin, end):
             a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
             left, right = tile * g.tile, min((tile + 1) * g.tile, width)
+            columns = right - left
             first_chunk, last_chunk = (0, chunks) if g.phase == 0 else (chunk, chunk + 1)
             if g.phase <= 1 and not g.given:
                 for j in range(first_chunk, last_chunk):
+                    at = (a * chunks + j) * 2 * width + left
                     moments_of_rows(
                         x,
                         (a * rows + j * g.chunk) * width + left,
                         min(g.chunk, rows - j * g.chunk),
                         width,
                         g.fold,
-                        partial[a, 0, j, left:right],
-                        partial[a, 1, j, left:right],
-                        work[:, : (right - left) * g.fold],
+                        partial[at : at + columns],
+                        partial[at + width : at + width + columns],
+                        work,
                         g.centred != 0,
                         zero,
                     )
             if g.phase == 1:
                 continue
-            if g.phase == 0 and not g.given:
-                k0, k1 = left // length, right // length
-                finish(partial, means, variances, rstds, lows, a, k0, k1, rows, g.chunk, length, g.k, g.eps, zero)
-            columns = right - left
-            for c in range(columns * g.fold):
-                column = left + c % columns
-                k, s = column // length, column % length
-                unit = a * g.k + k
-                place = a % g.a_period * g.a_step + k * g.k_step + s // g.s_run * g.s_step
+            if tabulated != a * tiles + tile:
+                tabulated = a * tiles + tile
                 if g.given:
-                    rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
-                low = zero if g.given else lows[unit]
-                scale, shift = rstds[unit], zero
-                if g.r_step == 0:
-                    scale *= weight[place]
-                    shift = bias[place]
-                tables[0, c], tables[1, c], tables[2, c] = means[unit], scale, shift - low * scale
+                    for unit in range(a * g.k + left // g.s, a * g.k + right // g.s):
+                        rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
+                elif g.phase == 0:
+                    finish(g, partial, means, variances, rstds, lows, a, left // g.s, right // g.s, zero)
+                fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero)
+            wide = columns * g.fold
+            high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 bottom = min((j + 1) * g.chunk, rows)
                 row = j * g.chunk
                 while row < bottom:
                     fold = g.fold if row + g.fold <= bottom else 1
-                    at, wide = (a * rows + row) * width + left, columns * fold
+                    at, n = (a * rows + row) * width + left, columns * fold
                     factor, offset = compute(1), zero
                     if g.r_step != 0:
                         factor, offset = weight[row * g.r_step], bias[row * g.r_step]
-                    scale_row(
-                        x[at : at + wide],
-                        y[at : at + wide],
-                        tables[0, :wide],
-                        tables[1, :wide],
-                        tables[2, :wide],
-                        factor,
-                        offset,
-                    )
+                    out = target(y, at, n, buffer)
+                    scale_row(x[at : at + n], out, high[:n], scale[:n], shift[:n], factor, offset)
+                    flush(y, at, n, buffer)
                     row += fold
+        if g.stream:
+            fence()
 
     return columns_forward
 
 
 @jit
-def finish(partial, means, variances, rstds, lows, a, k0, k1, rows, chunk, length, inner, eps, zero):
-    """The statistics k0 … k1 of one a, from the partial ones of its chunks."""
-    left, right = k0 * length, k1 * length
+def finish(g, partial, means, variances, rstds, lows, a, k0, k1, zero):
+    """The statistics k0 … k1 of one a, from those of its chunks."""
+    width = g.k * g.s
+    chunks = (g.r + g.chunk - 1) // g.chunk
     mean, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
-    fold_moments(partial[a, 0, :, left:right], partial[a, 1, :, left:right], rows, chunk, length, mean, m2)
+    fold_moments(partial, a * chunks * 2 * width + k0 * g.s, chunks, width, g.r, g.chunk, g.s, mean, m2)
     for k in range(k0, k1):
-        unit = a * inner + k
-        var = m2[k - k0] / (rows * length)
+        unit = a * g.k + k
+        var = m2[k - k0] / (g.r * g.s)
         means[unit] = cast(mean[k - k0], zero)
         variances[unit] = cast(var, zero)
-        rstds[unit] = cast(1.0 / np.sqrt(var + eps), zero)
+        rstds[unit] = cast(1.0 / np.sqrt(var + g.eps), zero)
         lows[unit] = cast(mean[k - k0] - float(means[unit]), zero)
 
 
@@ -267,41 +309,36 @@ def product_rows(x, dy, start, rows, stride, high, weights, step, sums):
     """Sums over the rows of x - high, g and g (x - high), where g = dy · weight of the row."""
     width = high.size
     sums[:] = 0
-    deviations, plain, crossed = sums[0], sums[1], sums[2]
-    for row in range(0, rows - rows % 2, 2):
+    deviations, plain, crossed = row_of(sums, 0, width), row_of(sums, 1, width), row_of(sums, 2, width)
+    for row in range(rows):
         at = start + row * stride
-        x1, x2 = x[at : at + width], x[at + stride : at + stride + width]
-        g1, g2 = dy[at : at + width], dy[at + stride : at + stride + width]
-        w1, w2 = weights[row * step], weights[(row + 1) * step]
+        x_row, dy_row, weight = x[at : at + width], dy[at : at + width], weights[row * step]
         for c in range(width):
-            d1, d2 = load(x1, c) - high[c], load(x2, c) - high[c]
-            p1, p2 = load(g1, c) * w1, load(g2, c) * w2
-            deviations[c] += d1 + d2
-            plain[c] += p1 + p2
-            crossed[c] += p1 * d1 + p2 * d2
-    for row in range(rows - rows % 2, rows):
-        at = start + row * stride
-        x1, g1, w1 = x[at : at + width], dy[at : at + width], weights[row * step]
-        for c in range(width):
-            d, p = load(x1, c) - high[c], load(g1, c) * w1
+            d, p = load(x_row, c) - high[c], load(dy_row, c) * weight
             deviations[c] += d
             plain[c] += p
             crossed[c] += p * d
 
 
 @jit
-def project_row(x, dy, dx, tables):
-    """dx of rows whose columns have their own weight; see `fill_tables`."""
-    high, rstd, scale, crossed, plain = tables[0], tables[1], tables[2], tables[3], tables[4]
+def add_folded(sums, wide, columns, totals):
+    """Add the sums of folded rows to those of the columns."""
+    for left in range(0, wide, columns):
+        for c in range(columns):
+            totals[c] += float(sums[left + c])
+
+
+@jit
+def project_row(x, dy, dx, high, rstd, scale, crossed, plain):
+    """dx of rows whose columns have their own weight; see `fill_coefficients`."""
     for c in range(x.size):
         d = (load(x, c) - high[c]) * rstd[c]
         store(dx, c, load(dy, c) * scale[c] - d * crossed[c] - plain[c])
 
 
 @jit_sum
-def project_row_of(x, dy, dx, tables, weight, zero):
+def project_row_of(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero):
     """dx of a row that has one weight; returns the row's share of dweight and dbias."""
-    high, rstd, scale, crossed, plain, shift = tables[0], tables[1], tables[2], tables[3], tables[4], tables[5]
     dweight = zero
     dbias = zero
     for c in range(x.size):
@@ -314,54 +351,67 @@ def project_row_of(x, dy, dx, tables, weight, zero):
 
 
 @jit
-def coefficients_of(g, partial, weight, rstds, coefficients, dweights, a, k0, k1, zero):
+def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a, k0, k1, zero):
     """What dx needs of each statistic (low, mean of g, mean of g x_hat), and dweight and dbias of its columns."""
-    length = g.s
+    length, width, units = g.s, g.k * g.s, g.a * g.k
+    chunks = (g.r + g.chunk - 1) // g.chunk
+    columns = (k1 - k0) * length
     n = float(g.r * length)
-    dweight, dbias = dweights[0, a], dweights[1, a]
+    totals = np.zeros(3 * columns)
+    for j in range(chunks):
+        for i in range(3):
+            at = ((a * chunks + j) * 3 + i) * width + k0 * length
+            add_folded(partial[at : at + columns], columns, columns, row_of(totals, i, columns))
+    deviations, plains, crosseds = row_of(totals, 0, columns), row_of(totals, 1, columns), row_of(totals, 2, columns)
+    dweight, dbias = row_of(dweights, a, g.affine_size), row_of(dweights, parts + a, g.affine_size)
     for k in range(k0, k1):
         unit = a * g.k + k
         rstd = float(rstds[unit])
+        left = (k - k0) * length
+        place = a % g.a_period * g.a_step + k * g.k_step
         low, plain, crossed = 0.0, 0.0, 0.0
         if not g.given and g.centred:
-            low = partial[a, 0, :, k * length : (k + 1) * length].sum() / n
+            low = deviations[left : left + length].sum() / n
         for s in range(length):
-            column_plain = partial[a, 1, :, k * length + s].sum()
-            column_crossed = (partial[a, 2, :, k * length + s].sum() - low * column_plain) * rstd
+            column_plain = plains[left + s]
+            column_crossed = (crosseds[left + s] - low * column_plain) * rstd
             factor = 1.0
             if g.r_step == 0:
-                place = a % g.a_period * g.a_step + k * g.k_step + s // g.s_run * g.s_step
-                factor = float(weight[place])
-                if s % g.s_run == 0 and (s == 0 or g.s_step != 0):
-                    dweight[place], dbias[place] = zero, zero
-                dweight[place] += cast(column_crossed, zero)
-                dbias[place] += cast(column_plain, zero)
+                at = place + s // g.s_run * g.s_step
+                factor = float(weight[at])
+                dweight[at] += cast(column_crossed, zero)
+                dbias[at] += cast(column_plain, zero)
             plain += factor * column_plain
             crossed += factor * column_crossed
-        coefficients[0, unit] = cast(low, zero)
-        coefficients[1, unit] = cast(plain / n, zero) if g.centred and not g.given else zero
-        coefficients[2, unit] = cast(crossed / n, zero) if not g.given else zero
+        coefficients[unit] = cast(low, zero)
+        coefficients[units + unit] = cast(plain / n, zero) if g.centred and not g.given else zero
+        coefficients[2 * units + unit] = cast(crossed / n, zero) if not g.given else zero
 
 
 @jit
-def fill_tables(g, weight, means, rstds, coefficients, a, left, columns, tables, zero):
-    """What each column contributes: high, rstd, weight · rstd, mean of g x_hat · rstd, the constant, low's share."""
-    for c in range(tables.shape[1]):
-        column = left + c % columns
-        k, s = column // g.s, column % g.s
+def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero):
+    """What each column gives to dx: high, rstd, weight · rstd, mean of g x_hat · rstd, a constant, the share of low."""
+    wide, units = columns * g.fold, g.a * g.k
+    high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+    crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
+    c = 0
+    for k in range(left // g.s, (left + columns) // g.s):
         unit = a * g.k + k
-        rstd = rstds[unit]
-        scale = rstd
-        if g.r_step == 0:
-            scale *= weight[a % g.a_period * g.a_step + k * g.k_step + s // g.s_run * g.s_step]
-        crossed = coefficients[2, unit] * rstd
-        shift = -coefficients[0, unit] * rstd
-        tables[0, c], tables[1, c], tables[2, c], tables[3, c] = means[unit], rstd, scale, crossed
-        tables[4, c], tables[5, c] = coefficients[1, unit] * rstd + shift * crossed, shift
+        place = a % g.a_period * g.a_step + k * g.k_step
+        for s in range(g.s):
+            high[c], rstd[c], scale[c] = means[unit], rstds[unit], rstds[unit]
+            if g.r_step == 0:
+                scale[c] *= weight[place + s // g.s_run * g.s_step]
+            crossed[c] = coefficients[2 * units + unit] * rstd[c]
+            shift[c] = -coefficients[unit] * rstd[c]
+            plain[c] = coefficients[units + unit] * rstd[c] + shift[c] * crossed[c]
+            c += 1
+    for table in (high, rstd, scale, crossed, plain, shift):
+        repeat(table, columns)
 
 
 def backward(storage, compute):
-    """dx, and dweight and dbias by part (to be summed over the parts)."""
+    """dx, and dweight and dbias by part (to be summed over the parts; the arrays come filled with zeros)."""
 
     @kernel
     def columns_backward(data, part, parts):
@@ -373,18 +423,15 @@ def backward(storage, compute):
         weight = carray(pointer(g.weight), g.affine_size, compute)
         means = carray(pointer(g.mean), g.a * g.k, compute)
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
-        coefficients = carray(pointer(g.coefficients), (3, g.a * g.k), compute)
+        coefficients = carray(pointer(g.coefficients), 3 * g.a * g.k, compute)
         zero = compute(0)
-        rows, length, width = g.r, g.s, g.k * g.s
+        rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
         by_row = g.r_step != 0
-        partial = carray(pointer(g.partial), (g.a, 3, chunks, width), np.float64)
-        dweights = carray(pointer(g.dweight), (2, g.a * tiles if by_row else g.a, g.affine_size), compute)
-        highs = np.empty(g.tile * g.fold, compute)
-        sums = np.empty((3, g.tile * g.fold), compute)
-        tables = np.empty((6, g.tile * g.fold), compute)
-        ones = np.ones(1, compute)
+        partial = carray(pointer(g.partial), g.a * chunks * 3 * width, np.float64)
+        affine_parts = g.a * tiles if by_row else g.a
+        dweights = carray(pointer(g.dweight), 2 * affine_parts * g.affine_size, compute)
         # the phases are those of the forward kernel
         chunk_tasks = 1 if g.phase == 0 else chunks
         tasks = g.a * g.k if g.phase == 2 else g.a * tiles * chunk_tasks
@@ -393,58 +440,98 @@ def backward(storage, compute):
             while begin < end:
                 a, k = begin // g.k, begin % g.k
                 stop = min(g.k, k + end - begin)
-                coefficients_of(g, partial, weight, rstds, coefficients, dweights, a, k, stop, zero)
+                coefficients_of(g, partial, weight, rstds, coefficients, dweights, affine_parts, a, k, stop, zero)
                 begin += stop - k
             return
+        highs = np.empty(g.tile * g.fold, compute)
+        sums = np.empty(3 * g.tile * g.fold, compute)
+        tables = np.empty(6 * g.tile * g.fold, compute)
+        ones = np.ones(1, compute)
+        buffer = np.empty(g.tile * g.fold if g.stream else 0, storage)
+        tabulated = -1
         for task in range(begin, end):
             a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
             left, right = tile * g.tile, min((tile + 1) * g.tile, width)
             columns = right - left
+            wide = columns * g.fold
             first_chunk, last_chunk = (0, chunks) if g.phase == 0 else (chunk, chunk + 1)
+            fresh = tabulated != a * tiles + tile
+            tabulated = a * tiles + tile
             if g.phase <= 1:
-                for c in range(columns * g.fold):
-                    highs[c] = means[a * g.k + (left + c % columns) // length]
+                if fresh:
+                    for c in range(columns):
+                        highs[c] = means[a * g.k + (left + c) // g.s]
+                    repeat(highs[:wide], columns)
                 for j in range(first_chunk, last_chunk):
-                    partial[a, :, j, left:right] = 0.0
+                    at = (a * chunks + j) * 3 * width + left
+                    for i in range(3):
+                        partial[at + i * width : at + i * width + columns] = 0.0
                     row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
                     while row < bottom:
                         fold = g.fold if row + g.fold <= bottom else 1
                         height = (bottom - row) // fold
-                        wide = columns * fold
+                        n = columns * fold
                         product_rows(
                             x,
                             dy,
                             (a * rows + row) * width + left,
                             height,
                             width * fold,
-                            highs[:wide],
+                            highs[:n],
                             weight[row:] if by_row else ones,
                             g.r_step,
-                            sums[:, :wide],
+                            sums[: 3 * n],
                         )
-                        for c in range(wide):
-                            for i in range(3):
-                                partial[a, i, j, left + c % columns] += float(sums[i, c])
+                        for i in range(3):
+                            totals = partial[at + i * width : at + i * width + columns]
+                            add_folded(row_of(sums, i, n), n, columns, totals)
                         row += height * fold
             if g.phase == 1:
                 continue
-            if g.phase == 0:
-                k0, k1 = left // length, right // length
-                coefficients_of(g, partial, weight, rstds, coefficients, dweights, a, k0, k1, zero)
+            if fresh:
+                if g.phase == 0:
+                    k0, k1 = left // g.s, right // g.s
+                    coefficients_of(g, partial, weight, rstds, coefficients, dweights, affine_parts, a, k0, k1, zero)
+                fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero)
             if g.dx == 0:
                 continue
-            fill_tables(g, weight, means, rstds, coefficients, a, left, columns, tables[:, : columns * g.fold], zero)
+            high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+            crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
                 while row < bottom:
                     fold = g.fold if row + g.fold <= bottom else 1
-                    at, wide = (a * rows + row) * width + left, columns * fold
+                    at, n = (a * rows + row) * width + left, columns * fold
+                    out = target(dx, at, n, buffer)
                     if by_row:
-                        dweights[0, a * tiles + tile, row], dweights[1, a * tiles + tile, row] = project_row_of(
-                            x[at : at + wide], dy[at : at + wide], dx[at : at + wide], tables, weight[row], zero
+                        place = tabulated * g.affine_size + row
+                        dweights[place], dweights[affine_parts * g.affine_size + place] = project_row_of(
+                            x[at : at + n],
+                            dy[at : at + n],
+                            out,
+                            high[:n],
+                            rstd[:n],
+                            scale[:n],
+                            crossed[:n],
+                            plain[:n],
+                            shift[:n],
+                            weight[row],
+                            zero,
                         )
                     else:
-                        project_row(x[at : at + wide], dy[at : at + wide], dx[at : at + wide], tables)
+                        project_row(
+                            x[at : at + n],
+                            dy[at : at + n],
+                            out,
+                            high[:n],
+                            rstd[:n],
+                            scale[:n],
+                            crossed[:n],
+                            plain[:n],
+                        )
+                    flush(dx, at, n, buffer)
                     row += fold
+        if g.stream:
+            fence()
 
     return columns_backward

@@ -8,9 +8,12 @@ float16), and :func:`load` and :func:`store` convert to and from float32, in whi
 """
 
 import ctypes
+import hashlib
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +65,8 @@ def jit_sum(function: Kernel) -> Kernel:
 def kernel(function: Kernel) -> Any:
     """Compile a kernel ``(arguments, part, parts)`` to a C function, cached on disk where some disk can be written."""
     began = time.perf_counter()
+    # Numba's cache sees changes of the file that holds the kernel only; the name tells it of all the others.
+    function.__qualname__ += f"_{_sources()}"
     signature = types.void(types.voidptr, types.int64, types.int64)
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
     try:
@@ -73,6 +78,15 @@ def kernel(function: Kernel) -> Any:
     if took > _SLOW_COMPILE:
         logger.info("compiled kernel %s in %.1f s; the next process loads it from the cache", function.__name__, took)
     return compiled
+
+
+@lru_cache(maxsize=1)
+def _sources() -> str:
+    """A digest of everything that a kernel may be made of."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @intrinsic
@@ -177,3 +191,59 @@ def _store(array, index, value):
         array[index] = value
 
     return store_same
+
+
+LINE = 64  # bytes of a cache line
+PIECE = 2048  # numbers that are written at once
+
+
+@intrinsic
+def _move_line(_context, target, source):
+    """Copy a cache line past the caches; the target must be aligned to it."""
+
+    def codegen(_context, builder, _signature, arguments):
+        kind = ir.VectorType(ir.IntType(32), LINE // 4).as_pointer()
+        value = builder.load(builder.inttoptr(arguments[1], kind), align=4)
+        move = builder.store(value, builder.inttoptr(arguments[0], kind), align=LINE)
+        move.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def fence(_context):
+    """Make what was streamed visible before the kernel returns."""
+
+    def codegen(_context, builder, _signature, _arguments):
+        builder.fence("seq_cst")
+
+    return types.void(), codegen
+
+
+@jit
+def stream(buffer, y, start):
+    """y[start : start + buffer.size] = buffer, past the caches, whose lines then need not be read before."""
+    target = y.ctypes.data + start * y.itemsize
+    source = buffer.ctypes.data
+    head = min((-target) % LINE // y.itemsize, buffer.size)
+    for i in range(head):
+        y[start + i] = buffer[i]
+    lines = (buffer.size - head) * y.itemsize // LINE
+    for line in range(lines):
+        offset = head * y.itemsize + line * LINE
+        _move_line(target + offset, source + offset)
+    for i in range(head + lines * LINE // y.itemsize, buffer.size):
+        y[start + i] = buffer[i]
+
+
+@jit
+def target(y, start, size, buffer):
+    """Where to write y[start : start + size]: there, or in the buffer that :func:`flush` streams from."""
+    return buffer[:size] if buffer.size else y[start : start + size]
+
+
+@jit
+def flush(y, start, size, buffer):
+    """Bring what was written to :func:`target` to its place."""
+    if buffer.size:
+        stream(buffer[:size], y, start)

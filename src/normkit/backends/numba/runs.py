@@ -1,16 +1,33 @@
 """Kernels for long runs: each statistic is taken by one thread, walking along S.
 
-The sum of a block is taken about its first value, its squares about the mean of the block, and blocks are merged in
-float64 (Chan, Golub & LeVeque 1979). A mean is kept as a pair, ``high`` in the compute type and ``low``, what is left:
+The sums of a block, of x and of its squares, are taken about a number close to its mean (the mean of its beginning; if
+that proves to be too far off, a second time about a better one), and blocks are merged in float64 (Chan, Golub &
+LeVeque 1979). A mean is kept as a pair, ``high`` in the compute type and ``low``, what is left:
 x - mean must be right to the last place even when the mean is ten thousand standard deviations.
 """
 
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, jit, jit_sum, kernel, load, minus, pointer, store
+from normkit.backends.numba.jit import (
+    PIECE,
+    RECORD,
+    cast,
+    fence,
+    flush,
+    jit,
+    jit_sum,
+    kernel,
+    load,
+    minus,
+    pointer,
+    store,
+    target,
+)
 
-BLOCK = 4096  # numbers whose sum may stay in the compute type, and that lie in the first cache for the second pass
+BLOCK = 4096  # numbers whose sum may stay in the compute type
+SAMPLE = 256  # numbers whose mean stands for that of a block, unless it proves to be far from it
+FAR = 0.75  # of the second moment about the sample's mean may be due to its distance from the block's
 
 
 @jit_sum
@@ -56,6 +73,17 @@ def wide_moments(x, base, rows, stride, size, centred):
 
 
 @jit
+def sums_of_block(x, start, rows, stride, width, pivot, zero):
+    """`sums_about` of several runs, added in float64."""
+    first, second = 0.0, 0.0
+    for at in range(start, start + rows * stride, stride):
+        f, s = sums_about(x[at : at + width], pivot, zero)
+        first += f
+        second += s
+    return first, second
+
+
+@jit
 def moments(x, base, rows, stride, size, centred, zero):
     """Mean and biased variance, in float64, of `rows` runs of `size` numbers, `stride` apart."""
     height = max(1, BLOCK // size)
@@ -68,16 +96,13 @@ def moments(x, base, rows, stride, size, centred, zero):
             n = float(block_rows * width)
             pivot = zero
             if centred:
-                begin = load(x, start)
-                total = 0.0
-                for at in range(start, start + block_rows * stride, stride):
-                    total += sum_about(x[at : at + width], begin, zero)
-                pivot = begin + cast(total / n, zero)
-            first, second = 0.0, 0.0
-            for at in range(start, start + block_rows * stride, stride):
-                f, s = sums_about(x[at : at + width], pivot, zero)
-                first += f
-                second += s
+                pivot = load(x, start)
+                sample = min(width, SAMPLE)
+                pivot += cast(float(sum_about(x[start : start + sample], pivot, zero)) / sample, zero)
+            first, second = sums_of_block(x, start, block_rows, stride, width, pivot, zero)
+            if centred and first * first > FAR * n * second:
+                pivot += cast(first / n, zero)
+                first, second = sums_of_block(x, start, block_rows, stride, width, pivot, zero)
             if centred:
                 rest = first / n
                 count, mean, m2 = merge(count, mean, m2, n, float(pivot) + rest, max(second - rest * first, 0.0))
@@ -116,7 +141,10 @@ def forward(storage, compute):
         variances = carray(pointer(g.var), g.a * g.k, compute)
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
         zero = compute(0)
-        rows, length, stride, run, step = g.r, g.s, g.k * g.s, g.s_run, g.s_step
+        rows, length, stride = g.r, g.s, g.k * g.s
+        by_place = g.s_step != 0 and g.s_run == 1  # each number of a run has its own weight
+        run, step = (length, 0) if by_place else (g.s_run, g.s_step)
+        buffer = np.empty(PIECE if g.stream else 0, storage)
         units = g.a * g.k
         for unit in range(units * part // parts, units * (part + 1) // parts):
             a, k = unit // g.k, unit % g.k
@@ -132,24 +160,23 @@ def forward(storage, compute):
             variances[unit] = cast(var, zero)
             rstds[unit] = rstd
             place = a % g.a_period * g.a_step + k * g.k_step
-            for row in range(rows - 1, -1, -1):  # the last rows read are still in a cache
-                at = base + row * stride
-                if step != 0 and run == 1:
-                    scale_run_by(
-                        x[at : at + length],
-                        y[at : at + length],
-                        high,
-                        rstd,
-                        -low * rstd,
-                        weight[place : place + length],
-                        bias[place : place + length],
-                    )
-                else:
-                    for piece in range(length // run):
-                        left = at + piece * run
-                        scale = rstd * weight[place + piece * step]
-                        shift = bias[place + piece * step] - low * scale
-                        scale_run(x[left : left + run], y[left : left + run], high, scale, shift)
+            for at in range(base, base + rows * stride, stride):
+                for piece in range(length // run):
+                    scale = rstd * weight[place + piece * step]
+                    shift = bias[place + piece * step] - low * scale
+                    begin = at + piece * run
+                    for left in range(0, run, PIECE):
+                        size = min(PIECE, run - left)
+                        start = begin + left
+                        out = target(y, start, size, buffer)
+                        if by_place:
+                            w, b = weight[place + left : place + left + size], bias[place + left : place + left + size]
+                            scale_run_by(x[start : start + size], out, high, rstd, -low * rstd, w, b)
+                        else:
+                            scale_run(x[start : start + size], out, high, scale, shift)
+                        flush(y, start, size, buffer)
+        if g.stream:
+            fence()
 
     return runs_forward
 
@@ -227,9 +254,11 @@ def backward(storage, compute):
         affine_parts = (g.a // g.a_period + g.chunk - 1) // g.chunk
         dweights = carray(pointer(g.dweight), (2, affine_parts, g.affine_size), compute)
         zero = compute(0)
-        rows, length, stride, run, step = g.r, g.s, g.k * g.s, g.s_run, g.s_step
+        rows, length, stride = g.r, g.s, g.k * g.s
+        by_place = g.s_step != 0 and g.s_run == 1
+        run, step = (length, 0) if by_place else (g.s_run, g.s_step)
+        buffer = np.empty(PIECE if g.stream else 0, storage)
         n = float(rows * length)
-        by_place = step != 0 and run == 1
         chunks = (g.a + g.chunk - 1) // g.chunk
         for task in range(chunks * g.k * part // parts, chunks * g.k * (part + 1) // parts):
             chunk, k = task // g.k, task % g.k
@@ -292,33 +321,22 @@ def backward(storage, compute):
                     if g.centred:
                         mean_plain = cast(plain / n, zero)
                 shift = -low * rstd
-                for row in range(rows - 1, -1, -1):  # the last rows read are still in a cache
-                    at = base + row * stride
-                    if by_place:
-                        project_run_by(
-                            x[at : at + length],
-                            dy[at : at + length],
-                            dx[at : at + length],
-                            high,
-                            rstd,
-                            shift,
-                            weight[place : place + length],
-                            mean_plain,
-                            mean_crossed,
-                        )
-                    else:
-                        for piece in range(length // run):
-                            left = at + piece * run
-                            project_run(
-                                x[left : left + run],
-                                dy[left : left + run],
-                                dx[left : left + run],
-                                high,
-                                rstd,
-                                shift,
-                                weight[place + piece * step],
-                                mean_plain,
-                                mean_crossed,
-                            )
+                for at in range(base, base + rows * stride, stride):
+                    for piece in range(length // run):
+                        factor = weight[place + piece * step]
+                        begin = at + piece * run
+                        for left in range(0, run, PIECE):
+                            size = min(PIECE, run - left)
+                            start = begin + left
+                            out = target(dx, start, size, buffer)
+                            x_run, dy_run = x[start : start + size], dy[start : start + size]
+                            if by_place:
+                                w = weight[place + left : place + left + size]
+                                project_run_by(x_run, dy_run, out, high, rstd, shift, w, mean_plain, mean_crossed)
+                            else:
+                                project_run(x_run, dy_run, out, high, rstd, shift, factor, mean_plain, mean_crossed)
+                            flush(dx, start, size, buffer)
+        if g.stream:
+            fence()
 
     return runs_backward
