@@ -103,11 +103,15 @@ class Accuracy:
                 style = {"color": COLOURS.get(who, "#555555"), "marker": "o", "markersize": 3.5}
                 axes.plot([point.ratio for point in here], values, label=LABELS.get(who, who), **style)
             axes.plot([1, BAR_REACHES], [BAR, BAR], color="black", linestyle="--", linewidth=1, label=f"bar: {BAR:g}")
+            axes.axhline(
+                1 / torch.finfo(torch.float32).eps, color="#999999", linewidth=1, label="as large as the output"
+            )
             axes.set(xscale="log", yscale="log")
             axes.set_title(case.name.replace(" without affine float32", ""), fontsize=10)
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-        figure.supxlabel("mean / standard deviation of the input", fontsize=10)
+        for axes in grid[-1]:
+            axes.set_xlabel("mean / standard deviation of the input")
         figure.supylabel("units in the last place", fontsize=10)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)

@@ -7,7 +7,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from normkit.bench.cases import PASSES, ModelCase
+from normkit.bench.cases import EVALUATION
 from normkit.bench.contenders import COMPILED, OURS, TORCH
 from normkit.bench.results import Result
 
@@ -17,23 +17,27 @@ LABELS: Final = {OURS: "normkit", TORCH: "torch.nn", COMPILED: "torch.compile of
 SHORT: Final = {"default": "default process", "kept": "memory kept"}
 DPI: Final = 110
 MOST_CASES: Final = 24
+LONGEST: Final = 30.0
+"""Copies at which a bar is cut off, so that the others can be told apart."""
 
 
 def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
     """Write a bar chart: a row of panels for each regime, a panel for each pass.
 
-    More cases than fit are reduced to those with a bar of their own.
+    Times are drawn in copies of the input where there are such results, else in milliseconds. More cases than fit are
+    reduced to those with a bar of their own.
     """
-    norms = [result for result in results if not isinstance(result.row.case, ModelCase)]
-    shown = norms or results
+    shown = [result for result in results if result.in_copies(OURS) is not None] or results
     if len({result.row.case.name for result in shown}) > MOST_CASES:
         shown = [result for result in shown if result.row.case.headline] or shown
+    passes = list(dict.fromkeys(result.row.measured for result in shown))
+    if len(passes) > 2:  # evaluation does the work of a forward pass
+        passes.remove(EVALUATION)
     regimes = list(dict.fromkeys(result.regime for result in shown))
-    passes = [one for one in PASSES if any(r.row.measured == one for r in shown)] or [shown[0].row.measured]
     cases = list(dict.fromkeys(result.row.case.name for result in shown))
-    figure = Figure(figsize=(4.2 + 4.0 * len(passes), (1.4 + 0.42 * len(cases)) * len(regimes)), layout="constrained")
-    threads = ", ".join(sorted({f"{result.threads} threads" for result in shown}))
-    figure.suptitle(f"{cpu}, {threads}")
+    size = (3.4 + 3.8 * len(passes), 0.5 + (1.2 + 0.36 * len(cases)) * len(regimes))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(f"{cpu}, {shown[0].threads} threads")
     grid = figure.subplots(len(regimes), len(passes), squeeze=False, sharey=True)
     for line, regime in enumerate(regimes):
         for column, measured in enumerate(passes):
@@ -47,21 +51,25 @@ def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
 
 
 def _panel(axes: Axes, cases: Sequence[str], results: Sequence[Result]) -> None:
-    """Bars of each case: copies of its input, or milliseconds where there is no copy."""
+    """Bars of each case."""
     names = [name for name in COLOURS if any(name in result.timings for result in results)]
     height = 0.8 / max(1, len(names))
-    in_copies = all(result.copies for result in results)
     for number, name in enumerate(names):
         rows = [result for result in results if name in result.timings]
         lengths = [result.in_copies(name) or 1e3 * result.timings[name].median for result in rows]
+        longest = LONGEST if rows[0].in_copies(name) else max(lengths)
         places = [cases.index(result.row.case.name) + (number - (len(names) - 1) / 2) * height for result in rows]
-        bars = axes.barh(places, lengths, height * 0.92, color=COLOURS[name], label=LABELS[name])
-        axes.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
-    if in_copies and results:
+        cut = [min(length, longest) for length in lengths]
+        bars = axes.barh(places, cut, height * 0.92, color=COLOURS[name], label=LABELS[name])
+        labels = [f"{length:.3g}" + (" →" if length > longest else "") for length in lengths]
+        axes.bar_label(bars, labels, fontsize=7, padding=2)
+    in_copies = any(result.in_copies(OURS) for result in results)
+    if in_copies:
         axes.axvline(results[0].copies, color="black", linestyle="--", linewidth=1, label="least possible")
-    axes.set_yticks(range(len(cases)), cases, fontsize=8)
+    axes.set_yticks(range(len(cases)), [case.replace(" float32", "") for case in cases], fontsize=8)
     axes.set_ylim(len(cases) - 0.4, -0.6)
-    axes.margins(x=0.12)
+    axes.margins(x=0.14)
     axes.set_xlabel("time, in copies of the input" if in_copies else "milliseconds")
     axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,17 +1,13 @@
 """Times as tables."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from normkit.bench.cases import KEPT, LARGE_BYTES, THREADS_OF_BARS, NormCase
-from normkit.bench.contenders import COPY, OURS, TORCH
+from normkit.bench.cases import KEPT, LARGE_BYTES, THREADS_OF_BARS
+from normkit.bench.contenders import OURS, TORCH
 from normkit.bench.environment import REGIMES
 from normkit.bench.measure import Timing, geometric_mean
 from normkit.bench.results import Result
 from normkit.bench.section import Section, duration
-
-SMALL_BYTES: Final = 1_000_000
-"""Below this, a copy is mostly the cost of calling it: not a measure for anything."""
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
@@ -57,12 +53,8 @@ def time_text(timing: Timing) -> str:
 
 
 def _copies_text(result: Result) -> str:
-    """Ours / torch.nn's; nothing where a copy is mostly its call."""
-    case = result.row.case
     ours, torchs = result.in_copies(OURS), result.in_copies(TORCH)
-    if ours is None or torchs is None or (isinstance(case, NormCase) and case.nbytes < SMALL_BYTES):
-        return ""
-    return f"{ours:.1f} / {torchs:.1f}"
+    return "" if ours is None or torchs is None else f"{ours:.1f} / {torchs:.1f}"
 
 
 def _notes(regime: str, results: Sequence[Result]) -> Iterable[str]:
@@ -78,7 +70,7 @@ def _notes(regime: str, results: Sequence[Result]) -> Iterable[str]:
         yield f"{len(judged) - missed} of {len(judged)} rows reach their bar, {missed} miss it."
     else:
         yield f"The bars are those for {THREADS_OF_BARS} threads, so there is no verdict."
-    if any(COPY in result.timings for result in results):
+    if any(result.in_copies(OURS) for result in results):
         yield (
             "Times are medians, ± half the distance between the quartiles. A copy is y.copy_(x) into a tensor that "
             "exists, timed in turn with the row; the last column is ours / torch.nn's in such copies; the least that "

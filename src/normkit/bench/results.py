@@ -1,11 +1,13 @@
 """What was measured, and what follows from it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from normkit.bench.cases import ROW_BY_NAME, THREADS_OF_BARS, ModelCase, Row
 from normkit.bench.contenders import COMPILED, COPY, OURS, TORCH
 from normkit.bench.measure import Timing
+
+SMALL_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,14 @@ class Result:
         return self.ratio >= self.bar if self.threads == THREADS_OF_BARS else None
 
     def in_copies(self, contender: str) -> float | None:
-        """A contender's time as a multiple of a copy of the input; None for whole networks."""
-        return self.timings[contender].median / self.timings[COPY].median if COPY in self.timings else None
+        """A contender's time as a multiple of a copy of the input.
+
+        None for whole networks, and for inputs so small that a copy is mostly the cost of calling it.
+        """
+        case = self.row.case
+        if isinstance(case, ModelCase) or case.nbytes < SMALL_BYTES:
+            return None
+        return self.timings[contender].median / self.timings[COPY].median
 
     def to_json(self) -> dict[str, Any]:
         """All of it in plain types."""
@@ -72,7 +80,7 @@ class Result:
             "seconds": {name: asdict(timing) for name, timing in self.timings.items()},
             "ratio": self.ratio,
             "compiled_ratio": self.compiled_ratio,
-            "copies": {name: self.in_copies(name) for name in self.timings if name != COPY and COPY in self.timings},
+            "copies": {name: self.in_copies(name) for name in self.timings if name != COPY},
             "copies_limit": self.copies or None,
             "bar": self.bar,
             "passed": self.passed,

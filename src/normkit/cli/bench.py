@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from normkit.cli import console
@@ -142,9 +143,9 @@ def print_section(section: "Section") -> None:
         else:
             table.add_column(column, justify="right", no_wrap=True)
     for row in section.rows:
-        table.add_row(*row)
-    wide.print(section.title, soft_wrap=True, style="bold")
+        table.add_row(*map(escape, row))
+    wide.print(section.title, soft_wrap=True, style="bold", markup=False)
     wide.print(table)
     for note in section.notes:
-        wide.print(note, soft_wrap=True)
+        wide.print(note, soft_wrap=True, markup=False)
     wide.print()
