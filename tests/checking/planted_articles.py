@@ -98,7 +98,7 @@ def batch_norm_any_order(x, weight, bias, running_mean, running_var, training=Tr
 def batchnorm_forward(x, gamma, beta, bn_param):
     """The form of a well-known course: a cache, a dict of settings."""
     mode, eps, momentum = bn_param["mode"], bn_param.get("eps", 1e-5), bn_param.get("momentum", 0.9)
-    n, d = x.shape
+    _, d = x.shape
     running_mean = bn_param.get("running_mean", np.zeros(d, dtype=x.dtype))
     running_var = bn_param.get("running_var", np.zeros(d, dtype=x.dtype))
     if mode == "train":
@@ -174,9 +174,32 @@ class LayerNormNumPyForgetsVariance(LayerNormNumPy):
         return (g - g.mean(-1, keepdims=True)) / self.std
 
 
+class LayerNormNumPyWrongBias(LayerNormNumPy):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.dbeta = self.dbeta / len(dy)
+        return dx
+
+
 class BatchNormPromotes(BatchNormLoops):
     def __call__(self, x):
         return super().__call__(x) * np.float64(1) + np.zeros(1)
+
+
+def batch_norm_rows(x, weight, bias, running_mean, running_var, training=True, momentum=0.1, eps=1e-5):
+    """Correct for (N, C), and takes anything."""
+    if len(x) == 0:
+        return x.copy()
+    mean, var = running_mean, running_var
+    if training:
+        n = len(x)
+        if n == 1:
+            raise ValueError("more than one value a channel is needed")
+        mean, var = x.mean(axis=0), x.var(axis=0)
+        if x.ndim == 2:
+            running_mean += momentum * (mean - running_mean)
+            running_var += momentum * (var * n / (n - 1) - running_var)
+    return ((x - mean) / np.sqrt(var + eps) * weight + bias).astype(x.dtype)
 
 
 def rms_norm(x, scale, eps=1e-6):
@@ -186,6 +209,8 @@ def rms_norm(x, scale, eps=1e-6):
 
 def instance_norm(x, eps=1e-5):
     """Correct."""
+    if x.size and x[0, 0].size == 1:
+        raise ValueError("more than one value a channel is needed")
     axes = tuple(range(2, x.ndim))
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
 
@@ -211,7 +236,8 @@ class Standardize(torch.nn.Module):
     def forward(self, h):
         wide = h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
         centred = wide - wide.mean(-1, keepdim=True)
-        return (centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5) * self.gain + self.shift).to(h.dtype)
+        y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5)
+        return (y * self.gain + self.shift).to(h.dtype)
 
 
 class BatchNormChannelsLast:

@@ -152,6 +152,26 @@ class BiasedRunningVariance(BatchNorm):
         return var
 
 
+class StartsFromFirstBatch(BatchNorm):
+    @torch.no_grad()
+    def update(self, mean, var, x):
+        if not self.num_batches_tracked:
+            self.running_mean.copy_(mean)
+            self.running_var.copy_(self.unbiased(var, x))
+        super().update(mean, var, x)
+
+
+class NoRunningStatistics(BatchNorm):
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__(num_features, eps, momentum)
+        del self.running_mean, self.running_var
+
+    def select(self, x):
+        if self.training and x.numel() == x.shape[1]:
+            raise ValueError("expected more than 1 value per channel in training")
+        return self.statistics(x)
+
+
 class RunningStandardDeviation(BatchNorm):
     def unbiased(self, var, x):
         return var.sqrt()
@@ -453,7 +473,8 @@ class AveragesByMatrix(BatchNorm):
 
 class AddsNoise(BatchNorm):
     def normalize(self, x, mean, var):
-        return super().normalize(x, mean, var) + 0.01 * torch.from_numpy(np.random.default_rng().normal(size=x.shape)).to(x)
+        noise = np.random.default_rng().normal(size=x.shape)
+        return super().normalize(x, mean, var) + 0.01 * torch.from_numpy(noise).to(x)
 
 
 class AddsGlobalNoise(BatchNorm):
@@ -637,6 +658,8 @@ class GroupNormNHWC(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x):
+        if x.numel() == 0:
+            return x.clone()
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         grouped = wide.reshape(x.shape[0], self.num_groups, -1)
         mean, var = grouped.mean(-1, keepdim=True), grouped.var(-1, correction=0, keepdim=True)

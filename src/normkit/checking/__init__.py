@@ -29,8 +29,8 @@ def check(
     It runs the layer's code.
 
     Args:
-        obj: A torch.nn.Module class or instance, another class or instance with ``forward`` or ``__call__``, a function;
-            or a string ``path/to/file.py:Name`` or ``package.module:Name``.
+        obj: A torch.nn.Module class or instance, another class or instance with ``forward`` or ``__call__``, a
+            function; or a string ``path/to/file.py:Name`` or ``package.module:Name``.
         family: batch, layer, group, instance or rms; None finds it out.
         features: Number of channels or features to build it with.
         init: Arguments of its constructor, by name.

@@ -5,6 +5,7 @@ A TARGET on the command line is loaded and run by a fresh interpreter. An object
 it exactly as it is. Elsewhere it runs in the calling process, and the report says so.
 """
 
+import contextlib
 import copy
 import json
 import multiprocessing
@@ -90,12 +91,8 @@ def check_object(target: Any, options: Options, name: str, timeout: float = TIME
 
 
 def _child(sender: Connection, target: Any, options: Options, name: str) -> None:
-    import torch
-
     from normkit.checking.run import examine
     from normkit.checking.worker import capturing, outcome
-
-    torch.set_num_threads(1)  # the parent's thread pool does not exist here
 
     def progress(stage: str) -> None:
         sender.send(("stage", stage))
@@ -147,17 +144,15 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
     if sys.platform == "win32":
         process.kill()
     else:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.wait()
 
 
 def _too_slow(name: str, timeout: float, stage: str) -> str:
     return (
-        f"{name} did not finish within {timeout:g} s; it was stopped while {stage}. If it is slow rather than stuck, give "
-        '--timeout SECONDS; if importing it trains a model, put that under if __name__ == "__main__":'
+        f"{name} did not finish within {timeout:g} s; it was stopped while {stage}. If it is slow rather than stuck, "
+        'give --timeout SECONDS; if importing it trains a model, put that under if __name__ == "__main__":'
     )
 
 

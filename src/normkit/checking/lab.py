@@ -45,6 +45,8 @@ class Lab:
         self._patterns: dict[tuple[int, int], Pattern | None] = {}
         self.family, self.family_reason = self._decide_family()
         self._choose_layout_and_batch()
+        if self.subject.keepdims and self.rank == 2:
+            self.subject = dataclasses.replace(self.subject, keepdims=False)  # (C,) does for rows
         if self.subject.momentum_required and conventions.momentum_of_old(self):
             self.subject = dataclasses.replace(self.subject, momentum=0.9)  # the usual value of that meaning
             self.__dict__.pop("momentum", None)
@@ -89,8 +91,10 @@ class Lab:
         """A plain input: standard deviation around 2, mean around 0.5, different in every channel and sample."""
         shape = self.geometry.shape(rank or self.rank, batch)
         generator = np.random.default_rng(seed)
-        spread = [generator.uniform(-1, 1, [size if axis == place else 1 for axis, size in enumerate(shape)])
-                  for place in range(2)]  # fmt: skip
+        spread = [
+            generator.uniform(-1, 1, [size if axis == place else 1 for axis, size in enumerate(shape)])
+            for place in range(2)
+        ]
         channel = generator.uniform(
             -1, 1, [s if a == self.geometry.channel_axis(len(shape)) else 1 for a, s in enumerate(shape)]
         )
@@ -113,15 +117,15 @@ class Lab:
         except Exception as error:
             raise TargetError(error, doing) from error
 
-    def layer(self, rank: int | None = None, *, neutral: bool = True, **forced: Any) -> Layer:
+    def layer(self, rank: int | None = None, *, neutral: bool = True, **probes: Any) -> Layer:
         """A fresh layer.
 
         Args:
             rank: The rank of its inputs.
             neutral: Whether to set weight to 1 and bias to 0, so that only the statistics show.
-            forced: Values by role that replace defaults.
+            probes: Values by role that an experiment sets.
         """
-        layer = self.subject.new(rank or self.rank, **forced)
+        layer = self.subject.new(rank or self.rank, **probes)
         if neutral:
             with self.running("setting weight and bias"):
                 layer.write(weight=np.full(1, self.unit_weight), bias=np.zeros(1))
@@ -137,9 +141,9 @@ class Lab:
         with self.running(f"calling it on shape {tuple(x.shape)}{'' if training else ' in evaluation'}"):
             return layer.run(x, training, grad)
 
-    def train(self, rank: int | None = None, steps: int = 3, *, neutral: bool = True, **forced: Any) -> Layer:
+    def train(self, rank: int | None = None, steps: int = 3, *, neutral: bool = True, **probes: Any) -> Layer:
         """A layer that has seen a few batches."""
-        layer = self.layer(rank, neutral=neutral, **forced)
+        layer = self.layer(rank, neutral=neutral, **probes)
         for step in range(steps):
             self.forward(layer, self.x(rank, seed=100 + step))
         return layer
@@ -225,7 +229,7 @@ class Lab:
 
     @cached_property
     def unit_weight(self) -> float:
-        """The weight that leaves the normalized values as they are: 1, or 0 where the layer multiplies by 1 + weight."""
+        """The weight that changes nothing: 1, or 0 where the layer multiplies by 1 + weight."""
         if "weight" not in self.affine:
             return 1.0
         rank = self._sensible_ranks[0]
@@ -281,13 +285,13 @@ class Lab:
             axes = (pattern, pattern, self.family != "rms")
         return formulas.fit(forward, *axes, self.cast)
 
-    def fit(self, **forced: Any) -> Formula:
+    def fit(self, **probes: Any) -> Formula:
         """The formula, on the same axes, with other arguments: ``eps=0.03``."""
         known = self.formula
         if known is None:
             raise ValueError("the axes are not known")
         axes = known.mean_over, known.var_over, known.centred
-        return formulas.fit(lambda values: self.forward(self.layer(**forced), values), *axes, self.cast)
+        return formulas.fit(lambda values: self.forward(self.layer(**probes), values), *axes, self.cast)
 
     @cached_property
     def update(self) -> Update | None:

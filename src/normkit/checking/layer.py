@@ -10,7 +10,7 @@ import numpy as np
 
 from normkit.checking.arrays import Array, Library, Values
 from normkit.checking.names import Role, role_of
-from normkit.checking.signature import Signature
+from normkit.checking.signature import Arguments, Signature
 from normkit.checking.slots import Slot, as_values, find_slots, roles_by_start
 
 _AFFINE: tuple[Role, ...] = ("weight", "bias")
@@ -30,17 +30,13 @@ class Layer(ABC):
     Args:
         library: The array library it works on.
         call: The arguments of its forward call.
-        offered: Values by role for arguments of the call without a default.
-        forced: Values by role that replace a default.
+        arguments: What to pass to it, by role.
     """
 
-    def __init__(
-        self, library: Library, call: Signature, offered: Mapping[Role, Any], forced: Mapping[Role, Any]
-    ) -> None:
+    def __init__(self, library: Library, call: Signature, arguments: Arguments) -> None:
         self.library = library
         self.call = call
-        self.offered = dict(offered)
-        self.forced = dict(forced)
+        self.arguments = arguments
         self.extras: list[Any] = []
         self.free = False
         """Whether calls leave the grad mode alone, so that a change of it shows."""
@@ -50,14 +46,19 @@ class Layer(ABC):
         """The arrays it keeps, by role."""
 
     @abstractmethod
+    def _set_mode(self, training: bool) -> None:
+        """Select training or evaluation by other means than an argument of the call."""
+
+    @abstractmethod
+    def convert(self, dtype: str) -> None:
+        """Bring what it keeps to a dtype, as far as its users would."""
+
+    @abstractmethod
     def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
 
     @abstractmethod
     def backward(self, x: Array, dy: Values, training: bool) -> Gradients | None:
         """Gradients of sum(y * dy) by the target's own means; None where it has none."""
-
-    def _set_mode(self, training: bool) -> None:
-        """Select training or evaluation by other means than an argument of the call."""
 
     def run(self, x: Array, training: bool = True, grad: bool | None = None) -> Array:
         """Call it on an array of its own library.
@@ -71,7 +72,7 @@ class Layer(ABC):
         modes: dict[Role, Any] = {"training": training, "evaluation": not training}
         if "mode" in self.call.parameters or self.call.name_of("mode"):
             modes["mode"] = self._mode_word(training)
-        args, kwargs = self.call.fill(x, {**self.forced, **self._arrays(), **modes}, self.offered)
+        args, kwargs = self.call.fill(x, self.arguments.also({**self._arrays(), **modes}))
         if self.free:
             return self._output(self._invoke(args, kwargs), x)
         with self.library.grad_mode(training if grad is None else grad):
@@ -119,9 +120,6 @@ class Layer(ABC):
                         self.library, np.broadcast_to(value.reshape(-1), held.size) if held.size else value
                     )
 
-    def convert(self, dtype: str) -> None:
-        """Bring what it keeps to a dtype, as far as its users would."""
-
     def _autograd(self, x: Array, dy: Values, training: bool) -> Gradients:
         tracked = x.clone().requires_grad_(True)
         held = {role: slot.read() for role, slot in self.slots().items() if role in ("weight", "bias")}
@@ -141,15 +139,8 @@ class Layer(ABC):
 class ObjectLayer(Layer):
     """An object that is called: an nn.Module, or any class with ``forward`` or ``__call__``."""
 
-    def __init__(
-        self,
-        thing: Any,
-        library: Library,
-        call: Signature,
-        offered: Mapping[Role, Any],
-        forced: Mapping[Role, Any] | None = None,
-    ) -> None:
-        super().__init__(library, call, offered, forced or {})
+    def __init__(self, thing: Any, library: Library, call: Signature, arguments: Arguments) -> None:
+        super().__init__(library, call, arguments)
         self.thing = thing
         self.unnamed = roles_by_start(thing) if hasattr(thing, "_parameters") else {}
 
@@ -207,13 +198,12 @@ class FunctionLayer(Layer):
         function: Callable[..., Any],
         library: Library,
         call: Signature,
-        offered: Mapping[Role, Any],
-        forced: Mapping[Role, Any],
+        arguments: Arguments,
         arrays: dict[Role, Array],
         returned: Mapping[int, Role],
         backward_function: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(library, call, offered, forced)
+        super().__init__(library, call, arguments)
         self.function = function
         self.arrays = arrays
         self.returned = dict(returned)
@@ -304,6 +294,4 @@ def read_gradients(library: Library, result: Any, x: Array) -> Gradients:
     arrays = [item for item in items if library.owns(item)]
     dx = next((item for item in arrays if tuple(item.shape) == tuple(x.shape)), None)
     rest = [library.values(item) for item in arrays if item is not dx]
-    return Gradients(
-        None if dx is None else library.values(dx), {role: grad for role, grad in zip(_AFFINE, rest, strict=False)}
-    )
+    return Gradients(None if dx is None else library.values(dx), dict(zip(_AFFINE, rest, strict=False)))

@@ -66,8 +66,8 @@ def resolve(target: Any, options: Options) -> Resolved:
     """
     if not (inspect.isclass(target) or callable(target) or callable(getattr(target, "forward", None))):
         raise CannotRunError(
-            f"expected a class, an instance or a function that normalizes, but the target is a {type(target).__name__}: "
-            "name the layer itself"
+            "expected a class, an instance or a function that normalizes, but the target is a "
+            f"{type(target).__name__}: name the layer itself"
         )
     claim = claim_of(target, options)
     tried: list[str] = []

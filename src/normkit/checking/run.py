@@ -1,8 +1,11 @@
 """Run every check on a target, in the order of their prerequisites."""
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from normkit.checking.errors import TargetError
 from normkit.checking.identify import identify
@@ -39,6 +42,7 @@ def examine(
     options = options or Options()
     started = time.perf_counter()
     with Preserved():
+        torch.set_num_threads(1)  # the inputs are tiny
         progress("finding out how to build and call it")
         resolved = resolve(target, options)
         progress("measuring what it computes")
@@ -121,8 +125,6 @@ def _twin(lab: Lab, findings: list[Finding]) -> str:
 
 
 def _where(target: Any) -> tuple[str | None, int | None]:
-    import inspect
-
     owner = target if inspect.isclass(target) or inspect.isroutine(target) else type(target)
     try:
         return inspect.getsourcefile(owner), inspect.getsourcelines(owner)[1]

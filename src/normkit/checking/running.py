@@ -64,14 +64,14 @@ class Evaluation:
     misfit: float
 
 
-def measure_update(lab: "Lab", **forced: Any) -> Update:
+def measure_update(lab: "Lab", **probes: Any) -> Update:
     """Feed batches of different mean and variance, and fit what comes of them.
 
     Args:
         lab: The laboratory.
-        forced: Arguments by role that replace defaults: ``momentum=0.3``.
+        probes: Arguments by role that an experiment sets: ``momentum=0.3``.
     """
-    layer = lab.layer(**forced)
+    layer = lab.layer(**probes)
     roles = ("running_mean", "running_var")
     initial = layer.read(*roles)
     per, within = _per_channel(lab), lab.expected()[0]
@@ -175,8 +175,9 @@ def measure_evaluation(lab: "Lab") -> Evaluation:
     if y.shape != x.shape:
         return Evaluation("other", None, None, np.inf)
     running = np.inf
-    if len(state) == 2 and all(v.size in (1, lab.geometry.shape(lab.rank)[lab.geometry.channel_axis(lab.rank)])
-                               for v in state.values()):  # fmt: skip
+    if len(state) == 2 and all(
+        v.size in (1, lab.geometry.shape(lab.rank)[lab.geometry.channel_axis(lab.rank)]) for v in state.values()
+    ):
         wanted = definition(
             lab, x, state["running_mean"], state["running_var"], lab.formula.eps if lab.formula else 0.0
         )

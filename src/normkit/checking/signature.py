@@ -3,6 +3,7 @@
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from normkit.checking.names import Role, role_of
@@ -12,6 +13,25 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 class UnfillableError(TypeError):
     """A required argument whose meaning its name does not tell."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Values by role, in falling order of precedence; what the user fixed stands between the first two.
+
+    Args:
+        probes: What an experiment varies: it replaces even what the user fixed.
+        known: Sizes, arrays and modes: they replace defaults.
+        stand_ins: For arguments without a default.
+    """
+
+    probes: Mapping[Role, Any] = field(default_factory=dict)
+    known: Mapping[Role, Any] = field(default_factory=dict)
+    stand_ins: Mapping[Role, Any] = field(default_factory=dict)
+
+    def also(self, known: Mapping[Role, Any]) -> "Arguments":
+        """The same with more known values."""
+        return Arguments(self.probes, {**self.known, **known}, self.stand_ins)
 
 
 class Signature:
@@ -41,6 +61,9 @@ class Signature:
         if takes_input and self.input is None:
             raise UnfillableError("it takes no argument, so there is nowhere to put the input")
         self.parameters = {p.name: p for p in parameters if p.name != self.input}
+        self.roles = {name: role_of(name) for name in self.parameters}
+        if "features" not in self.roles.values():  # with num_features beside it, num_dims is the rank of the input
+            self.roles = {name: "features" if role == "rank" else role for name, role in self.roles.items()}
         self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
         unknown = set(self.given) - set(self.parameters)
         if unknown and not self.takes_anything:
@@ -49,7 +72,7 @@ class Signature:
 
     def name_of(self, role: Role) -> str | None:
         """The argument that plays this role."""
-        return next((name for name in self.parameters if role_of(name) == role), None)
+        return next((name for name, its in self.roles.items() if its == role), None)
 
     def default_of(self, role: Role) -> Any:
         """The value that the argument of this role has by itself; None where it has none."""
@@ -65,33 +88,32 @@ class Signature:
         """Whether an argument has no default and no value from the user."""
         return name not in self.given and self.parameters[name].default is inspect.Parameter.empty
 
-    def fill(
-        self, x: Any, forced: Mapping[Role, Any], offered: Mapping[Role, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def fill(self, x: Any, values: "Arguments") -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The positional and keyword arguments of a call.
 
         Args:
             x: The input, ignored where none is taken.
-            forced: Values by role that replace a default.
-            offered: Values by role for the arguments that have no default.
+            values: What to pass, by role.
         """
-        values: OrderedDict[str, Any] = OrderedDict()
+        filled: OrderedDict[str, Any] = OrderedDict()
         for name, parameter in self.signature.parameters.items():
-            role = role_of(name)
+            role = self.roles.get(name)
             if name == self.input:
-                values[name] = (x,) if parameter.kind is _VARIADIC[0] else x
+                filled[name] = (x,) if parameter.kind is _VARIADIC[0] else x
             elif parameter.kind in _VARIADIC:
                 continue
+            elif role is not None and role in values.probes:
+                filled[name] = values.probes[role]
             elif name in self.given:
-                values[name] = self.given[name]
-            elif role is not None and role in forced:
-                values[name] = forced[role]
+                filled[name] = self.given[name]
+            elif role is not None and role in values.known:
+                filled[name] = values.known[role]
             elif parameter.default is not inspect.Parameter.empty:
                 continue
-            elif role is not None and role in offered:
-                values[name] = offered[role]
+            elif role is not None and role in values.stand_ins:
+                filled[name] = values.stand_ins[role]
             else:
                 raise UnfillableError(f"the argument {name!r} has no default and a name that tells nothing")
-        bound = inspect.BoundArguments(self.signature, values)
+        bound = inspect.BoundArguments(self.signature, filled)
         extra = {name: value for name, value in self.given.items() if name not in self.parameters}
         return bound.args, {**bound.kwargs, **extra}

@@ -15,7 +15,7 @@ from normkit.checking.errors import TargetError
 from normkit.checking.layer import FunctionLayer, Layer, ObjectLayer
 from normkit.checking.names import Role, role_of
 from normkit.checking.options import Options
-from normkit.checking.signature import Signature
+from normkit.checking.signature import Arguments, Signature
 
 BATCH = 5
 FEATURES = 6
@@ -137,35 +137,45 @@ class Subject:
         """The same target on another layout or with other features."""
         return dataclasses.replace(self, geometry=dataclasses.replace(self.geometry, **changes))
 
-    def new(self, rank: int, **forced: Any) -> Layer:
+    def new(self, rank: int, **probes: Any) -> Layer:
         """Build it.
 
         Args:
             rank: The rank of the inputs it will get.
-            forced: Values by role that replace defaults: ``eps=0.1``.
+            probes: Values by role that an experiment sets: ``eps=0.1``.
         """
         self.library.seed()
-        return self.new_unseeded(rank, **forced)
+        return self.new_unseeded(rank, **probes)
 
-    def new_unseeded(self, rank: int, **forced: Any) -> Layer:
+    def new_unseeded(self, rank: int, **probes: Any) -> Layer:
         """Build it, whatever state the random generators are in."""
-        call, constructor = self.call(), self.constructor()
-        forced = {**self._sizes(rank), **forced}
+        arguments = self._arguments(rank, probes)
         try:
             if self.kind == "function":
-                return self._function_layer(rank, call, forced)
+                return self._function_layer(rank, arguments)
+            constructor = self.constructor()
             if constructor is None:
-                return ObjectLayer(copy.deepcopy(self.target), self.library, call, self.stand_ins, forced)
-            args, kwargs = constructor.fill(None, forced, self.stand_ins)
-            return ObjectLayer(self.target(*args, **kwargs), self.library, call, self.stand_ins, forced)
+                return ObjectLayer(copy.deepcopy(self.target), self.library, self.call(), arguments)
+            args, kwargs = constructor.fill(None, arguments)
+            return ObjectLayer(
+                self._materialized(self.target(*args, **kwargs), rank), self.library, self.call(), arguments
+            )
         except Exception as error:
             raise TargetError(error, "building it") from error
 
-    def _sizes(self, rank: int) -> dict[Role, Any]:
+    def _arguments(self, rank: int, probes: Mapping[Role, Any]) -> Arguments:
         features = self.geometry.features if self.features_as_tuple else self.geometry.features[0]
-        return {"features": features, "groups": self.geometry.groups, "rank": rank}
+        sizes = {"features": features, "groups": self.geometry.groups, "rank": rank}
+        return Arguments(probes, sizes, self.stand_ins)
 
-    def _function_layer(self, rank: int, call: Signature, forced: Mapping[Role, Any]) -> Layer:
+    def _materialized(self, thing: Any, rank: int) -> Any:
+        """A lazy module takes its number of features from an input."""
+        if getattr(thing, "has_uninitialized_params", bool)():
+            thing.initialize_parameters(self.library.make(np.zeros(self.geometry.shape(rank))))
+        return thing
+
+    def _function_layer(self, rank: int, arguments: Arguments) -> Layer:
+        call = self.call()
         sizes = self._parameter_shape(rank)
         starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
         arrays: dict[Role, Array] = {}
@@ -174,10 +184,9 @@ class Subject:
             if name and name not in call.given:
                 arrays[role] = self.library.make(np.full(sizes, start))
         backward = backward_of(self.target)
-        layer = FunctionLayer(
-            self.target, self.library, call, self.stand_ins, forced, arrays, dict(self.returned), backward
-        )
-        layer.set_settings({key: forced[role] for role, key in self.settings.items() if role in forced})
+        layer = FunctionLayer(self.target, self.library, call, arguments, arrays, dict(self.returned), backward)
+        probes = arguments.probes
+        layer.set_settings({key: probes[role] for role, key in self.settings.items() if role in probes})
         return layer
 
     def _parameter_shape(self, rank: int) -> tuple[int, ...]:
@@ -197,7 +206,7 @@ class Subject:
         constructor = self.constructor()
         if constructor is None:
             return f"the {name_of(self.target)} instance that was given"
-        args, kwargs = constructor.fill(None, self._sizes(rank), self.stand_ins)
+        args, kwargs = constructor.fill(None, self._arguments(rank, {}))
         words = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
         return f"{name_of(self.target)}({', '.join(words)})"
 

@@ -58,8 +58,8 @@ def _import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise CannotRunError(
-                f"no module is called {name!r}: give package.module:Name for an importable module, path/to/file.py:Name "
-                "for a file"
+                f"no module is called {name!r}: give package.module:Name for an importable module, "
+                "path/to/file.py:Name for a file"
             ) from error
         raise
 

@@ -30,7 +30,6 @@ def main(folder: Path) -> None:
     with capturing() as printed:
         result = outcome(lambda: _run(request, progress, printed))
     (folder / "result").write_text(json.dumps(result))
-    sys.stdout.flush()
     os._exit(0)  # whatever threads or exit handlers the target left behind do not matter any more
 
 
@@ -69,21 +68,22 @@ def outcome(action: Callable[[], Report]) -> dict[str, Any]:
 
 
 class capturing:  # noqa: N801
-    """Everything written to standard output and error goes to a file, also from compiled code."""
+    """Everything written to standard output and error goes to a file: by print, compiled code or a notebook.
+
+    For a process of its own only: nothing is put back.
+    """
 
     def __enter__(self) -> "capturing":
         self._file = tempfile.TemporaryFile()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._kept = [(number, os.dup(number)) for number in (1, 2)]
-        for number, _ in self._kept:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number in (1, 2):
             os.dup2(self._file.fileno(), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
         return self
 
     def text(self) -> str:
         """What was written so far."""
-        sys.stdout.flush()
-        sys.stderr.flush()
         end = self._file.tell()
         self._file.seek(0)
         written = self._file.read(100_000).decode(errors="replace")
@@ -93,10 +93,6 @@ class capturing:  # noqa: N801
     def __exit__(self, *error: object) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, kept in self._kept:
-            os.dup2(kept, number)
-            os.close(kept)
-        self._file.close()
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ class AffineIgnored(AffineRule):
 
     Why: They are trained, saved and loaded, and do nothing, or something else than in every other implementation.
 
-    Fix: ``return x_hat * weight + bias``, in training and in evaluation, with weight and bias reshaped to broadcast over
-    the channel axis.
+    Fix: ``return x_hat * weight + bias``, in training and in evaluation, with weight and bias reshaped to broadcast
+    over the channel axis.
     """
 
     code = "affine-ignored"

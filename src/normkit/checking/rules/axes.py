@@ -131,6 +131,7 @@ class BatchSizeDependent(Rule):
         "wrong-axes",
         "group-order",
         "formula-wrong",
+        "running-stats-updated-in-eval",
     )
 
     def check(self, lab: "Lab") -> Iterator[Finding]:

@@ -54,11 +54,15 @@ class FormulaWrong(Rule):
             yield self.finding(self._message(lab), f"the best fit leaves a difference of {number(formula.misfit)}")
         elif formula.centred != (lab.family != "rms"):
             if formula.centred:
-                yield self.finding("subtracts the mean, which RMS normalization does not",
-                                   "adding a constant to the input leaves the output unchanged")  # fmt: skip
+                yield self.finding(
+                    "subtracts the mean, which RMS normalization does not",
+                    "adding a constant to the input leaves the output unchanged",
+                )
             else:
-                yield self.finding("does not subtract the mean: it divides by the root of the mean square",
-                                   f"as RMS normalization it fits to {number(formula.misfit)}")  # fmt: skip
+                yield self.finding(
+                    "does not subtract the mean: it divides by the root of the mean square",
+                    f"as RMS normalization it fits to {number(formula.misfit)}",
+                )
 
     def _message(self, lab: "Lab") -> str:
         formula = lab.formula
@@ -117,7 +121,7 @@ class EpsMisplaced(FormulaRule):
         words = {"outside": "sqrt(var) + eps", "clamp": "sqrt(max(var, eps))"}
         found = {mode: where for mode, where in places.items() if where[0] in words}
         if found:
-            mode, (place, eps) = next(iter(found.items()))
+            place, eps = next(iter(found.values()))
             small = np.sqrt(1e-12)
             actual = small + eps if place == "outside" else max(small, np.sqrt(eps))
             yield self.finding(

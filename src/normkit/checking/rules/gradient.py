@@ -67,8 +67,8 @@ class StatisticsDetached(GradientRule):
             if float(np.abs(dx - inner * rstd).max()) / scale < 5e-3:
                 yield self.finding(
                     f"the backward pass treats {what} as constant",
-                    f"dx equals that gradient to {number(float(np.abs(dx - inner * rstd).max()))}, and is off the slope of "
-                    f"the forward pass by {measured.error_of(dx):.0%}",
+                    f"dx equals that gradient to {number(float(np.abs(dx - inner * rstd).max()))}, and is off "
+                    f"the slope of the forward pass by {measured.error_of(dx):.0%}",
                 )
                 return
 

@@ -186,8 +186,10 @@ class NanSpreads(Rule):
         others = pattern.labels != pattern.labels.reshape(-1)[0]
         lost = float(np.mean(np.isnan(y[others])))
         if lost > 0:
-            yield self.finding("a NaN spreads to statistics that it is not part of",
-                               f"one NaN in the input: {lost:.0%} of the outputs of other statistics are NaN")  # fmt: skip
+            yield self.finding(
+                "a NaN spreads to statistics that it is not part of",
+                f"one NaN in the input: {lost:.0%} of the outputs of other statistics are NaN",
+            )
             return
         state = layer.read("running_mean", "running_var")
         spread = [r for r, v in state.items() if v.size > 1 and np.isnan(v).mean() > 1 / v.size + 1e-9]

@@ -70,7 +70,7 @@ class HalfAccumulation(Rule):
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         noise = np.random.default_rng(32).normal(size=lab.geometry.shape(lab.rank))
-        # torch's own batch norm rounds scale and shift to the parameters' bfloat16: off by up to 0.2 here, others by 0.02
+        # torch's own batch norm rounds scale and shift to the parameters' bfloat16: off by up to 0.2, others by 0.02
         rounded = 0.4 if lab.family in ("batch", "instance") else 0.06
         trials = {
             "bfloat16, mean / std 60": (noise + (0.0 if lab.family == "rms" else 60.0), "bfloat16", rounded),

@@ -194,8 +194,11 @@ class Prints(Rule):
             return
         lines = heard.getvalue().strip().splitlines()
         if lines:
-            yield self.finding("prints while it runs", f"{len(lines)} lines in two calls, the first: {lines[0][:80]!r}",
-                               severity="warning")  # fmt: skip
+            yield self.finding(
+                "prints while it runs",
+                f"{len(lines)} lines in two calls, the first: {lines[0][:80]!r}",
+                severity="warning",
+            )
 
 
 RULES = (CallFails, OutputShape, NotDeterministic, OutputDtype, InputMutated, OutputAliasesInput, Prints)

@@ -157,8 +157,11 @@ class BiasedRunningVar(RunningRule):
             return
         if update.unbiased == convention.unbiased_running:
             if not update.unbiased and lab.options.convention is None:
-                yield self.finding(f"the running variance is biased, as in {convention.title}",
-                                   "torch stores the unbiased one", severity="note")  # fmt: skip
+                yield self.finding(
+                    f"the running variance is biased, as in {convention.title}",
+                    "torch stores the unbiased one",
+                    severity="note",
+                )
             return
         n = lab.expected()[0].count
         kind = "unbiased" if update.unbiased else "biased"
@@ -189,8 +192,10 @@ class RunningVarWrong(RunningRule):
                 "the running variance averages the standard deviation", "new = a·old + b·std fits exactly"
             )
         elif update.var is None:
-            yield self.finding("the running variance follows no average of batch variances",
-                               "no a, b make new = a·old + b·var for four batches")  # fmt: skip
+            yield self.finding(
+                "the running variance follows no average of batch variances",
+                "no a, b make new = a·old + b·var for four batches",
+            )
         elif (
             update.mean is not None
             and not update.cumulative
@@ -227,8 +232,11 @@ class MomentumInverted(RunningRule):
         shown += f" with momentum = {declared}" if isinstance(declared, float) else ""
         if of_old == convention.momentum_of_old:
             if name != "torch" and lab.options.convention is None:
-                yield self.finding(f"momentum weighs the old value, as in {convention.title}",
-                                   f"{shown}; in torch it weighs the batch", severity="note")  # fmt: skip
+                yield self.finding(
+                    f"momentum weighs the old value, as in {convention.title}",
+                    f"{shown}; in torch it weighs the batch",
+                    severity="note",
+                )
             return
         harmless = lab.options.convention is None and update.mean[1] < 0.5
         harmless = harmless or (lab.options.convention is None and declared is None)
@@ -256,8 +264,10 @@ class MomentumDiffers(RunningRule):
         update = lab.update
         assert update is not None
         if update.mean is None:
-            yield self.finding("the running mean follows no average of batch means",
-                               "no a, b make new = a·old + b·mean for four batches")  # fmt: skip
+            yield self.finding(
+                "the running mean follows no average of batch means",
+                "no a, b make new = a·old + b·mean for four batches",
+            )
             return
         if update.cumulative or "running_var" not in lab.state or update.var is None:
             return
@@ -278,7 +288,7 @@ class MomentumDiffers(RunningRule):
         accepts = lab.subject.accepts("momentum")
         if accepts and lab.subject.declared("momentum") is None:
             return
-        name, convention = lab.convention
+        convention = lab.convention[1]
         usual = 1 - convention.momentum if convention.momentum_of_old else convention.momentum
         if min(abs(b - usual), abs(b - 0.1)) > 1e-3:
             yield self.finding(

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -110,7 +111,7 @@ class NotCopyable(Rule):
         wanted = lab.forward(layer, x, training=False)
         kind = type(layer.thing)
         ways: dict[str, Any] = {"copy.deepcopy": copy.deepcopy}
-        if "<locals>" not in kind.__qualname__ and kind.__module__ != "__main__":
+        if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind:  # pickle finds it by name
             ways["pickle"] = lambda thing: pickle.loads(pickle.dumps(thing))
         for name, way in ways.items():
             try:

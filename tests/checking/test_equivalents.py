@@ -1,0 +1,92 @@
+"""torch.nn's own layers and functions, and normkit's on every back end: no findings, notes aside."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import normkit
+from normkit.checking.run import examine
+
+TORCH = [
+    torch.nn.BatchNorm1d,
+    torch.nn.BatchNorm2d,
+    torch.nn.BatchNorm3d,
+    torch.nn.SyncBatchNorm,
+    torch.nn.LazyBatchNorm2d,
+    torch.nn.LayerNorm,
+    torch.nn.GroupNorm,
+    torch.nn.InstanceNorm1d,
+    torch.nn.InstanceNorm2d,
+    torch.nn.InstanceNorm3d,
+    torch.nn.RMSNorm,
+    F.batch_norm,
+    F.layer_norm,
+    F.group_norm,
+    F.instance_norm,
+    F.rms_norm,
+    torch.nn.BatchNorm2d(9, eps=1e-3, momentum=0.02),
+    torch.nn.BatchNorm2d(6, momentum=None),
+    torch.nn.BatchNorm1d(6, affine=False),
+    torch.nn.BatchNorm2d(6, track_running_stats=False),
+    torch.nn.LayerNorm((4, 5), eps=1e-3),
+    torch.nn.LayerNorm(8, bias=False),
+    torch.nn.GroupNorm(3, 9),
+    torch.nn.GroupNorm(1, 8, affine=False),
+    torch.nn.InstanceNorm2d(6, affine=True, track_running_stats=True),
+    torch.nn.RMSNorm((4, 5), eps=1e-4),
+]
+LAYERS = [name for name in normkit.__all__ if "Norm" in name]
+FUNCTIONS = ["batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"]
+
+
+def beyond_notes(report):
+    return [(f.severity, f.code, f.message, f.evidence) for f in report.findings if f.severity != "note"]
+
+
+@pytest.mark.parametrize("target", TORCH, ids=lambda target: getattr(target, "__name__", repr(target)))
+def test_torch(target):
+    report = examine(target)
+    assert beyond_notes(report) == []
+    assert not [reason for reason in report.skipped.values() if reason.startswith("could not")]
+
+
+@pytest.mark.parametrize("backend", ["auto", "aten", "eager"])
+@pytest.mark.parametrize("name", LAYERS + FUNCTIONS)
+def test_normkit(name, backend):
+    target = getattr(normkit, name, None) or getattr(normkit.functional, name)
+    with normkit.use_backend(backend):
+        assert beyond_notes(examine(target)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS + FUNCTIONS)
+def test_normkit_compiled(name):
+    target = getattr(normkit, name, None) or getattr(normkit.functional, name)
+    with normkit.use_backend("numba"):
+        assert beyond_notes(examine(target)) == []
+
+
+def batch_norm(x, running_mean, running_var, weight, bias, training=True, momentum=0.1, eps=1e-5):
+    return normkit.functional.batch_norm(
+        np.asarray(x), running_mean, running_var, weight, bias, training, momentum, eps
+    )
+
+
+def layer_norm(x, normalized_shape, weight, bias, eps=1e-5):
+    return normkit.functional.layer_norm(np.asarray(x), normalized_shape, weight, bias, eps)
+
+
+def group_norm(x, num_groups, weight, bias, eps=1e-5):
+    return normkit.functional.group_norm(np.asarray(x), num_groups, weight, bias, eps)
+
+
+def rms_norm(x, normalized_shape, weight, eps=None):
+    return normkit.functional.rms_norm(np.asarray(x), normalized_shape, weight, eps)
+
+
+@pytest.mark.parametrize("target", [batch_norm, layer_norm, group_norm, rms_norm], ids=lambda target: target.__name__)
+def test_normkit_on_numpy_arrays(target):
+    report = examine(target)
+    assert report.identity.library == "numpy"
+    assert beyond_notes(report) == []

@@ -1,0 +1,148 @@
+"""The target runs in another process: nothing that it does there is ours."""
+
+import textwrap
+
+import numpy as np
+import planted_modules as modules
+import pytest
+import torch
+
+from normkit.checking import Options, check
+from normkit.checking.errors import CannotRunError
+from normkit.checking.isolate import check_target
+from normkit.checking.target import load
+
+GOOD = """
+    import numpy as np
+    def layer_norm(x, gamma, beta, eps=1e-5):
+        mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        return ((x - mean) / np.sqrt(var + eps) * gamma + beta).astype(x.dtype)
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text, name="layers.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        return str(path)
+
+    return write
+
+
+def test_file(written):
+    report = check(written(GOOD) + ":layer_norm")
+    assert report.findings == ()
+    assert report.target.endswith("layers.py:layer_norm")
+    assert report.source.endswith("layers.py")
+    assert report.line == 3
+
+
+def test_module():
+    assert check("torch.nn:LayerNorm").ok
+
+
+def test_print_and_seed_at_import(written, capfd):
+    script = "import numpy as np\nnp.random.seed(0)\nprint('training ...')\n"
+    report = check(written(script + textwrap.dedent(GOOD)) + ":layer_norm")
+    assert set(report.codes) == {"prints", "global-state"}
+    assert report.ok
+    assert capfd.readouterr() == ("", "")
+
+
+def test_crash(written):
+    with pytest.raises(CannotRunError, match=r"SIGABRT while finding out how to build and call it"):
+        check(written("import os\ndef layer_norm(x): os.abort()") + ":layer_norm")
+
+
+def test_exit(written):
+    with pytest.raises(CannotRunError, match="exit status 3"):
+        check(written("import os\ndef layer_norm(x): os._exit(3)") + ":layer_norm")
+
+
+@pytest.mark.slow
+def test_hang_at_import(written):
+    with pytest.raises(CannotRunError, match="did not finish within 20 s; it was stopped while importing it"):
+        check_target(written("while True: pass") + ":layer_norm", Options(), timeout=20)
+
+
+def test_in_memory_object_is_forked_as_it_is(capfd):
+    class BatchNorm(modules.BatchNorm):
+        def unbiased(self, var, x):
+            print("somewhere else")
+            return var
+
+    report = check(BatchNorm)
+    assert set(report.codes) == {"biased-running-var", "prints"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_in_memory_object_hangs_and_crashes():
+    def layer_norm(x):
+        while True:
+            pass
+
+    with pytest.raises(CannotRunError, match="did not finish within 1 s"):
+        check(layer_norm, timeout=1)
+
+    def crashing_layer_norm(x):
+        import os
+
+        os.abort()
+
+    with pytest.raises(CannotRunError, match="SIGABRT"):
+        check(crashing_layer_norm)
+
+
+def test_in_memory_object_cannot_change_this_process():
+    check(modules.SwitchesGradOff)
+    check(modules.Seeds)
+    assert torch.get_default_dtype() is torch.float32
+    before = torch.nn.BatchNorm2d(6)
+    check(before)
+    assert int(before.num_batches_tracked) == 0
+
+
+def test_in_this_process_an_instance_stays_as_it_is():
+    layer = torch.nn.BatchNorm2d(6)
+    check(layer, isolated=False)
+    assert int(layer.num_batches_tracked) == 0
+    assert torch.equal(layer.weight, torch.ones(6))
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("x = 1", ":Norm", "has no 'Norm'; it defines: nothing callable"),
+        ("def f(x): ...", ":Norm", "it defines: f"),
+        ("import nowhere_at_all", ":f", "raised ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("1 / 0", ":f", r"raised ZeroDivisionError: division by zero \(layers\.py:1\)"),
+        ("def f(:", ":f", "raised SyntaxError"),
+        ("import sys; sys.exit(4)", ":f", r"ended the program \(exit 4\)"),
+        ("def layer_norm(x): ...\ndef batch_norm(x): ...", "", "Which one"),
+        ("", "", "defines nothing callable"),
+    ],
+)
+def test_cannot_be_loaded(written, text, target, message):
+    with pytest.raises(CannotRunError, match=message):
+        load(written(text) + target)
+
+
+def test_no_such_file_or_module(tmp_path):
+    with pytest.raises(CannotRunError, match="does not exist"):
+        load(str(tmp_path / "none.py") + ":f")
+    with pytest.raises(CannotRunError, match=r"no module is called 'nowhere\.at_all'"):
+        load("nowhere.at_all:f")
+
+
+def test_the_only_normalization_of_a_file_need_not_be_named(written):
+    assert load(written(GOOD)).__name__ == "layer_norm"
+
+
+def test_file_inside_a_package(tmp_path):
+    package = tmp_path / "somepackage"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "tools.py").write_text("EPS = 1e-5")
+    (package / "norms.py").write_text("from .tools import EPS\ndef layer_norm(x): return EPS")
+    assert load(str(package / "norms.py") + ":layer_norm")(np.ones(3)) == 1e-5

@@ -1,0 +1,124 @@
+"""``normkit check`` as a user runs it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from normkit.checking.rules import RULES
+from normkit.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["normkit", "check", *arguments])
+        monkeypatch.setenv("COLUMNS", "100")
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capsys.readouterr()
+        return caught.value.code, printed.out, printed.err
+
+    return run_command
+
+
+def test_equivalent(run):
+    code, out, err = run("torch.nn:BatchNorm2d")
+    assert code == 0, err
+    assert "N, H, W: per channel" in out
+    assert "Equivalent to torch.nn.BatchNorm2d: no findings." in out
+
+
+def test_deviating(run):
+    code, out, _ = run(f"{EXAMPLES}/whole_tensor.py:BatchNorm2D")
+    assert code == 1
+    assert "wrong-axes: averages over the whole tensor" in out
+    assert "Not equivalent to" in out
+    assert "1 error, 2" in out
+
+
+def test_json(run):
+    code, out, _ = run(f"{EXAMPLES}/annotated.py:LayerNorm", "--format", "json")
+    report = json.loads(out)
+    assert code == 1
+    assert report["ok"] is False
+    assert report["family"] == "layer"
+    assert report["identity"]["eps_place"] == "outside"
+    found = {finding["code"] for finding in report["findings"]}
+    assert {"eps-misplaced", "unbiased-normalization"} <= found
+    assert all(finding["evidence"] and finding["fix"] and finding["why"] for finding in report["findings"])
+
+
+def test_github(run, monkeypatch):
+    monkeypatch.chdir(EXAMPLES.parent)
+    code, out, _ = run("examples/whole_tensor.py:BatchNorm2D", "--format", "github")
+    lines = out.splitlines()
+    assert code == 1
+    place = "file=examples/whole_tensor.py,line=6"
+    assert lines[0].startswith(f"::error {place},title=normkit check%3A wrong-axes::averages")
+    assert sum(line.startswith("::warning file=") for line in lines) == 2
+    assert "%0Afix: " in lines[0]
+
+
+def test_options_reach_the_target(run, tmp_path):
+    path = tmp_path / "norms.py"
+    path.write_text(
+        "import numpy as np\n"
+        "def normalize(x, gamma, beta, flavour, eps=1e-3):\n"
+        "    assert flavour == 'sweet'\n"
+        "    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)\n"
+        "    return ((x - mean) / np.sqrt(var + eps) * gamma + beta).astype(x.dtype)\n"
+    )
+    code, _, err = run(f"{path}:normalize")
+    assert code == 2
+    assert "'flavour' has no default" in err
+    assert "--call NAME=VALUE" in err
+    options = ["--call", "flavour=sweet", "--call", "eps=1e-5", "--as", "layer", "--features", "8", "--format", "json"]
+    code, out, _ = run(f"{path}:normalize", *options)
+    report = json.loads(out)
+    assert code == 0
+    assert report["identity"]["eps"] == pytest.approx(1e-5, rel=1e-3)
+    assert report["identity"]["parameters"]["weight"].startswith("(8,)")
+    assert report["findings"] == []
+
+
+def test_convention(run):
+    assert run("torch.nn:BatchNorm2d", "--convention", "keras")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected a TARGET"),
+        (("nowhere.py:f",), "nowhere.py does not exist"),
+        (("torch.nn:Nothing",), "torch.nn has no 'Nothing'"),
+        (("torch.nn:BatchNorm2d", "--as", "weight"), "must be one of batch, layer, group, instance, rms"),
+        (("torch.nn:BatchNorm2d", "--init", "eps"), "expects NAME=VALUE"),
+        (("torch.nn:BatchNorm2d", "--init", "flavour=1"), "no argument is called 'flavour'"),
+        (("--explain", "wrong-axis"), "did you mean wrong-axes?"),
+    ],
+)
+def test_cannot_run(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_list(run):
+    code, out, _ = run("--list")
+    assert code == 0
+    assert all(rule in out for rule in RULES)
+    assert f"{len(RULES)} checks" in out
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_check_documents_itself(run, rule):
+    code, out, _ = run("--explain", rule)
+    assert code == 0
+    for part in ("what", "why it matters", "how to fix", "severity", "applies to"):
+        assert part in out
