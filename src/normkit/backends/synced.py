@@ -4,6 +4,7 @@ Forward: each rank sends (count, mean, M2) of its batch and merges what all of t
 float64; so all ranks hold the same bits. Backward: the sums of dy and dy · x_hat are added up over the ranks.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from normkit.spec import Norm
 from normkit.statistics import Moments, Running, merge_moments, update_running
 
 _BATCH = Norm("batch")
+_MESSAGE = 2048  # numbers that a message has a multiple of
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # collectives do not belong into a graph
@@ -71,7 +73,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         dx, dweight, dbias = _local(dy, x, weight, mean, rstd)
         if needs_x:
             sums = torch.cat([dbias, dweight]).double()
-            distributed.all_reduce(sums, group=ctx.group)
+            _collective(distributed.all_reduce, sums, group=ctx.group)
             dx = _centre(dx, x, weight, mean, rstd, (sums / ctx.count).to(mean.dtype))
         return (
             dx.to(x.dtype) if needs_x else None,
@@ -102,12 +104,34 @@ def _moments(x: Tensor) -> Moments:
 
 
 def _gather(own: Moments, group: Any) -> list[Moments]:
-    """What every rank has: the collective of the forward pass."""
-    packed = torch.cat([own.size[None], own.mean, own.m2])
-    parts = [torch.empty_like(packed) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(parts, packed, group=group)
+    """What every rank has: the collective of the forward pass.
+
+    The message has a header, and a size that does not tell the number of channels: a back end kills the process where
+    sizes differ, or waits for ever, and here the ranks can say what is wrong.
+    """
     channels = own.mean.numel()
-    return [Moments(part[0], part[1 : channels + 1], part[channels + 1 :]) for part in parts]
+    numbers = torch.cat([own.size.new_full((1,), channels), own.size[None], own.mean, own.m2])
+    packed = torch.nn.functional.pad(numbers, (0, -len(numbers) % _MESSAGE))
+    parts = [torch.empty_like(packed) for _ in range(distributed.get_world_size(group))]
+    _collective(distributed.all_gather, parts, packed, group=group)
+    found = [int(part[0]) for part in parts]
+    if found.count(channels) != len(found):
+        raise RuntimeError(
+            f"SyncBatchNorm expected inputs with the same number of channels on all ranks; got {found}: the ranks do "
+            "not run the same layer"
+        )
+    return [Moments(part[1], part[2 : channels + 2], part[channels + 2 : 2 * channels + 2]) for part in parts]
+
+
+def _collective(function: Callable[..., Any], *arguments: Any, group: Any) -> None:
+    try:
+        function(*arguments, group=group)
+    except RuntimeError as error:
+        rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
+        raise RuntimeError(
+            f"SyncBatchNorm on rank {rank} of {ranks} could not share its statistics: has another rank stopped, or not "
+            f"called this layer? {error}"
+        ) from error
 
 
 def _local(dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,7 +167,7 @@ class _AllReduce(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
         ctx.group = group
         total = value.detach().clone()
-        distributed.all_reduce(total, group=group)
+        _collective(distributed.all_reduce, total, group=group)
         return total
 
     @staticmethod
