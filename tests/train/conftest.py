@@ -1,12 +1,22 @@
 """Small folders of real images for runs of a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import idx2numpy
 import pytest
+import torch
 
 from normkit.train.data import load_digits
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests run side by side; threads of tiny networks would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
