@@ -2,9 +2,11 @@
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from normkit.backends.eager import memory_order
+from normkit.backends.exact import make_exact
 from normkit.spec import Norm
 from normkit.statistics import Running
 
@@ -20,6 +22,8 @@ def normalize(
 ) -> Tensor:
     """Normalize x; see :func:`normkit.backends.normalize`."""
     y = _normalize(x, norm, weight, bias, eps, running, use_input_stats)
+    if use_input_stats and y.requires_grad and norm.centred and norm.kind != "group" and not is_compiling():
+        make_exact(y, x, norm, weight, bias, eps)
     if x.dim() in (4, 5) and memory_order(x) is not None:  # torch's layer and instance norms lose the memory format
         y = y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
     return y
