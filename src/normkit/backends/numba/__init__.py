@@ -47,10 +47,11 @@ class Plan:
 def plan(view: View) -> Plan:
     """Cut up a view."""
     a, r, k, s = view.shape
-    _, _, r_step, _, s_run, s_step = view.affine_steps
+    a_period, _, r_step, _, s_run, s_step = view.affine_steps
     if r_step == 0 and (s >= _RUN or (r == 1 and k == 1)):
         by_place = s_step != 0 and s_run == 1
-        return Plan(True, -(-a // _PARTS) if by_place else 1, 1, 1)
+        # one task adds up all that goes into its part of dweight, so a chunk holds whole periods
+        return Plan(True, -(-a // a_period // _PARTS) * a_period if by_place else 1, 1, 1)
     width = k * s
     if r_step != 0:
         return Plan(False, r, min(width, max(s, _TILE // 2)), 1)
@@ -163,7 +164,7 @@ def backward(
     arguments.x, arguments.dy, arguments.dx, arguments.mean, arguments.rstd = x, dy, dx, mean, rstd
     arguments.centred, arguments.given = centred, given
     if p.walk:
-        parts = -(-(a // arguments.a_period) // p.chunk)
+        parts = -(-a // max(p.chunk, arguments.a_period))
     else:
         parts = a * -(-k * s // p.tile) if arguments.r_step else a
         partial = np.empty((a, 3, -(-r // p.chunk), k * s))

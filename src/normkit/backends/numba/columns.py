@@ -26,6 +26,7 @@ from normkit.backends.numba.jit import (
 )
 from normkit.backends.numba.runs import FAR
 
+BLOCK_ROWS = 64  # rows whose sum may stay in the compute type
 SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
 
 
@@ -64,6 +65,10 @@ def square_rows(x, start, rows, stride, pivot, first, second):
 @jit
 def merge_columns(count, mean, m2, other_count, other_mean, other_m2):
     """mean and m2 of `count` rows become those of these and `other_count` more (Chan, Golub & LeVeque 1979)."""
+    if count == 0.0:  # not by the formula: the square of a huge mean may overflow
+        for c in range(mean.size):
+            mean[c], m2[c] = other_mean[c], other_m2[c]
+        return
     share = other_count / (count + other_count)
     for c in range(mean.size):
         delta = other_mean[c] - mean[c]
@@ -107,18 +112,20 @@ def moments_of_block(x, start, rows, stride, width, mean, m2, work, count, centr
 
 @jit
 def wide_moments_of_rows(x, start, rows, stride, mean, m2, centred):
-    """Mean and m2 of rows with every sum in float64: for squares that the compute type cannot hold."""
+    """Mean and m2, with every sum in float64, of the columns whose squares the compute type cannot hold."""
     columns = mean.size
-    mean[:] = 0
-    m2[:] = 0
+    wide_mean, wide_m2 = np.zeros(columns), np.zeros(columns)
     if centred:
         for row in range(rows):
             for c in range(columns):
-                mean[c] += float(load(x, start + row * stride + c)) / rows
+                wide_mean[c] += float(load(x, start + row * stride + c)) / rows
     for row in range(rows):
         for c in range(columns):
-            deviation = float(load(x, start + row * stride + c)) - mean[c]
-            m2[c] += deviation * deviation
+            deviation = float(load(x, start + row * stride + c)) - wide_mean[c]
+            wide_m2[c] += deviation * deviation
+    for c in range(columns):
+        if not np.isfinite(m2[c]):
+            mean[c], m2[c] = wide_mean[c], wide_m2[c]
 
 
 @jit
@@ -127,8 +134,9 @@ def moments_of_rows(x, start, rows, stride, fold, mean, m2, work, centred, zero)
     mean[:] = 0
     m2[:] = 0
     folded = rows // fold
-    if folded:
-        moments_of_block(x, start, folded, stride * fold, mean.size * fold, mean, m2, work, 0.0, centred, zero)
+    for top in range(0, folded, BLOCK_ROWS):
+        block, at, count = min(BLOCK_ROWS, folded - top), start + top * fold * stride, float(top * fold)
+        moments_of_block(x, at, block, stride * fold, mean.size * fold, mean, m2, work, count, centred, zero)
     if rows > folded * fold:
         done = folded * fold
         rest = start + done * stride
@@ -469,7 +477,7 @@ def backward(storage, compute):
                     row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
                     while row < bottom:
                         fold = g.fold if row + g.fold <= bottom else 1
-                        height = (bottom - row) // fold
+                        height = min((bottom - row) // fold, BLOCK_ROWS)
                         n = columns * fold
                         product_rows(
                             x,

@@ -52,6 +52,8 @@ def sums_about(run, pivot, zero):
 @jit
 def merge(count, mean, m2, other_count, other_mean, other_m2):
     """Count, mean and sum of squared deviations of two samples together."""
+    if count == 0.0:  # not by the formula: the square of a huge mean may overflow
+        return other_count, other_mean, other_m2
     total = count + other_count
     delta = other_mean - mean
     return total, mean + delta * (other_count / total), m2 + other_m2 + delta * delta * (count * other_count / total)
@@ -251,7 +253,8 @@ def backward(storage, compute):
         weight = carray(pointer(g.weight), g.affine_size, compute)
         means = carray(pointer(g.mean), g.a * g.k, compute)
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
-        affine_parts = (g.a // g.a_period + g.chunk - 1) // g.chunk
+        part_size = max(g.chunk, g.a_period)  # units whose gradients of weight and bias lie in one part
+        affine_parts = (g.a + part_size - 1) // part_size
         dweights = carray(pointer(g.dweight), (2, affine_parts, g.affine_size), compute)
         zero = compute(0)
         rows, length, stride = g.r, g.s, g.k * g.s
@@ -267,8 +270,8 @@ def backward(storage, compute):
                 place = a % g.a_period * g.a_step + k * g.k_step
                 unit = a * g.k + k
                 high, rstd = means[unit], rstds[unit]
-                dweight = dweights[0, a // g.a_period // g.chunk, place:]
-                dbias = dweights[1, a // g.a_period // g.chunk, place:]
+                dweight = dweights[0, a // part_size, place:]
+                dbias = dweights[1, a // part_size, place:]
                 deviations, plain, crossed = 0.0, 0.0, 0.0
                 low = zero
                 if by_place:
