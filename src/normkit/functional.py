@@ -290,7 +290,8 @@ def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updat
 
 def _tensor(function: str, name: str, array: NDArray[Any]) -> Tensor:
     """An array as a tensor, in the array's own memory where torch can share it."""
-    if array.dtype not in (np.float64, np.float32, np.float16):
+    native = array.dtype.newbyteorder("=")
+    if native not in (np.float64, np.float32, np.float16):
         raise TypeError(f"{function} expected {name} of dtype float64, float32 or float16; got {array.dtype}")
     shareable = array.dtype.isnative and array.flags.writeable and min(array.strides, default=0) >= 0
-    return torch.from_numpy(array if shareable else np.array(array, array.dtype.newbyteorder("="), order="C"))
+    return torch.from_numpy(array if shareable else np.array(array, native, order="C"))

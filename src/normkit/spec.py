@@ -161,8 +161,10 @@ class View:
             while (slot % 2 == 1) != factor.reduced:
                 slot += 1
             slots[slot].append(factor)
-        if slot < 2:  # a single reduced run is contiguous: it is S, the fast one, not R
-            slots = (slots[0], [], [], slots[1])
+        if slot < 2:  # a single reduced run is contiguous: it is S, the fast one; what is outside its weights is R
+            affine = [factor.affine for factor in slots[1]]
+            outside = affine.index(True) if True in affine else 0
+            slots = (slots[0], slots[1][:outside], [], slots[1][outside:])
         return tuple(map(tuple, slots))
 
     @cached_property

@@ -50,13 +50,16 @@ def _normalize(
     if norm.kind == "batch":
         return F.batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "instance":
+        if x.shape[0] == 1:  # torch's gradient of one channels-last sample is wrong where dy is channels last too
+            x = x.contiguous()
         return F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "group":
         return F.group_norm(x, norm.num_groups, weight, bias, eps)
     if norm.kind == "channel":
         order = (0, *range(2, x.dim()), 1)
         y = F.layer_norm(x.permute(order), (x.shape[1],), weight, bias, eps)
-        return y.permute([order.index(axis) for axis in range(x.dim())])
+        y = y.permute([order.index(axis) for axis in range(x.dim())])
+        return y.contiguous() if memory_order(x) is None else y
     if norm.centred:
         return F.layer_norm(x, list(norm.normalized_shape), weight, bias, eps)
     return F.rms_norm(x, list(norm.normalized_shape), weight, eps)

@@ -20,6 +20,8 @@ def normalize(
 ) -> Tensor:
     """Normalize x; see :func:`normkit.backends.normalize`."""
     order = memory_order(x)
+    if order is None:
+        x = x.contiguous()  # and so will the result be, as torch's is
     v = view(norm, tuple(x.shape), order)
     compute = torch.float32 if x.dtype in HALF else x.dtype
     factors = x.permute(v.order).reshape(v.sizes).to(compute)

@@ -1,0 +1,213 @@
+"""The layers: drop-in for torch.nn's."""
+
+import copy
+import inspect
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import normkit
+
+NAMES = [name for name in normkit.layers.__all__ if hasattr(nn, name) and name != "SyncBatchNorm"]
+
+# Every layer with every way to configure it, and an input for it.
+CONFIGURATIONS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
+    ("BatchNorm1d", (4,), {}, (6, 4)),
+    ("BatchNorm1d", (4,), {"momentum": None}, (6, 4, 5)),
+    ("BatchNorm2d", (4,), {"eps": 1e-2, "momentum": 0.7}, (6, 4, 3, 5)),
+    ("BatchNorm2d", (4,), {"affine": False}, (6, 4, 3, 5)),
+    ("BatchNorm2d", (4,), {"bias": False}, (6, 4, 3, 5)),
+    ("BatchNorm2d", (4,), {"track_running_stats": False}, (6, 4, 3, 5)),
+    ("BatchNorm2d", (4,), {"track_running_stats": None}, (6, 4, 3, 5)),
+    ("BatchNorm3d", (4,), {"dtype": torch.float64}, (2, 4, 3, 5, 2)),
+    ("LayerNorm", (5,), {}, (6, 4, 5)),
+    ("LayerNorm", ((4, 5),), {"eps": 1e-2, "bias": False}, (6, 4, 5)),
+    ("LayerNorm", ([5],), {"elementwise_affine": False}, (6, 5)),
+    ("GroupNorm", (2, 4), {}, (6, 4, 5)),
+    ("GroupNorm", (4, 4), {"eps": 1e-2, "affine": False}, (6, 4, 3, 5)),
+    ("GroupNorm", (1, 4), {"bias": False}, (6, 4, 3, 5)),
+    ("InstanceNorm1d", (4,), {}, (6, 4, 5)),
+    ("InstanceNorm1d", (4,), {"affine": True}, (4, 5)),
+    ("InstanceNorm2d", (4,), {"affine": True, "track_running_stats": True, "momentum": 0.3}, (6, 4, 3, 5)),
+    ("InstanceNorm2d", (4,), {"affine": True, "bias": False}, (4, 3, 5)),
+    ("InstanceNorm3d", (4,), {}, (2, 4, 3, 5, 2)),
+    ("InstanceNorm3d", (4,), {"track_running_stats": True}, (4, 3, 5, 2)),
+    ("RMSNorm", (5,), {}, (6, 4, 5)),
+    ("RMSNorm", ((4, 5),), {"eps": 1e-2, "elementwise_affine": False}, (6, 4, 5)),
+    ("LazyBatchNorm1d", (), {}, (6, 4, 5)),
+    ("LazyBatchNorm2d", (), {"momentum": None}, (6, 4, 3, 5)),
+    ("LazyBatchNorm3d", (), {"affine": False}, (2, 4, 3, 5, 2)),
+    ("LazyInstanceNorm1d", (), {}, (6, 4, 5)),
+    ("LazyInstanceNorm2d", (), {"track_running_stats": False}, (6, 4, 3, 5)),
+    ("LazyInstanceNorm3d", (), {"bias": False}, (2, 4, 3, 5, 2)),
+]
+every_configuration = pytest.mark.parametrize(
+    ("name", "args", "kwargs", "shape"),
+    CONFIGURATIONS,
+    ids=[f"{c[0]}-{c[1]}-{c[2]}".replace(" ", "") for c in CONFIGURATIONS],
+)
+Pair = tuple[nn.Module, nn.Module]
+
+
+def build(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pair:
+    """Ours and torch's, with the same random parameters."""
+    ours, theirs = (getattr(module, name)(*args, **kwargs) for module in (normkit, nn))
+    if not name.startswith("Lazy"):
+        for parameter in theirs.parameters():
+            nn.init.normal_(parameter)
+        ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def draw(shape: tuple[int, ...], kwargs: dict[str, Any], step: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(shape, generator=generator, dtype=kwargs.get("dtype", torch.float32)) * 2 + step % 100
+
+
+def assert_same_state(ours: nn.Module, theirs: nn.Module) -> None:
+    left, right = ours.state_dict(), theirs.state_dict()
+    assert list(left) == list(right)
+    assert getattr(left, "_metadata", None) == getattr(right, "_metadata", None)
+    for key in left:
+        assert left[key].dtype == right[key].dtype
+        torch.testing.assert_close(left[key], right[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signature_and_identity(name: str) -> None:
+    ours, theirs = getattr(normkit, name), getattr(nn, name)
+    left, right = (inspect.signature(cls.__init__).parameters.values() for cls in (ours, theirs))
+    assert [(p.name, p.kind, p.default) for p in left] == [(p.name, p.kind, p.default) for p in right]
+    assert issubclass(ours, theirs)  # so that code that looks for torch's layers finds ours
+    assert ours._version == theirs._version
+    assert (ours.__doc__ or "") != (theirs.__doc__ or "")
+
+
+def test_every_norm_of_torch_has_a_twin() -> None:
+    norms = {name for name in dir(nn) if "Norm" in name} - {"LocalResponseNorm", "CrossMapLRN2d"}
+    assert norms <= set(dir(normkit))
+
+
+@every_configuration
+@pytest.mark.parametrize("backend", ["auto", "numba", "eager"])
+def test_ten_steps_as_torch(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], shape: tuple[int, ...], backend: str
+) -> None:
+    ours, theirs = build(name, args, kwargs)
+    with normkit.use_backend(backend):
+        for step in range(10):
+            x = draw(shape, kwargs, step)
+            left, right = x.clone().requires_grad_(), x.clone().requires_grad_()
+            y, expected = ours(left), theirs(right)
+            torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+            dy = draw(tuple(y.shape), kwargs, step + 100)
+            y.backward(dy)
+            expected.backward(dy)
+            torch.testing.assert_close(left.grad, right.grad, rtol=1e-3, atol=1e-4)
+        assert_same_state(ours, theirs)
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-3)
+        assert repr(ours) == repr(theirs)
+        ours.eval()
+        theirs.eval()
+        x = draw(shape, kwargs, 11)
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            ours.train()
+            theirs.train()
+            torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)  # the mode is not the grad mode
+        assert_same_state(ours, theirs)
+
+
+@every_configuration
+def test_state_round_trip(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], shape: tuple[int, ...]) -> None:
+    ours, theirs = build(name, args, kwargs)
+    x = draw(shape, kwargs, 1)
+    theirs(x)
+    ours(x)
+    theirs(x + 1)
+    for source, target in ((theirs, ours), (ours, theirs)):
+        buffer = io.BytesIO()
+        torch.save(source.state_dict(), buffer)
+        buffer.seek(0)
+        assert not any(target.load_state_dict(torch.load(buffer, weights_only=True), strict=True))
+        assert_same_state(ours, theirs)
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert type(twin) is type(ours)
+        torch.testing.assert_close(twin.eval()(x), ours.eval()(x), rtol=0, atol=0)
+    reset = getattr(ours, "reset_parameters", None)
+    assert reset is not None
+    reset()
+    theirs.reset_parameters()
+    assert_same_state(ours, theirs)
+
+
+def test_checkpoint_without_num_batches_tracked() -> None:
+    old = nn.BatchNorm2d(4).state_dict()
+    del old["num_batches_tracked"]
+    old._metadata[""]["version"] = 1
+    layer = normkit.BatchNorm2d(4)
+    layer.load_state_dict(old, strict=True)
+    assert int(layer.num_batches_tracked) == 0
+    del old._metadata[""]["version"]
+    with pytest.raises(RuntimeError, match="Unexpected running stats"):
+        normkit.InstanceNorm2d(4).load_state_dict(old)
+
+
+REFUSED: dict[str, Callable[[Any], Any]] = {
+    "BatchNorm1d of 4 axes": lambda m: m.BatchNorm1d(4)(torch.ones(2, 4, 3, 3)),
+    "BatchNorm2d of 3 axes": lambda m: m.BatchNorm2d(4)(torch.ones(2, 4, 3)),
+    "BatchNorm3d of 4 axes": lambda m: m.BatchNorm3d(4)(torch.ones(2, 4, 3, 3)),
+    "another number of channels": lambda m: m.BatchNorm2d(4)(torch.ones(2, 5, 3, 3)),
+    "one value per channel": lambda m: m.BatchNorm2d(4)(torch.ones(1, 4, 1, 1)),
+    "groups that do not divide": lambda m: m.GroupNorm(3, 4),
+    "GroupNorm, another number of channels": lambda m: m.GroupNorm(2, 4)(torch.ones(2, 6, 3)),
+    "InstanceNorm1d of 4 axes": lambda m: m.InstanceNorm1d(4)(torch.ones(2, 4, 3, 3)),
+    "InstanceNorm2d of one pixel": lambda m: m.InstanceNorm2d(4)(torch.ones(2, 4, 1, 1)),
+    "InstanceNorm2d, another number of channels": lambda m: m.InstanceNorm2d(4, affine=True)(torch.ones(2, 5, 3, 3)),
+    "LayerNorm, another last axis": lambda m: m.LayerNorm(4)(torch.ones(2, 5)),
+    "RMSNorm, another last axis": lambda m: m.RMSNorm(4)(torch.ones(2, 5)),
+    "LazyBatchNorm2d of 3 axes": lambda m: m.LazyBatchNorm2d()(torch.ones(2, 4, 3)),
+    "BatchNorm2d of integers": lambda m: m.BatchNorm2d(4)(torch.ones(2, 4, 3, 3, dtype=torch.long)),
+    "BatchNorm2d of doubles": lambda m: m.BatchNorm2d(4)(torch.ones(2, 4, 3, 3, dtype=torch.float64)),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_refuses_what_torch_refuses(reason: str) -> None:
+    with pytest.raises((RuntimeError, ValueError, TypeError)) as theirs:
+        REFUSED[reason](nn)
+    with pytest.raises(theirs.type):
+        REFUSED[reason](normkit)
+
+
+def test_factory_arguments() -> None:
+    layer = normkit.BatchNorm2d(4, device="meta", dtype=torch.bfloat16)
+    assert layer.weight.is_meta
+    assert layer.running_var.dtype == torch.bfloat16
+    assert layer.num_batches_tracked.dtype == torch.long
+
+
+class TestLayerNorm2d:
+    def test_is_layer_norm_of_the_permuted(self) -> None:
+        ours, theirs = normkit.LayerNorm2d(6, eps=1e-3), nn.LayerNorm(6, eps=1e-3)
+        nn.init.normal_(theirs.weight)
+        ours.load_state_dict(theirs.state_dict())
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            x = torch.randn(3, 6, 5, 4).contiguous(memory_format=memory_format)
+            for backend in ("auto", "numba", "eager"):
+                with normkit.use_backend(backend):
+                    y = ours(x)
+                torch.testing.assert_close(y, theirs(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+                assert y.stride() == x.stride()
+
+    def test_errors(self) -> None:
+        with pytest.raises(ValueError, match="channels alone"):
+            normkit.LayerNorm2d((6, 5))
+        with pytest.raises(RuntimeError, match=r"expected an input of shape \(N, 6, \*\)"):
+            normkit.LayerNorm2d(6)(torch.ones(3, 5, 4, 4))
