@@ -26,7 +26,7 @@ from normkit.backends.numba.jit import (
 )
 from normkit.backends.numba.runs import FAR
 
-BLOCK_ROWS = 64  # rows whose sum may stay in the compute type
+BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
 SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
 
 
