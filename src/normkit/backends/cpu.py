@@ -46,6 +46,7 @@ def forward(
     use_input_stats: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The result, and mean, var and rstd of every unit that was normalized."""
+    x = x.resolve_neg()  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
     order = eager.memory_order(x)
     if order is None:
         x = x.contiguous()
@@ -84,7 +85,7 @@ def forward(
 
 def _given(statistic: Tensor, units: int, compute: torch.dtype) -> Tensor:
     """Running statistics in the compute type, repeated for each sample of an instance norm."""
-    statistic = statistic.detach().to(compute)
+    statistic = statistic.detach().resolve_neg().to(compute)
     repeats = units // statistic.numel()
     return statistic.repeat(repeats) if repeats > 1 else statistic.contiguous()
 
@@ -93,6 +94,7 @@ def _affine(parameter: Tensor | None, v: View, compute: torch.dtype) -> Tensor |
     """weight or bias in the compute type and in memory order."""
     if parameter is None:
         return None
+    parameter = parameter.resolve_neg()
     if parameter.dim() > 1:
         parameter = parameter.permute(v.affine_order)
     return parameter.to(compute).contiguous()
@@ -151,6 +153,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias; ctx says of what (norm, use_input_stats, bias, needs_input_grad)."""
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    x, dy = x.resolve_neg(), dy.resolve_neg()
     order = eager.memory_order(x)
     if order is None:
         x, dy = x.contiguous(), dy.contiguous()
