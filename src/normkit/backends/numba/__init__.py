@@ -7,6 +7,7 @@ on the number of threads: the same input gives the same bits whatever it is.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,18 @@ def plan(view: View) -> Plan:
     return Plan(False, min(r, _CHUNK * fold), width, fold)
 
 
+_compiling = Lock()
+
+
 @lru_cache(maxsize=64)
 def _compiled(walk: bool, backwards: bool, dtype: str) -> Any:
+    """A kernel; threads that need it at once wait for the first of them to compile it."""
+    with _compiling:
+        return _compile(walk, backwards, dtype)
+
+
+@lru_cache(maxsize=64)
+def _compile(walk: bool, backwards: bool, dtype: str) -> Any:
     family = runs if walk else columns
     return (family.backward if backwards else family.forward)(*STORAGES[dtype])
 

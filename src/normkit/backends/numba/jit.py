@@ -10,6 +10,7 @@ float16), and :func:`load` and :func:`store` convert to and from float32, in whi
 import ctypes
 import hashlib
 import logging
+import platform
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,7 +19,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import cfunc, config, njit, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, overload
 
 logger = logging.getLogger("normkit")
@@ -71,13 +73,21 @@ def kernel(function: Kernel) -> Any:
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
     try:
         compiled = cfunc(signature, cache=True, **options)(function)
-    except (RuntimeError, OSError) as error:  # no writable place for the cache: compile for this process alone
+    except Exception as error:  # no writable place for the cache, or a damaged one: compile for this process alone
         logger.info("kernels are compiled anew in this process, as they cannot be cached: %s", error)
         compiled = cfunc(signature, **options)(function)
     took = time.perf_counter() - began
     if took > _SLOW_COMPILE:
         logger.info("compiled kernel %s in %.1f s; the next process loads it from the cache", function.__name__, took)
     return compiled
+
+
+def converts_float16() -> bool:
+    """Whether the processor that kernels are compiled for converts float16; without, LLVM would abort the process."""
+    features = config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()
+    return platform.machine().lower() in ("aarch64", "arm64") or "+f16c" in features
 
 
 @lru_cache(maxsize=1)
