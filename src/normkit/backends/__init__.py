@@ -14,7 +14,8 @@ graph holds torch's own operations.
 :func:`use_backend` forces one; :func:`choose` tells which one an input gets, and why.
 """
 
-from contextlib import AbstractContextManager
+from collections import deque
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, Token
 from functools import lru_cache
 from importlib import import_module, util
@@ -38,7 +39,9 @@ KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CROSSOVER = 8192
 
 _forced: ContextVar[str | None] = ContextVar("normkit_backend", default=None)
-_process_wide = "auto"
+# The process-wide settings, the last of which holds; one that is entered as a context manager leaves, whatever other
+# threads have set since. Settings that are never entered are not kept for ever.
+_process_wide: "deque[use_backend]" = deque(maxlen=64)
 
 
 class Choice(NamedTuple):
@@ -79,17 +82,15 @@ class use_backend(AbstractContextManager["use_backend"]):  # noqa: N801  (used l
     """
 
     def __init__(self, name: str) -> None:
-        global _process_wide
         if name not in NAMES:
             raise ValueError(f"expected a back end out of {', '.join(NAMES)}; got {name!r}")
         self._name = name
-        self._before = _process_wide
         self._tokens: list[Token[str | None]] = []
-        _process_wide = name
+        _process_wide.append(self)
 
     def __enter__(self) -> "use_backend":
-        global _process_wide
-        _process_wide = self._before
+        with suppress(ValueError):  # entered before
+            _process_wide.remove(self)
         self._tokens.append(_forced.set(self._name))
         return self
 
@@ -103,7 +104,7 @@ def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) 
     Raises:
         RuntimeError: the back end that was forced cannot take this input.
     """
-    forced = _forced.get() or _process_wide
+    forced = _forced.get() or (_process_wide[-1]._name if _process_wide else "auto")
     if forced == "auto":
         return _automatic(x, weight, bias)
     obstacle = _kernel_obstacle(x, weight, bias) if forced == "numba" else None
@@ -146,6 +147,8 @@ def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> s
         return f"the input is on {x.device.type} ({x.layout}), and the kernels read dense CPU memory"
     if x.dtype not in KERNEL_DTYPES:
         return f"the kernels compute float64, float32, bfloat16 and float16, not {x.dtype}"
+    if x.dtype is torch.float16 and not _converts_float16():
+        return "this processor has no instructions that convert float16"
     for parameter in (weight, bias):
         if parameter is not None and (
             parameter.device.type != "cpu"
@@ -162,6 +165,11 @@ def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> s
 @lru_cache(maxsize=1)
 def _numba_missing() -> str | None:
     return None if util.find_spec("numba") else "Numba is not installed"
+
+
+@lru_cache(maxsize=1)
+def _converts_float16() -> bool:
+    return _numba_missing() is not None or import_module("normkit.backends.numba.jit").converts_float16()
 
 
 def normalize(
