@@ -31,7 +31,8 @@ _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be 
 _STREAM = 16 << 20  # bytes of output from which it is written past the caches, which could not keep it
 _TILE = 1024  # columns that are summed at once
 _CHUNK = 64  # rows of a tile that are summed before they are merged
-_PARTS = 64  # into how many parts, at most, the gradients of weight and bias are split
+_PARTS = 64  # into how many parts the gradients of weight and bias are split
+_SUMMED = 128  # runs, at most, whose gradients of weight and bias are summed in the compute type: then into more parts
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def plan(view: View) -> Plan:
     if r_step == 0 and (s >= _RUN or (r == 1 and k == 1)):
         by_place = s_step != 0 and s_run == 1
         # one task adds up all that goes into its part of dweight, so a chunk holds whole periods
-        return Plan(True, -(-a // a_period // _PARTS) * a_period if by_place else 1, 1, 1)
+        return Plan(True, min(-(-a // a_period // _PARTS), _SUMMED) * a_period if by_place else 1, 1, 1)
     width = k * s
     if r_step != 0:
         return Plan(False, r, min(width, max(s, _TILE // 2)), 1)
