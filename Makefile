@@ -11,6 +11,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
+	rm -rf runs/demo
 	$(BIN)/normkit train --data digits --norm batch --norm none --verify --out runs/demo
 
 lint: $(READY)

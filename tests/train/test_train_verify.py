@@ -99,3 +99,8 @@ def test_a_difference_that_is_not_a_number_fails(small_data: Path, tmp_path: Pat
     config = TrainConfig.create(data=str(small_data), norms=["instance"], epochs=2, batch_size=64, lr=1e38, verify=True)
     (verdict,) = train.run(config, tmp_path / "run").verdicts
     assert not verdict.passed
+
+
+def test_loss_differences_are_measured_in_losses_of_at_least_one() -> None:
+    assert verify._loss_difference(4.0, 2.0) == 1.0
+    assert verify._loss_difference(0.002, 0.001) == pytest.approx(0.001)
