@@ -52,7 +52,7 @@ def check(
     options = Options(family, features, init or {}, call or {}, convention)
     if isinstance(obj, str):
         return check_target(obj, options, timeout)
-    from normkit.checking.subject import name_of
+    from normkit.checking.callables import name_of
 
     if isolated:
         return check_object(obj, options, name_of(obj), timeout)

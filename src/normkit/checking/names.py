@@ -71,7 +71,17 @@ NAMES: dict[Role, tuple[str, ...]] = {
     ),
     "eps": ("eps", "epsilon", "variance_epsilon", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "e"),
     "momentum": ("momentum", "decay", "ema_decay", "moving_momentum", "exponential_average_factor"),
-    "training": ("training", "is_training", "train", "is_train", "use_batch_stats", "use_input_stats", "phase_train"),
+    "training": (
+        "training",
+        "is_training",
+        "train",
+        "is_train",
+        "use_batch_stats",
+        "use_input_stats",
+        "phase_train",
+        "train_flg",
+        "train_flag",
+    ),
     "evaluation": ("use_running_average", "use_running_stats", "inference", "deterministic", "is_test", "test", "eval"),
     "mode": ("mode", "phase"),
     "settings": (

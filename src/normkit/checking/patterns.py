@@ -138,6 +138,8 @@ def _words(axes: tuple[int, ...], names: str) -> str:
         return f"{letters}: per channel"
     if kept == ["N"]:
         return f"{letters}: per sample"
+    if letters == "C":
+        return "C: per sample and position"
     if kept == ["N", "C"]:
         return f"{letters}: per sample and channel"
     return letters

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from normkit.checking.arrays import JAX, TORCH, Library, likely_libraries
+from normkit.checking.callables import kind_of, name_of
 from normkit.checking.errors import CannotRunError, TargetError
 from normkit.checking.names import family_of, ranks_of, role_of
 from normkit.checking.options import Options
 from normkit.checking.signature import UnfillableError
 from normkit.checking.slots import as_values, find_slots
-from normkit.checking.subject import Geometry, Subject, attempt, kind_of, name_of, variants
+from normkit.checking.subject import Geometry, Subject, attempt, variants
 
 _RANKS = {
     "batch": (4, 3, 5, 2),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from normkit.checking.callables import name_of
 from normkit.checking.errors import TargetError
 from normkit.checking.identify import identify
 from normkit.checking.lab import Lab
@@ -14,7 +15,7 @@ from normkit.checking.options import Options
 from normkit.checking.report import SEVERITIES, Finding, Report
 from normkit.checking.resolve import resolve
 from normkit.checking.rules import RULES, Rule
-from normkit.checking.subject import name_of
+from normkit.checking.settle import open_lab
 from normkit.checking.surroundings import Preserved
 
 
@@ -46,7 +47,7 @@ def examine(
         progress("finding out how to build and call it")
         resolved = resolve(target, options)
         progress("measuring what it computes")
-        lab = Lab(resolved, options)
+        lab = open_lab(resolved, options)
         lab.import_changes, lab.import_output = import_changes, import_output
         findings, passed, skipped = _run_rules(lab, progress)
         progress("describing what it computes")

@@ -2,20 +2,20 @@
 
 import copy
 import dataclasses
-import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from normkit.checking.arrays import Array, Library
+from normkit.checking.callables import backward_of, constructor_of, forward_of, name_of, words_in
 from normkit.checking.errors import TargetError
 from normkit.checking.layer import FunctionLayer, Layer, ObjectLayer
 from normkit.checking.names import Role, role_of
 from normkit.checking.options import Options
-from normkit.checking.signature import Arguments, Signature
+from normkit.checking.signature import Arguments, Signature, UnfillableError
 
 BATCH = 5
 FEATURES = 6
@@ -160,13 +160,17 @@ class Subject:
             return ObjectLayer(
                 self._materialized(self.target(*args, **kwargs), rank), self.library, self.call(), arguments
             )
+        except UnfillableError:
+            raise
         except Exception as error:
             raise TargetError(error, "building it") from error
 
     def _arguments(self, rank: int, probes: Mapping[Role, Any]) -> Arguments:
         features = self.geometry.features if self.features_as_tuple else self.geometry.features[0]
         sizes = {"features": features, "groups": self.geometry.groups, "rank": rank}
-        return Arguments(probes, sizes, self.stand_ins)
+        arrays = {"weight": np.ones(self.geometry.features), "bias": np.zeros(self.geometry.features)}
+        stand_ins = {role: self.library.make(values) for role, values in arrays.items()}
+        return Arguments(probes, sizes, {**self.stand_ins, **stand_ins})
 
     def _materialized(self, thing: Any, rank: int) -> Any:
         """A lazy module takes its number of features from an input."""
@@ -209,81 +213,6 @@ class Subject:
         args, kwargs = constructor.fill(None, self._arguments(rank, {}))
         words = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
         return f"{name_of(self.target)}({', '.join(words)})"
-
-
-def words_in(function: Any) -> list[str]:
-    """The strings in the code of a function and of the functions of its module that it calls."""
-    code, around = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-    if code is None:
-        return []
-    called = [around[name].__code__ for name in code.co_names if inspect.isfunction(around.get(name))]
-    return [word for part in (code, *called) for word in part.co_consts if isinstance(word, str)]
-
-
-def name_of(target: Any) -> str:
-    """The name that a target goes by."""
-    return str(getattr(target, "__name__", type(target).__name__))
-
-
-def kind_of(target: Any) -> str:
-    """module class, module, class, object or function."""
-    import torch
-
-    if isinstance(target, torch.nn.Module):
-        return "module"
-    if inspect.isclass(target):
-        return "module class" if issubclass(target, torch.nn.Module) else "class"
-    if inspect.isroutine(target) or hasattr(target, "func"):
-        return "function"
-    return "object"
-
-
-def constructor_of(target: type) -> Callable[..., Any]:
-    """The class itself, or the first constructor in its ancestry that names its arguments."""
-    for kind in target.__mro__:
-        function = kind.__dict__.get("__init__")
-        if function is None or kind is object:
-            continue
-        parameters = list(inspect.signature(function).parameters.values())[1:]
-        if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters):
-            return _without_self(function)
-    return _no_arguments
-
-
-def _no_arguments() -> None: ...
-
-
-def _without_self(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function.__get__(object())  # type: ignore[no-any-return]
-
-
-def forward_of(target: Any, kind: str) -> Callable[..., Any]:
-    """What a call of the target runs, without self."""
-    if kind == "function":
-        return target  # type: ignore[no-any-return]
-    owner = target if inspect.isclass(target) else type(target)
-    for name in ("forward",) if "module" in kind else ("__call__", "forward"):
-        function = getattr(owner, name, None)
-        if name == "__call__" and inspect.isclass(target) and "__call__" not in dir(owner):
-            continue
-        if function is not None and inspect.isroutine(function) and not _is_slot(function):
-            return _without_self(function)
-    raise TypeError(f"{name_of(target)} has neither forward nor __call__")
-
-
-def _is_slot(function: Any) -> bool:
-    return type(function).__name__ in ("method-wrapper", "wrapper_descriptor")
-
-
-def backward_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The hand-written backward function that stands beside a forward function: its name with another ending."""
-    name = getattr(function, "__name__", "")
-    around = getattr(function, "__globals__", {})
-    for other in (name.replace("forward", "backward"), f"{name}_backward", f"{name}_grad", f"d_{name}"):
-        candidate = around.get(other)
-        if other != name and inspect.isfunction(candidate) and len(inspect.signature(candidate).parameters) == 2:
-            return candidate
-    return None
 
 
 def attempt(subject: Subject, rank: int) -> Array:

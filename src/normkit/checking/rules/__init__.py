@@ -7,6 +7,7 @@ from normkit.checking.rules import (
     gradient,
     inputs,
     modes,
+    momentum,
     numerics,
     output,
     running,
@@ -15,7 +16,7 @@ from normkit.checking.rules import (
 )
 from normkit.checking.rules.base import Rule
 
-_MODULES = (output, modes, axes, formula, running, state, affine, gradient, numerics, inputs, surroundings)
+_MODULES = (output, modes, axes, formula, running, momentum, state, affine, gradient, numerics, inputs, surroundings)
 
 RULES: dict[str, type[Rule]] = {rule.code: rule for module in _MODULES for rule in module.RULES}
 

@@ -204,9 +204,12 @@ class RankUnsupported(Rule):
         refused = [rank for rank in wanted if rank not in lab.resolved.ranks]
         if lab.ranks_out_of_reach:
             beyond = ", ".join(map(str, lab.ranks_out_of_reach))
+            pattern = lab.pattern(lab.ranks_out_of_reach[-1])
+            axes = pattern.axes if pattern is not None else None
             yield self.finding(
-                f"is right for (N, C) only: with rank {beyond} it averages over N alone, without an error",
-                f"the axes are those of {TITLES[lab.family]} for rank 2 and (0,) for rank {beyond}",
+                f"is right for rank {', '.join(map(str, lab.ranks))} only: "
+                f"it takes rank {beyond} and averages over axes {axes} all the same",
+                f"the axes are {axes} for rank {beyond} too",
                 severity="warning",
             )
         if refused:

@@ -43,13 +43,11 @@ class FormulaWrong(Rule):
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
 
     def not_applicable(self, lab: "Lab") -> str | None:
-        pattern = lab.pattern()
-        return "its axes could not be told" if lab.formula is None and (pattern is None or pattern.count == 1) else None
+        return "its axes could not be told" if lab.formula is None else None
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         formula = lab.formula
-        if formula is None:
-            return
+        assert formula is not None
         if not formula.fits:
             yield self.finding(self._message(lab), f"the best fit leaves a difference of {number(formula.misfit)}")
         elif formula.centred != (lab.family != "rms"):

@@ -38,7 +38,7 @@ class TrainUsesRunningStats(ModeRule):
         if lab.training_uses_state > 1e-3:
             yield self.finding(
                 "training normalizes by the running statistics",
-                f"one input, before and after three other batches: training outputs differ by "
+                f"one input, running statistics doubled and shifted by 3: training outputs differ by "
                 f"{number(lab.training_uses_state)}",
             )
 

@@ -1,15 +1,13 @@
-"""The running statistics: initial values, update rule, momentum."""
+"""The running statistics: kept at all, initial values, updated, biased or not."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from normkit.checking.conventions import PROBE, momentum_ignored, momentum_of_old, still_statistics
-from normkit.checking.errors import TargetError
+from normkit.checking.conventions import still_statistics
 from normkit.checking.report import Finding
 from normkit.checking.rules.base import Rule, number
-from normkit.checking.running import Update, measure_update
 
 if TYPE_CHECKING:
     from normkit.checking.lab import Lab
@@ -210,127 +208,6 @@ class RunningVarWrong(RunningRule):
             )
 
 
-class MomentumInverted(RunningRule):
-    """The momentum argument weighs the old value where the convention weighs the new batch, or the reverse.
-
-    Why: With momentum = 0.1 the running statistics are then nine tenths the last batch: evaluation is noisy.
-
-    Fix: torch: ``new = (1 - momentum) * old + momentum * batch``. Keras, Flax, ONNX: ``momentum * old + (1 - momentum)
-    * batch``, with a momentum near 1.
-    """
-
-    code = "momentum-inverted"
-
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update, (name, convention) = lab.update, lab.convention
-        assert update is not None
-        of_old = momentum_of_old(lab)
-        if of_old is None or update.mean is None:
-            return
-        declared = lab.subject.declared("momentum")
-        shown = f"new = {number(update.mean[0])}·old + {number(update.mean[1])}·batch"
-        shown += f" with momentum = {declared}" if isinstance(declared, float) else ""
-        if of_old == convention.momentum_of_old:
-            if name != "torch" and lab.options.convention is None:
-                yield self.finding(
-                    f"momentum weighs the old value, as in {convention.title}",
-                    f"{shown}; in torch it weighs the batch",
-                    severity="note",
-                )
-            return
-        harmless = lab.options.convention is None and update.mean[1] < 0.5
-        harmless = harmless or (lab.options.convention is None and declared is None)
-        what = "old value" if of_old else "new batch"
-        yield self.finding(
-            f"momentum weighs the {what}" + (", as in Keras, Flax and ONNX" if harmless and of_old else ""),
-            shown,
-            severity="note" if harmless else "error",
-        )
-
-
-class MomentumDiffers(RunningRule):
-    """The running average has other coefficients than the convention's.
-
-    Why: If the two do not add up to one the statistics drift to a wrong level; if mean and variance use different
-    ones they describe different data; another default averages over more or fewer batches.
-
-    Fix: One momentum for both, coefficients that add up to one, torch's default 0.1.
-    """
-
-    code = "momentum-differs"
-    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-inverted", "running-var-wrong")
-
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update = lab.update
-        assert update is not None
-        if update.mean is None:
-            yield self.finding(
-                "the running mean follows no average of batch means",
-                "no a, b make new = a·old + b·mean for four batches",
-            )
-            return
-        if update.cumulative or "running_var" not in lab.state or update.var is None:
-            return
-        (a, b), (c, d) = update.mean, update.var
-        measured = f"mean: {number(a)}·old + {number(b)}·batch; variance: {number(c)}·old + {number(d)}·batch"
-        if abs(a + b - 1) > 2e-3 or abs(c + d - 1) > 5e-3:
-            yield self.finding("the coefficients of the running average do not add up to one", measured)
-        elif abs(b - d) > 5e-3:
-            yield self.finding("mean and variance are averaged with different momentum", measured)
-        elif lab.subject.accepts("momentum") and momentum_ignored(lab):
-            yield self.finding("the momentum argument is ignored", f"given {PROBE}, measured {measured}")
-        else:
-            yield from self._default(lab, b, measured)
-
-    def _default(self, lab: "Lab", b: float, measured: str) -> Iterator[Finding]:
-        if lab.subject.kind in ("module", "object"):
-            return
-        accepts = lab.subject.accepts("momentum")
-        if accepts and lab.subject.declared("momentum") is None:
-            return
-        convention = lab.convention[1]
-        usual = 1 - convention.momentum if convention.momentum_of_old else convention.momentum
-        if min(abs(b - usual), abs(b - 0.1)) > 1e-3:
-            yield self.finding(
-                f"by default a batch weighs {number(b)}, {number(usual)} in {convention.title}",
-                measured,
-                severity="note" if accepts else "warning",
-            )
-
-
-class MomentumNone(RunningRule):
-    """momentum=None is taken but does not give the cumulative average.
-
-    Why: In torch None means the plain average over all batches so far, which recalibration relies on.
-
-    Fix: Count the batches and use momentum = 1 / num_batches_tracked when it is None.
-    """
-
-    code = "momentum-none"
-    families: ClassVar[tuple[str, ...]] = ("batch",)
-    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-differs")
-
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if not lab.subject.is_class or not lab.subject.accepts("momentum"):
-            return "its constructor takes no momentum"
-        return super().not_applicable(lab)
-
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        try:
-            update = measure_update(lab, momentum=None)
-        except TargetError:
-            return  # refusing it is clear; only a wrong average is a fault
-        if not update.cumulative:
-            yield self.finding("momentum=None gives no cumulative average", _last_step(update))
-
-
-def _last_step(update: Update) -> str:
-    if update.mean is None:
-        return "no a, b make new = a·old + b·batch"
-    a, b = update.mean
-    return f"fourth batch: new = {number(a)}·old + {number(b)}·batch; expected 0.75·old + 0.25·batch"
-
-
 RULES = (
     RunningStatsMissing,
     RunningStatsNotUpdated,
@@ -338,7 +215,4 @@ RULES = (
     RunningStatsInit,
     RunningVarWrong,
     BiasedRunningVar,
-    MomentumInverted,
-    MomentumDiffers,
-    MomentumNone,
 )

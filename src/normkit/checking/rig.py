@@ -1,0 +1,210 @@
+"""A target mounted for measuring: as which family, on which inputs, and what it averages over there."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from normkit.checking import formula as formulas
+from normkit.checking.arrays import Array, Library, Values
+from normkit.checking.errors import TargetError
+from normkit.checking.families import expected_patterns
+from normkit.checking.formula import Formula
+from normkit.checking.layer import Layer
+from normkit.checking.patterns import Pattern
+from normkit.checking.resolve import Resolved
+from normkit.checking.subject import Geometry, Subject
+from normkit.checking.surroundings import Settings
+
+
+class Rig:
+    """A target, the family it is measured as, and the experiments that need no more than that.
+
+    Args:
+        resolved: What was found out about the target.
+        subject: How to build and call it; its geometry may differ from the one in ``resolved``.
+        family: The family it is held against.
+    """
+
+    def __init__(self, resolved: Resolved, subject: Subject, family: str) -> None:
+        self.resolved = resolved
+        self.subject = subject
+        self.family = family
+        self.library: Library = subject.library
+        self._patterns: dict[tuple[int, int], Pattern | None] = {}
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the features stand in the input."""
+        return self.subject.geometry
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """The input ranks to check: those that its name promises, or else all that it takes and that make sense."""
+        return tuple(rank for rank in self._sensible_ranks if rank not in self.ranks_out_of_reach)
+
+    @cached_property
+    def ranks_out_of_reach(self) -> tuple[int, ...]:
+        """Ranks that the target takes without being meant for them: it reduces the axes of another rank there."""
+        if self.family not in ("batch", "instance") or self.resolved.claim.ranks:
+            return ()
+        try:
+            right = [rank for rank in self._sensible_ranks if self.as_expected(rank)]
+            meant = {pattern.axes for rank in right if (pattern := self.pattern(rank)) is not None}
+            wrong = [rank for rank in self._sensible_ranks if rank not in right]
+            if all((p := self.pattern(rank)) is not None and p.axes in meant for rank in wrong):
+                return tuple(wrong)
+        except TargetError:
+            pass
+        return ()
+
+    @property
+    def _sensible_ranks(self) -> tuple[int, ...]:
+        promised = self.resolved.claim.ranks
+        least = 3 if self.family == "instance" else 2
+        sensible = tuple(r for r in self.resolved.ranks if r >= least) or self.resolved.ranks
+        return tuple(r for r in sensible if r in promised) or sensible
+
+    @cached_property
+    def rank(self) -> int:
+        """The rank that most experiments use."""
+        order = (3, 2, 4, 5) if self.family in ("layer", "rms") else (4, 3, 2, 5)
+        return next(rank for rank in order if rank in self.ranks)
+
+    def x(self, rank: int | None = None, batch: int | None = None, seed: int = 0) -> Values:
+        """A plain input: standard deviation around 2, mean around 0.5, different in every channel and sample."""
+        shape = self.geometry.shape(rank or self.rank, batch)
+        generator = np.random.default_rng(seed)
+        spread = [
+            generator.uniform(-1, 1, [size if axis == place else 1 for axis, size in enumerate(shape)])
+            for place in range(2)
+        ]
+        channel = generator.uniform(
+            -1, 1, [s if a == self.geometry.channel_axis(len(shape)) else 1 for a, s in enumerate(shape)]
+        )
+        values = generator.normal(0.5, 2.0, shape) * np.exp(0.3 * channel) + spread[0] + channel
+        return self.cast(values)
+
+    def cast(self, values: Values) -> Values:
+        """Round to the precision that the target receives."""
+        return self.library.values(self.library.make(values))
+
+    @contextmanager
+    def running(self, doing: str) -> Iterator[None]:
+        """Quiet the target's warnings and mark its exceptions as its own."""
+        try:
+            with Settings(), warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                yield
+        except TargetError:
+            raise
+        except Exception as error:
+            raise TargetError(error, doing) from error
+
+    def layer(self, rank: int | None = None, *, neutral: bool = True, **probes: Any) -> Layer:
+        """A fresh layer.
+
+        Args:
+            rank: The rank of its inputs.
+            neutral: Whether to set weight to 1 and bias to 0, so that only the statistics show.
+            probes: Values by role that an experiment sets.
+        """
+        layer = self.subject.new(rank or self.rank, **probes)
+        if neutral:
+            with self.running("setting weight and bias"):
+                layer.write(weight=np.full(1, self.unit_weight), bias=np.zeros(1))
+        return layer
+
+    def forward(self, layer: Layer, x: Values, training: bool = True, grad: bool | None = None) -> Values:
+        """Call a layer on float64 values."""
+        with self.running(f"calling it on shape {x.shape}{'' if training else ' in evaluation'}"):
+            return layer.forward(x, training, grad)
+
+    def run(self, layer: Layer, x: Array, training: bool = True, grad: bool | None = None) -> Array:
+        """Call a layer on an array of its own library."""
+        with self.running(f"calling it on shape {tuple(x.shape)}{'' if training else ' in evaluation'}"):
+            return layer.run(x, training, grad)
+
+    def train(self, rank: int | None = None, steps: int = 3, *, neutral: bool = True, **probes: Any) -> Layer:
+        """A layer that has seen a few batches."""
+        layer = self.layer(rank, neutral=neutral, **probes)
+        for step in range(steps):
+            self.forward(layer, self.x(rank, seed=100 + step))
+        return layer
+
+    @cached_property
+    def affine(self) -> tuple[str, ...]:
+        """Which of weight and bias it has."""
+        return tuple(role for role in ("weight", "bias") if role in self.subject.new(self._sensible_ranks[0]).slots())
+
+    @cached_property
+    def unit_weight(self) -> float:
+        """The weight that changes nothing: 1, or 0 where the layer multiplies by 1 + weight."""
+        if "weight" not in self.affine:
+            return 1.0
+        rank = self._sensible_ranks[0]
+        layer = self.subject.new(rank)
+        if layer.read("weight")["weight"].any():
+            return 1.0
+        return 0.0 if float(self.forward(layer, self.x(rank)).std()) > 0.1 else 1.0
+
+    def pattern(self, rank: int | None = None, batch: int | None = None) -> Pattern | None:
+        """What it averages over for inputs of this rank and batch size, measured; None where nothing regular is."""
+        rank, batch = rank or self.rank, batch or self.geometry.batch
+        if (rank, batch) not in self._patterns:
+            self._patterns[rank, batch] = self._measure_pattern(rank, batch)
+        return self._patterns[rank, batch]
+
+    def _measure_pattern(self, rank: int, batch: int) -> Pattern | None:
+        x = self.x(rank, batch)
+        names, channel = self.geometry.axis_names(rank), self.geometry.channel_axis(rank)
+        if self.forward(self.layer(rank), x).shape != x.shape:
+            return None
+        found = formulas.dependence(lambda values: self.forward(self.layer(rank), values), x)
+        return formulas.match(found, formulas.all_patterns(x.shape, channel, names))
+
+    def expected(self, rank: int | None = None, batch: int | None = None) -> list[Pattern]:
+        """What its family should average over."""
+        return expected_patterns(self.family, self.geometry, rank or self.rank, batch, self._open_axes)
+
+    def as_expected(self, rank: int | None = None, batch: int | None = None) -> bool:
+        """Whether the measured axes are those of its family."""
+        pattern = self.pattern(rank, batch)
+        return pattern is not None and any(pattern.same(expected) for expected in self.expected(rank, batch))
+
+    @cached_property
+    def _open_axes(self) -> bool:
+        """Whether nothing says how many of the last axes are features."""
+        return not self.subject.accepts("features") and not self.affine and self.subject.kind != "module"
+
+    def grouped_otherwise(self, rank: int) -> bool:
+        """Whether it groups channels, but other ones than neighbours."""
+        pattern = self.pattern(rank)
+        return self.family == "group" and pattern is not None and pattern.strange_groups
+
+    @cached_property
+    def formula(self) -> Formula | None:
+        """The formula that it computes in training; None where the axes cannot be told."""
+        x, pattern = self.x(), self.pattern()
+
+        def forward(values: Values) -> Values:
+            return self.forward(self.layer(), values)
+
+        if forward(x).shape != x.shape:
+            return None
+        if pattern is not None and pattern.count == 1:
+            return None
+        patterns = [] if pattern is None else [pattern]
+        axes = formulas.fit_axes(forward, x, patterns) if patterns else None
+        if axes is None:
+            names, channel = self.geometry.axis_names(self.rank), self.geometry.channel_axis(self.rank)
+            every = [p for p in formulas.all_patterns(x.shape, channel, names) if p.count > 1]
+            axes = formulas.fit_axes(forward, x, every)
+        if axes is None:
+            if pattern is None:
+                return None
+            axes = (pattern, pattern, self.family != "rms")
+        return formulas.fit(forward, *axes, self.cast)
