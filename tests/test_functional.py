@@ -157,9 +157,9 @@ def test_unusual_inputs(name: str, x: torch.Tensor, function: str, backend: str)
         atol=2e-5,
         equal_nan=True,
     )
-    if name.startswith("channels last"):
+    if name.startswith("channels last") and x[0, 0].numel() > 1:
         assert y.stride() == x.stride()
-    else:
+    elif not name.startswith("channels last"):
         assert y.stride() == expected.stride()
 
 

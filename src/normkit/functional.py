@@ -5,21 +5,50 @@ in arrays too.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as TF
 
-from normkit.backends import normalize
+from normkit.backends import is_handed_over, normalize
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
 
 __all__ = ["batch_norm", "channel_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _remember(function: Callable[P, R]) -> Callable[P, R]:
+    """Cache a function of shapes, except in a graph that is compiled, whose sizes may be symbols."""
+    cached: Callable[P, R] = lru_cache(maxsize=1024)(function)  # type: ignore[assignment]
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (function if torch.compiler.is_compiling() else cached)(*args, **kwargs)
+
+    return call
+
+
+@_remember
+def _affine_shape(norm: Norm, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of weight and bias; an error where the input's shape does not fit the norm."""
+    norm.axes(shape)
+    return norm.affine_shape(shape)
+
+
+@_remember
+def _layer(normalized_shape: tuple[int, ...], centred: bool) -> Norm:
+    return Norm("layer", centred, normalized_shape=normalized_shape)
+
 
 _BATCH = Norm("batch")
 _INSTANCE = Norm("instance")
@@ -56,6 +85,8 @@ def batch_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(batch_norm, locals(), ("running_mean", "running_var"))
         return result
+    if is_handed_over(input) and not isinstance(momentum, Tensor):
+        return TF.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if training:
         if prod(input.shape[2:], start=input.shape[0]) == 1:
             raise ValueError(
@@ -101,6 +132,8 @@ def instance_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(instance_norm, locals(), ("running_mean", "running_var"))
         return result
+    if is_handed_over(input):
+        return TF.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     if use_input_stats and prod(input.shape[2:]) == 1:
         raise ValueError(
             f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}; "
@@ -136,7 +169,9 @@ def layer_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(layer_norm, locals())
         return result
-    norm = Norm("layer", normalized_shape=tuple(normalized_shape))
+    if is_handed_over(input):
+        return torch.layer_norm(input, normalized_shape, weight, bias, eps)
+    norm = _layer(tuple(normalized_shape), True)
     _check("layer_norm", input, norm, weight, bias)
     return normalize(input, norm, weight, bias, eps)
 
@@ -166,7 +201,9 @@ def rms_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(rms_norm, locals())
         return result
-    norm = Norm("layer", centred=False, normalized_shape=tuple(normalized_shape))
+    if is_handed_over(input):
+        return torch.rms_norm(input, normalized_shape, weight, eps)
+    norm = _layer(tuple(normalized_shape), False)
     _check("rms_norm", input, norm, weight, None)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype is torch.float64 else torch.float32).eps
@@ -199,6 +236,8 @@ def group_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(group_norm, locals())
         return result
+    if is_handed_over(input):
+        return TF.group_norm(input, num_groups, weight, bias, eps)
     norm = Norm("group", num_groups=num_groups)
     _check("group_norm", input, norm, weight, bias)
     batch, channels, *spatial = input.shape
@@ -238,10 +277,9 @@ def channel_norm(
 
 def _check(name: str, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None) -> None:
     """Shapes, before any work is done."""
-    norm.axes(x.shape)
-    expected = norm.affine_shape(x.shape)
+    expected = _affine_shape(norm, tuple(x.shape))
     for label, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and tuple(parameter.shape) != expected:
+        if parameter is not None and parameter.shape != expected:
             raise ShapeError(
                 f"{name} expected {label} of shape {expected} for an input of shape {tuple(x.shape)}; "
                 f"got shape {tuple(parameter.shape)}"

@@ -114,9 +114,9 @@ class Norm:
         return self.normalized_shape if self.kind == "layer" else (shape[1],)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """One input seen as (A, R, K, S).
+    """One input seen as (A, R, K, S). :func:`view` returns the same object for the same question.
 
     ``x.transpose(order).reshape(sizes)`` has one axis for each run of equal marks, and ``.reshape(shape)`` of that is
     the 4-D view. Neither copies when ``order`` is the order of the axes in memory.

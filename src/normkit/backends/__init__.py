@@ -29,7 +29,15 @@ from normkit.backends import aten, compiled, eager
 from normkit.spec import Norm
 from normkit.statistics import Running
 
-__all__ = ["NAMES", "Choice", "choose", "normalize", "use_backend"]
+__all__ = ["NAMES", "Choice", "choose", "is_handed_over", "normalize", "use_backend"]
+
+
+class Choice(NamedTuple):
+    """The back end that an input gets, and the reason in words."""
+
+    name: str
+    reason: str
+
 
 NAMES = ("auto", "numba", "aten", "eager")
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -38,17 +46,15 @@ KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # --crossover` measures it.
 CROSSOVER = 8192
 
+_FORCED = {name: Choice(name, "forced by normkit.use_backend") for name in NAMES}
+_TRANSFORMED = Choice("eager", "torch.func or forward-mode differentiation is active: only plain operations follow it")
+_SMALL = Choice("aten", f"fewer than {CROSSOVER} numbers: torch's own operation is as fast as a kernel")
+_WORTH = Choice("numba", f"{CROSSOVER} numbers or more in CPU memory are worth a kernel")
+
 _forced: ContextVar[str | None] = ContextVar("normkit_backend", default=None)
 # The process-wide settings, the last of which holds; one that is entered as a context manager leaves, whatever other
 # threads have set since. Settings that are never entered are not kept for ever.
 _process_wide: "deque[use_backend]" = deque(maxlen=64)
-
-
-class Choice(NamedTuple):
-    """The back end that an input gets, and the reason in words."""
-
-    name: str
-    reason: str
 
 
 class Normalize(Protocol):
@@ -98,6 +104,22 @@ class use_backend(AbstractContextManager["use_backend"]):  # noqa: N801  (used l
         _forced.reset(self._tokens.pop())
 
 
+def is_handed_over(x: Tensor) -> bool:
+    """Whether a call is so small and plain that torch's own function is to do all of it, the checks too.
+
+    A tiny evaluation takes torch a few microseconds: this costs less than one.
+    """
+    return (
+        x.numel() < CROSSOVER
+        and not torch.is_grad_enabled()
+        and type(x) is Tensor
+        and x.is_contiguous()
+        and not torch.compiler.is_compiling()
+        and (_forced.get() or (_process_wide[-1]._name if _process_wide else "auto")) == "auto"
+        and not _is_transformed()
+    )
+
+
 def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Choice:
     """The back end for an input, and why.
 
@@ -112,18 +134,16 @@ def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) 
         raise RuntimeError(
             f"the numba back end was forced, but {obstacle}; use normkit.use_backend('auto') to let it choose"
         )
-    return Choice(forced, "forced by normkit.use_backend")
+    return _FORCED[forced]
 
 
 def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Choice:
     if _is_transformed():
-        return Choice("eager", "torch.func or forward-mode differentiation is active: only plain operations follow it")
-    obstacle = _kernel_obstacle(x, weight, bias)
-    if obstacle is not None:
-        return Choice("aten", obstacle)
+        return _TRANSFORMED
     if x.numel() < CROSSOVER:
-        return Choice("aten", f"{x.numel()} numbers are fewer than {CROSSOVER}: torch's own operation is as fast")
-    return Choice("numba", f"{x.numel()} numbers in CPU memory are worth a kernel")
+        return _SMALL
+    obstacle = _kernel_obstacle(x, weight, bias)
+    return _WORTH if obstacle is None else Choice("aten", obstacle)
 
 
 def _traced() -> Normalize:
@@ -172,6 +192,13 @@ def _converts_float16() -> bool:
     return _numba_missing() is not None or import_module("normkit.backends.numba.jit").converts_float16()
 
 
+@lru_cache(maxsize=1)
+def _kernels() -> Normalize:
+    """The kernels, imported when first needed: Numba takes a while."""
+    implementation: Normalize = import_module("normkit.backends.cpu").normalize
+    return implementation
+
+
 def normalize(
     x: Tensor,
     norm: Norm,
@@ -191,12 +218,8 @@ def normalize(
         running: Running statistics of shape (C,): updated if use_input_stats, else used in place of the input's own.
         use_input_stats: Whether to take the statistics from x.
     """
-    implementation: Normalize
     if torch.compiler.is_compiling():
         return _traced()(x, norm, weight, bias, eps, running, use_input_stats)
     name = choose(x, weight, bias).name
-    if name == "numba":
-        implementation = import_module("normkit.backends.cpu").normalize
-    else:
-        implementation = aten.normalize if name == "aten" else eager.normalize
+    implementation = aten.normalize if name == "aten" else _kernels() if name == "numba" else eager.normalize
     return implementation(x, norm, weight, bias, eps, running, use_input_stats)
