@@ -1,0 +1,29 @@
+"""Results without timing anything."""
+
+import pytest
+import torch
+
+from normkit.bench.cases import ROW_BY_NAME
+from normkit.bench.measure import Timing
+from normkit.bench.results import Result
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small inputs, and perhaps other tests beside these: a second thread would only get in the way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def make_result():
+    """A result of a row by its name, from seconds by contender."""
+
+    def make(name, regime="kept", threads=2, **seconds):
+        timings = {who: Timing(value, 0.9 * value, 1.1 * value, 5) for who, value in seconds.items()}
+        row = ROW_BY_NAME[name]
+        return Result(row, regime, threads, 2.5 if row.measured == "forward+backward" else 1.0, timings)
+
+    return make

@@ -1,0 +1,169 @@
+"""Results, their tables and pictures, and the process that makes them."""
+
+import io
+import json
+import re
+
+import pytest
+import torch
+
+from normkit.bench import environment, picture, report
+from normkit.bench.cases import ROW_BY_NAME
+from normkit.bench.measure import Effort
+from normkit.bench.progress import Progress
+from normkit.bench.results import Result
+from normkit.bench.runner import Times
+from normkit.bench.worker import Job, work
+from normkit.errors import UserError
+
+BATCH = "BatchNorm2d (32,64,56,56) float32 forward"
+SMALL = "BatchNorm1d (8,64) float32 evaluation"
+TINY = Effort(rounds=2, sample_seconds=1e-5, row_seconds=1.0)
+
+
+def test_ratio_bar_and_copies(make_result):
+    result = make_result(BATCH, ours=2.0, torch=8.0, copy=1.0)
+    assert (result.ratio, result.bar, result.passed) == (4.0, 3.3, True)
+    assert (result.in_copies("ours"), result.in_copies("torch")) == (2.0, 8.0)
+    assert result.compiled_ratio is None
+    assert make_result(BATCH, ours=2.0, torch=8.0, compiled=3.0, copy=1.0).compiled_ratio == 1.5
+
+
+def test_no_verdict_with_other_threads(make_result):
+    result = make_result(BATCH, threads=1, ours=2.0, torch=1.0, copy=1.0)
+    assert result.passed is None
+    assert report.verdict(result) == "slower"
+
+
+def test_no_copies_of_small_inputs_and_networks(make_result):
+    assert make_result(SMALL, ours=2.0, torch=1.0, copy=1.0).in_copies("ours") is None
+    assert make_result("lenet training step", ours=2.0, torch=1.0).in_copies("ours") is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs", "verdict"), [(1.0, 4.0, "pass"), (1.0, 2.0, "MISS"), (2.0, 1.0, "MISS, slower")]
+)
+def test_verdict(make_result, ours, torchs, verdict):
+    assert report.verdict(make_result(BATCH, ours=ours, torch=torchs, copy=1.0)) == verdict
+
+
+def test_json_round_trip(make_result):
+    for result in (
+        make_result(BATCH, ours=2.0, torch=8.0, copy=1.0),
+        make_result("mobilenet channels_last training step", "default", ours=2.0, torch=8.0, compiled=1.0),
+    ):
+        assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_json_shape(make_result):
+    data = make_result(BATCH, ours=2.0, torch=8.0, copy=1.0).to_json()
+    assert data["name"] == BATCH
+    assert (data["norm"], data["shape"], data["layout"], data["dtype"], data["pass"]) == (
+        "BatchNorm2d",
+        [32, 64, 56, 56],
+        "contiguous",
+        "float32",
+        "forward",
+    )
+    assert data["seconds"]["ours"] == {"median": 2.0, "low": 1.8, "high": 2.2, "samples": 5}
+    assert data["copies"] == {"ours": 2.0, "torch": 8.0}
+    assert (data["ratio"], data["bar"], data["passed"], data["threads"]) == (4.0, 3.3, True, 2)
+
+
+def test_table_shows_losses(make_result):
+    results = [
+        make_result(BATCH, ours=2e-3, torch=8e-3, copy=1e-3),
+        make_result(SMALL, ours=2e-5, torch=1e-5, copy=1e-6),
+        make_result(BATCH, "default", ours=2e-3, torch=1e-3, copy=1e-3),
+    ]
+    kept, default = report.sections(results)
+    assert kept.rows[0] == (
+        "BatchNorm2d (32,64,56,56) float32", "forward", "2 ms ±10%", "8 ms ±10%", "4.00", "3.3", "pass", "2.0 / 8.0",
+    )  # fmt: skip
+    assert kept.rows[1][4:] == ("0.50", "0.9", "MISS, slower", "")
+    assert kept.notes[0].startswith("torch.nn is faster in 1 of 2 rows")
+    assert kept.notes[1] == "1 of 2 rows reach their bar, 1 miss it."
+    assert "MALLOC_TOP_PAD_" in kept.title
+    assert default.rows[0][5] == "0.9"
+
+
+def test_compiled_column(make_result):
+    (section,) = report.sections([make_result(BATCH, ours=2e-3, torch=8e-3, compiled=3e-3, copy=1e-3)])
+    assert section.rows[0][section.columns.index("compiled/ours")] == "1.50"
+
+
+def test_pictures(make_result, tmp_path):
+    norms = [
+        make_result(name, regime, ours=2.0, torch=80.0, copy=1.0)
+        for name in (BATCH, BATCH.replace("forward", "forward+backward"), SMALL)
+        for regime in ("default", "kept")
+    ]
+    models = [make_result("lenet training step", ours=2.0, torch=8.0, compiled=1.0)]
+    for number, results in enumerate((norms, models, [make_result(SMALL, ours=2.0, torch=1.0, copy=1.0)])):
+        path = tmp_path / f"{number}.png"
+        picture.draw(results, "a CPU", path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_regimes_differ_in_three_variables():
+    base = {"PATH": "/bin", "MALLOC_TOP_PAD_": "1"}
+    assert environment.variables("default", base) == {"PATH": "/bin"}
+    assert environment.variables("kept", base) == {"PATH": "/bin", **environment.KEEP_MEMORY}
+    assert len(environment.KEEP_MEMORY) == 3
+
+
+def test_environment_names_cpu_threads_and_versions():
+    facts = environment.describe()
+    assert facts["threads"] == str(torch.get_num_threads())
+    assert re.search(r"normkit \S+, torch 2\.\S+, numpy \S+, numba \S+, Python 3", facts["versions"])
+    assert facts["CPU"]
+
+
+def test_work_writes_a_line_a_row():
+    rows = (ROW_BY_NAME[SMALL], ROW_BY_NAME["LayerNorm (1,768) float32 forward+backward"])
+    job = Job(rows, "default", TINY, threads=torch.get_num_threads())
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+    out = io.StringIO()
+    work(job, out)
+    first, *lines = map(json.loads, out.getvalue().splitlines())
+    assert set(first) == {"environment"}
+    results = [Result.from_json(line) for line in lines]
+    assert tuple(result.row for result in results) == rows
+    assert all(set(result.timings) == {"ours", "torch", "copy"} for result in results)
+
+
+def test_times_run_in_a_process_for_each_regime():
+    class Steps(Progress):
+        def __init__(self):
+            self.said = []
+
+        def begin(self, total):
+            self.said.append(total)
+
+        def step(self, text):
+            self.said.append(text)
+
+        def end(self):
+            self.said.append("end")
+
+    steps = Steps()
+    times = Times.of([ROW_BY_NAME[SMALL]], threads=1, quick=True)
+    times.run(steps)
+    assert [result.regime for result in times.results] == ["default", "kept"]
+    assert times.environment["threads"] == "1"
+    assert steps.said[0] == 2
+    assert steps.said[-1] == "end"
+    assert steps.said[1].startswith(f"{SMALL}, default: ")
+
+
+def test_a_process_that_fails_is_an_error(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "")
+    times = Times.of([ROW_BY_NAME[SMALL]], regime="kept")
+    monkeypatch.setattr("normkit.bench.runner.sys.executable", "/bin/false")
+    with pytest.raises((RuntimeError, BrokenPipeError)):
+        times.run(Progress())
+
+
+def test_unknown_regime():
+    with pytest.raises(UserError, match="--regime must be one of default, kept, both, not 'warm'"):
+        Times.of([ROW_BY_NAME[SMALL]], regime="warm")
