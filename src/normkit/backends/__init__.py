@@ -110,11 +110,12 @@ def is_handed_over(x: Tensor) -> bool:
     A tiny evaluation takes torch a few microseconds: this costs less than one.
     """
     return (
-        x.numel() < CROSSOVER
+        not torch.compiler.is_compiling()  # first: a size may be a symbol there, and asking for it fixes it
+        and x.numel() < CROSSOVER
         and not torch.is_grad_enabled()
         and type(x) is Tensor
         and x.is_contiguous()
-        and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and (_forced.get() or (_process_wide[-1]._name if _process_wide else "auto")) == "auto"
         and not _is_transformed()
     )
