@@ -1,0 +1,39 @@
+"""Run the kernels on a case; used by every test of this folder."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import normkit
+from normkit.backends import normalize
+from normkit.statistics import Running
+from tests.cases import Case, Draw
+
+
+@dataclass
+class Results:
+    """What a training step gets from a norm."""
+
+    y: Tensor
+    dx: Tensor
+    dweight: Tensor | None
+    dbias: Tensor | None
+
+    def bits(self) -> list[bytes]:
+        """The exact bits of everything, to compare."""
+        found = (self.y, self.dx, self.dweight, self.dbias)
+        return [tensor.contiguous().view(torch.uint8).numpy().tobytes() for tensor in found if tensor is not None]
+
+
+def run(case: Case, data: Draw, use_torch: bool = False, running: Running | None = None) -> Results:
+    """Forward and backward, with the kernels or with torch.nn.functional; with running statistics if given."""
+    inputs = [None if t is None else t.detach().requires_grad_() for t in (data.x, data.weight, data.bias)]
+    x, weight, bias = inputs
+    if use_torch:
+        y = case.torch(x, weight, bias, data.eps)
+    else:
+        with normkit.use_backend("numba"):
+            y = normalize(x, case.norm, weight, bias, data.eps, running, running is None)
+    y.backward(data.dy)
+    return Results(y.detach(), *(None if t is None else t.grad for t in inputs))

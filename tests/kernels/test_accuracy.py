@@ -1,0 +1,159 @@
+"""The error of the kernels against float64, in units in the last place of the output's type."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from normkit import reference
+from normkit.spec import Norm
+from tests.cases import CASES, Case, Draw, draw, layouts, to_numpy
+from tests.kernels.run import Results, run
+
+# one view of each sort: runs and columns, folded rows, several chunks, several tiles, weights by place and by row
+SHAPES = [(70, 6), (3, 6, 33, 7), (130, 64, 3, 3), (3, 4100, 2)]
+# a norm of two numbers is +1 and -1: its gradients cancel, and its two weights sum 12,300 terms that nearly do
+CASES_OF_SHAPES = [case for case in dict.fromkeys(CASES) if case.shape in SHAPES and case.norm.normalized_shape != (2,)]
+PAIRS = [(case, last) for case in CASES_OF_SHAPES for last in layouts(case.shape) if str(case) != "instance-3x4100x2"]
+SMALL = [(case, last) for case, last in PAIRS if len(case.shape) == 2 or case.shape == (3, 6, 33, 7)]
+every_pair = pytest.mark.parametrize(("case", "last"), PAIRS, ids=str)
+every_small_pair = pytest.mark.parametrize(("case", "last"), SMALL, ids=str)
+
+HALF = (torch.bfloat16, torch.float16)
+UNITS = 4  # in the last place, of the largest value of an output
+
+
+def units(actual: Tensor, expected: np.ndarray) -> float:
+    """The largest error in units in the last place of the largest expected value."""
+    scale = max(np.abs(expected).max(), torch.finfo(actual.dtype).tiny) * torch.finfo(actual.dtype).eps
+    return float(np.abs(to_numpy(actual) - expected).max() / scale)
+
+
+def errors(case: Case, data: Draw, results: Results) -> dict[str, float]:
+    """Units of error of all results."""
+    x, dy, weight, bias = (to_numpy(t) for t in (data.x, data.dy, data.weight, data.bias))
+    exact = reference.gradients(dy, x, case.norm, weight, data.eps)
+    expected = {
+        "y": reference.normalize(x, case.norm, weight, bias, data.eps).y,
+        "dx": exact.dx,
+        "dweight": exact.dweight,
+        "dbias": exact.dbias,
+    }
+    found = {name: getattr(results, name) for name in expected}
+    return {name: units(found[name], expected[name]) for name in expected if found[name] is not None}
+
+
+def shifted(case: Case, dtype: torch.dtype, last: bool, ratio: float, scale: float = 1.0) -> Draw:
+    """Data whose mean is `ratio` standard deviations."""
+    data = draw(case, torch.float64, last)
+    x = ((data.x - 1.5) / 2.5 + ratio) * scale
+    return Draw(*(None if t is None else t.to(dtype) for t in (x, data.dy, data.weight, data.bias)), data.eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *(pytest.param(h, marks=pytest.mark.slow) for h in HALF)], ids=str)
+@pytest.mark.parametrize("ratio", [1.0, 1e2, 1e4])
+@every_pair
+def test_error_is_a_few_units_in_the_last_place(case: Case, last: bool, ratio: float, dtype: torch.dtype) -> None:
+    data = shifted(case, dtype, last, ratio)
+    found = errors(case, data, run(case, data))
+    assert {name: value for name, value in found.items() if value > UNITS} == {}
+
+
+@every_small_pair
+def test_a_mean_of_a_million_deviations_does_no_worse_than_torch(case: Case, last: bool) -> None:
+    data = shifted(case, torch.float32, last, 1e6)
+    ours, torchs = errors(case, data, run(case, data)), errors(case, data, run(case, data, use_torch=True))
+    assert {name: value for name, value in ours.items() if value > max(torchs[name], UNITS)} == {}
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@every_small_pair
+def test_half_types_are_rounded_once(case: Case, last: bool, dtype: torch.dtype) -> None:
+    data = shifted(case, dtype, last, 1e2)
+    assert max(errors(case, data, run(case, data)).values()) < 0.6
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+@every_small_pair
+def test_huge_and_tiny_values_do_no_worse_than_torch(case: Case, last: bool, scale: float) -> None:
+    data = shifted(case, torch.float32, last, 1.0, scale)
+    ours, torchs = errors(case, data, run(case, data)), errors(case, data, run(case, data, use_torch=True))
+    worse = {name for name, value in ours.items() if not value <= UNITS and not np.isnan(torchs[name])}
+    assert {name for name in worse if not ours[name] <= torchs[name]} == set()
+
+
+# both kernels: long runs, and columns (folded, wide, with weights by row)
+CONSTANT = [
+    *((Case(Norm(kind), shape, str), last) for kind in ("batch", "instance") for shape, last in (
+        ((6, 5, 23, 23), False), ((6, 5, 23, 23), True), ((3, 1500, 5, 5), True))),
+    (Case(Norm("batch"), (90, 6), str), False),
+    (Case(Norm("batch"), (90, 1500), str), False),
+    (Case(Norm("group", num_groups=2), (6, 8, 23, 23), str), False),
+    (Case(Norm("group", num_groups=2), (6, 8, 23, 23), str), True),
+    (Case(Norm("channel"), (6, 300, 7, 7), str), False),
+    (Case(Norm("channel"), (6, 300, 7, 7), str), True),
+    (Case(Norm("layer", normalized_shape=(5000,)), (9, 5000), str), False),
+]  # fmt: skip
+MAGNITUDES = [0.1, 1.0, -3.0, 123.456, -7.7e3, 1e4 / 3, 1e8 / 7, -1e30, 1e38, 1e-30, 1e-40, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("case", "last"), CONSTANT, ids=str)
+def test_constant_values_give_exactly_the_bias(case: Case, last: bool, dtype: torch.dtype) -> None:
+    data = draw(case, dtype, last)
+    bias = reference.normalize(np.zeros(case.shape), case.norm, None, to_numpy(data.bias)).y
+    for magnitude in MAGNITUDES if dtype is not torch.float64 else [*MAGNITUDES, 1e155, 1e200, -1e300]:
+        y = run(case, replace(data, x=torch.full_like(data.x, magnitude))).y
+        assert np.array_equal(to_numpy(y), bias), magnitude
+
+
+@pytest.mark.parametrize("neighbour", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize(("case", "last"), [pair for pair in CONSTANT if pair[0].norm.kind == "batch"], ids=str)
+def test_a_constant_channel_beside_a_bad_one_gives_exactly_its_bias(case: Case, last: bool, neighbour: float) -> None:
+    data = draw(case, torch.float32, last)
+    data.x[:, 0] = data.x[:, 0].sign() * neighbour
+    data.x[:, 1] = 123.456
+    y = run(case, data).y
+    assert bool((y[:, 1].transpose(0, -1) == data.bias[1]).all())
+
+
+# What may be wrong with the first guess of a mean. Each spoils data that lie one deviation about 1e4.
+SPOILED = {
+    "the first value is 0": lambda x: x[(0,) * x.dim()].fill_(0.0),
+    "the first value is 1e8": lambda x: x[(0,) * x.dim()].fill_(1e8),
+    "the first sample lies far away": lambda x: x[0].add_(1e6),
+    "the first rows lie far away": lambda x: x[..., :2].add_(3e4),
+    "half of the samples lie far away": lambda x: x[: x.shape[0] // 2 + 1].add_(5e3),
+    "every other value lies far away": lambda x: x[..., ::2].add_(1e5),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+@every_small_pair
+def test_a_bad_first_guess_of_the_mean_costs_nothing(case: Case, last: bool, spoil) -> None:
+    data = shifted(case, torch.float32, last, 1e4)
+    spoil(data.x)
+    data.weight = data.bias = None  # a small weight on the outlier would make the scale small, not the error large
+    found = errors(case, data, run(case, data))
+    assert found["y"] <= UNITS, found
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@every_small_pair
+def test_a_value_that_is_not_finite_stays_where_it_is(case: Case, last: bool, bad: float) -> None:
+    data = draw(case, torch.float32, last)
+    clean = run(case, data)
+    data.x[(1,) * data.x.dim()] = bad
+    with np.errstate(invalid="ignore"):
+        exact = reference.normalize(to_numpy(data.x), case.norm, eps=data.eps).y
+    found = run(case, data)
+    hit = torch.from_numpy(~np.isfinite(exact))  # the whole unit, of which an infinite root mean square leaves zeros
+    unit = torch.from_numpy(np.isnan(reference.normalize(to_numpy(data.x) * 0.0, case.norm, eps=data.eps).y))
+    assert bool(hit.any())
+    assert bool((found.y.isfinite() == ~hit).all())
+    assert bool((found.dx.isfinite() | unit).all())
+    hit = unit
+    assert units(found.y[~hit], to_numpy(clean.y[~hit])) <= UNITS
+    assert units(found.dx[~hit], to_numpy(clean.dx[~hit])) <= UNITS

@@ -1,0 +1,178 @@
+"""Threads and processes: forked, spawned, many threads at once, inference mode, and no OpenMP to be found."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from numba import carray, cfunc, types
+
+import normkit
+from normkit.backends import normalize, numba
+from normkit.backends.numba import team
+from normkit.backends.numba.jit import RECORD, Arguments, pointer
+from normkit.spec import Norm
+from tests.cases import Case, draw
+from tests.kernels.run import run
+
+CASE = Case(Norm("batch"), (8, 16, 20, 20), str)  # large enough for a team of threads
+DATA = draw(CASE, torch.float32)  # in the parent: torch's own parallel operations hang in a child that was forked
+
+
+def bits() -> list[bytes]:
+    """The bits of a training step, the same wherever it runs."""
+    return run(CASE, DATA).bits()
+
+
+PRELUDE = """
+import multiprocessing, os, signal
+import torch
+from normkit.backends.numba import team
+from tests.kernels import test_processes as here
+torch.set_num_threads(2)
+class Items(torch.utils.data.Dataset):
+    def __len__(self): return 4
+    def __getitem__(self, i): return here.bits() == before
+def put(queue): queue.put(here.bits())
+if __name__ == "__main__":
+    before = here.bits()
+    assert team.team_name() == "openmp"
+"""
+
+BODIES = {
+    "fork": """
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # a child that hangs must not outlive the test
+        os._exit(0 if here.bits() == before and team.team_name() == "threads" else 3)
+    assert os.waitpid(child, 0)[1] == 0
+    assert here.bits() == before
+""",
+    "multiprocessing": """
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.apply(here.bits) == before
+""",
+    "data loader": """
+    loader = torch.utils.data.DataLoader(Items(), num_workers=2, multiprocessing_context="fork")
+    assert all(bool(same) for same in loader)
+""",
+    "spawn": """
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=put, args=(queue,))
+    process.start()
+    assert queue.get() == before
+    process.join()
+    assert process.exitcode == 0
+""",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+@pytest.mark.parametrize("body", BODIES)
+def test_a_process_made_by(body: str, tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(PRELUDE + BODIES[body])
+    # Numba's own layers of threads, of which this one aborts when two threads use it, are not used at all
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def in_threads(number: int, function) -> list:
+    """What a function gives in threads that start at once."""
+    found, barrier = [], threading.Barrier(number)
+
+    def call() -> None:
+        barrier.wait()
+        found.append(function())
+
+    threads = [threading.Thread(target=call) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@pytest.fixture(params=["openmp", "threads"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each kind of team."""
+    if request.param == "threads":
+        monkeypatch.setattr(team, "_parallel", lambda: None)
+    elif team._parallel() is None:
+        pytest.skip("no OpenMP runtime here")
+    team._team.cache_clear()
+    yield request.param
+    monkeypatch.undo()
+    team._team.cache_clear()
+
+
+def test_both_teams_give_the_same_bits(kind: str) -> None:
+    assert team.team_name() == kind
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = bits()
+        torch.set_num_threads(3)
+        assert bits() == alone
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_eight_threads_at_once(kind: str) -> None:
+    expected = bits()
+    assert in_threads(8, lambda: all(bits() == expected for _ in range(5))) == [True] * 8
+
+
+def test_inference_mode() -> None:
+    expected = run(CASE, DATA).y
+    with torch.inference_mode(), normkit.use_backend("numba"):
+        y = normalize(DATA.x, CASE.norm, DATA.weight, DATA.bias, DATA.eps)
+        assert y.is_inference()
+        assert torch.equal(y, expected)
+
+
+@cfunc(types.void(types.voidptr, types.int64, types.int64))
+def count_parts(data, part, parts):
+    """A kernel that leaves in y[part] of how many parts it was one."""
+    carray(pointer(carray(data, 1, RECORD)[0].y), 8, np.int64)[part] += parts
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_team_runs_each_part_once(threads: int, kind: str) -> None:
+    seen = np.zeros(8, np.int64)
+    team.run_team(count_parts.address, Arguments(y=seen.ctypes.data), threads)
+    assert seen.tolist() == [threads] * threads + [0] * (8 - threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_torch_says_how_many_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def spy(function: int, arguments: Arguments, count: int) -> None:
+        asked.append(count)
+        team.run_team(function, arguments, count)
+
+    monkeypatch.setattr(numba, "run_team", spy)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        bits()
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [threads, threads]  # forward and backward
+
+
+def test_a_small_input_wakes_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team, "_team", lambda: pytest.fail("a team was woken"))
+    run(Case(Norm("batch"), (70, 6), str), draw(Case(Norm("batch"), (70, 6), str), torch.float32))
+
+
+def test_addresses_fit_a_record() -> None:
+    assert ctypes.sizeof(Arguments) == RECORD.itemsize
