@@ -10,7 +10,7 @@ from normkit.cli import console
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
-    from normkit.train import RunResult
+    from normkit.train import RunResult, TrainConfig
 
 EXIT_DIFFERENT = 1
 EXIT_INTERRUPTED = 130
@@ -61,6 +61,9 @@ def train(
     verify: Annotated[
         bool, typer.Option("--verify", help="Train torch.nn's layers in lockstep and report every difference.")
     ] = False,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="Share every batch among the ranks that torchrun started.")
+    ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print every layer's output shape first.")] = False,
     output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="How to print: table or json.")] = "table",
 ) -> None:
@@ -84,6 +87,10 @@ def train(
 
         normkit train --resume runs/digits-20250131-120000
 
+    The same training on two ranks, with synchronized batch norms:
+
+        torchrun --nproc-per-node 2 -m normkit.cli train --sync
+
     [bold]Exit status[/bold]
 
     0 done; 1 --verify found too large a difference; 2 bad options or data;
@@ -106,9 +113,23 @@ def train(
         "threads": threads,
         "data_dir": data_dir,
         "verify": verify or None,
+        "sync": sync or None,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     config = training.resume_config(resume, given) if resume else training.TrainConfig.create(**given)
+    if config.sync:
+        with training.join(out, resume) as (first, own_out, own_resume):
+            if not first:
+                training.run(config, own_resume or own_out, resume=own_resume is not None)
+                return
+            _run(config, out, resume, trace, output)
+    else:
+        _run(config, out, resume, trace, output)
+
+
+def _run(config: "TrainConfig", out: Path | None, resume: Path | None, trace: bool, output: str) -> None:
+    from normkit import train as training
+
     shapes = {name: training.trace(name, config.impl) for name in config.norms} if trace else {}
     if output == "table":
         for name, layers in shapes.items():

@@ -137,22 +137,22 @@ def accumulate_stats(model: nn.Module) -> Iterator[None]:
                 f"accumulate_stats expected layers that see one batch each; {name or 'the model'} is a "
                 f"{type(module).__name__}, which shares statistics over ranks: use revert_sync_batchnorm first"
             )
-    seen: list[tuple[nn.Module, Moments]] = []
+    seen: list[tuple[nn.Module, Tensor]] = []
     with ExitStack() as stack:
         for _, module in layers:
-            mean = torch.zeros_like(_running(module)["running_mean"], dtype=torch.float64)
-            moments = Moments(mean.new_zeros(()), mean, mean.clone())
-            seen.append((module, moments))
-            _become(module, _AccumulateStats, "_normkit_seen", moments, stack)
+            running = _running(module)["running_mean"]
+            packed = torch.zeros(1 + 2 * running.numel(), dtype=torch.float64, device=running.device)
+            seen.append((module, packed))
+            _become(module, _AccumulateStats, "_normkit_seen", packed, stack)
         yield
-    for module, moments in seen:
-        _store(module, moments)
+    for module, packed in seen:
+        _store(module, _unpack(packed))
 
 
 class _AccumulateStats(nn.Module):
     """A layer that adds its statistics to those of the batches before."""
 
-    _normkit_seen: Moments
+    _normkit_seen: Tensor
     momentum: float | None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -170,10 +170,15 @@ class _AccumulateStats(nn.Module):
             self._buffers.update(kept)
         with torch.no_grad():
             mean, var = new["running_mean"].double(), new["running_var"].double()
-            merged = _merge(self, self._normkit_seen, mean, var, y)
-            for target, value in zip(self._normkit_seen, merged, strict=True):
-                target.copy_(value)
+            merged = _merge(self, _unpack(self._normkit_seen.clone()), mean, var, y)
+            self._normkit_seen.copy_(torch.cat([merged.size[None], merged.mean, merged.m2]))
         return y
+
+
+def _unpack(packed: Tensor) -> Moments:
+    """One tensor, which a compiled graph can change in place, as what it holds."""
+    mean, m2 = packed[1:].chunk(2)
+    return Moments(packed[0], mean, m2)
 
 
 def _merge(module: nn.Module, seen: Moments, mean: Tensor, var: Tensor, y: Tensor) -> Moments:
@@ -193,9 +198,9 @@ def _store(module: nn.Module, moments: Moments) -> None:
     buffers = _running(module)
     momentum: Any = module.momentum
     with torch.no_grad():
-        if "num_batches_tracked" in buffers:
+        if "num_batches_tracked" in buffers and not isinstance(module, _InstanceNorm):  # which never counts
             buffers["num_batches_tracked"] += 1
-            if momentum is None and not isinstance(module, _InstanceNorm):
+            if momentum is None:
                 momentum = 1.0 / float(buffers["num_batches_tracked"])
         var = moments.m2 / (moments.size if isinstance(module, _InstanceNorm) else moments.size - 1)
         for name, value in (("running_mean", moments.mean), ("running_var", var)):

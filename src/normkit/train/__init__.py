@@ -29,6 +29,7 @@ from normkit.train.experiment import Interrupted, resume_config, run  # noqa: E4
 from normkit.train.model import lenet, trace  # noqa: E402
 from normkit.train.progress import LineProgress, LiveProgress, Progress, Step, for_console  # noqa: E402
 from normkit.train.results import EpochMetrics, NormResult, RunResult, StepDifference, Verdict  # noqa: E402
+from normkit.train.sync import join  # noqa: E402
 
 __all__ = [
     "IMPLS",
@@ -47,6 +48,7 @@ __all__ = [
     "TrainConfig",
     "Verdict",
     "for_console",
+    "join",
     "lenet",
     "load_dataset",
     "resume_config",

@@ -45,6 +45,7 @@ class TrainConfig:
     seed: int
     threads: int
     verify: bool
+    sync: bool
     data_dir: str | None
 
     @classmethod
@@ -60,6 +61,7 @@ class TrainConfig:
         seed: int = 0,
         threads: int | None = None,
         verify: bool = False,
+        sync: bool = False,
         data_dir: str | Path | None = None,
     ) -> TrainConfig:
         """Fill in the defaults that depend on the data or the machine, and check every value.
@@ -74,6 +76,7 @@ class TrainConfig:
             seed: Decides the initial weights and the order of the images.
             threads: Threads of torch's own operations; torch's default if None.
             verify: Train torch.nn's layers in lockstep and compare.
+            sync: Share every batch among the ranks that torchrun started.
             data_dir: Where the Fashion-MNIST files are; Debian's place if None.
         Raises:
             UserError: a value cannot be used.
@@ -91,6 +94,7 @@ class TrainConfig:
             seed=seed,
             threads=torch.get_num_threads() if threads is None else threads,
             verify=verify,
+            sync=sync,
             data_dir=None if data_dir is None else str(Path(data_dir).expanduser().resolve()),
         )
         config.check()

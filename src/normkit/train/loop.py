@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normkit.model import convert_sync_batchnorm
+from normkit.train import sync
 from normkit.train.activations import histograms, watch
 from normkit.train.config import TrainConfig
 from normkit.train.data import Dataset, epoch_batches
@@ -35,6 +37,8 @@ class Training:
         self.config = config
         self.dataset = dataset
         self.model = lenet(norm, config.impl, config.seed)
+        if config.sync:
+            convert_sync_batchnorm(self.model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.lr)
         self.result = NormResult(norm, parameters=sum(weight.numel() for weight in self.model.parameters()))
         self.lockstep: Lockstep | None = None
@@ -97,7 +101,8 @@ class Training:
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int, float]:
         start = perf_counter()
-        loss, correct = forward_backward(self.model, images, labels)
+        step = sync.forward_backward if self.config.sync else forward_backward
+        loss, correct = step(self.model, images, labels)
         self.optimizer.step()
         return loss, correct, perf_counter() - start
 

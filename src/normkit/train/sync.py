@@ -1,0 +1,72 @@
+"""One training on several ranks: each takes its share of every batch, and the batch norms see all of it.
+
+The steps are those of one process with the whole batch, to rounding: the loss is a mean over the whole batch, gradients
+are summed over the ranks, and every batch norm is a SyncBatchNorm.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from normkit.errors import UserError
+from normkit.train.data import to_input
+
+
+@contextmanager
+def join(out: Path | None, resume: Path | None) -> Iterator[tuple[bool, Path | None, Path | None]]:
+    """Join the ranks that torchrun started, on the CPU.
+
+    Args:
+        out, resume: The run folder, new or to go on with.
+    Returns:
+        Whether this rank is the first, which prints and writes the run folder, and the two folders for this rank: the
+        others write to a temporary one.
+    Raises:
+        UserError: the process was not started by torchrun.
+    """
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
+        raise UserError(
+            "--sync expected several ranks, started by torchrun; start it with: "
+            "torchrun --nproc-per-node 2 -m normkit.cli train --sync"
+        )
+    distributed.init_process_group("gloo")
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            if distributed.get_rank() == 0:
+                distributed.barrier()  # the others have copied what is resumed
+                yield True, out, resume
+            else:
+                copied = Path(scratch) / "run"
+                if resume is not None:
+                    shutil.copytree(resume, copied)
+                distributed.barrier()
+                yield (False, None, copied) if resume is not None else (False, copied, None)
+    finally:
+        distributed.destroy_process_group()
+
+
+def forward_backward(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
+    """:func:`normkit.train.step.forward_backward` on this rank's share of the batch; all ranks get the same."""
+    rank, ranks = distributed.get_rank(), distributed.get_world_size()
+    mine, answers = images.tensor_split(ranks)[rank], labels.tensor_split(ranks)[rank]
+    model.zero_grad(set_to_none=True)
+    outputs = model(to_input(mine))
+    loss = F.cross_entropy(outputs, answers, reduction="sum") / len(images)
+    loss.backward()  # type: ignore[no-untyped-call]
+    correct = (outputs.argmax(1) == answers).sum()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    shared = torch.cat([loss.detach()[None], correct[None].to(loss.dtype), *(g.flatten() for g in gradients)])
+    distributed.all_reduce(shared)
+    sums = shared[2:].split([gradient.numel() for gradient in gradients])
+    for gradient, total in zip(gradients, sums, strict=True):
+        gradient.copy_(total.view_as(gradient))
+    return shared[0].item(), int(shared[1])

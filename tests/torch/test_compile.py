@@ -1,0 +1,161 @@
+"""torch.compile, torch.export and ONNX, for every layer."""
+
+import io
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch_layers import LAYERS, Layer, assert_same, step
+
+import normkit
+from normkit.backends import compiled
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> None:
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_compiles_whole_once_and_equals_torch(name: str, mode: bool) -> None:
+    row = LAYERS[name]
+    counter = CompileCounterWithBackend("aot_eager")
+    layer, twin = row.ours().train(mode), row.twin().train(mode)
+    graph = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
+    for seed in range(4):  # each step has another num_batches_tracked
+        x = row.input(seed)
+        found = step(graph, x)
+        prefix = "_orig_mod."
+        assert_same({key.removeprefix(prefix): value for key, value in found.items()}, step(twin, x))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "BatchNorm2d, untracked"])
+def test_batch_sizes_share_a_graph(name: str) -> None:
+    row = LAYERS[name]
+    counter = CompileCounterWithBackend("aot_eager")
+    layer, twin = row.ours(), row.twin()
+    graph = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
+    for batch in (4, 7, 9):
+        x = row.input(batch, batch)
+        torch.testing.assert_close(graph(x), twin(x))
+    assert counter.frame_count == 1
+
+
+def operators(graphs: list[torch.fx.GraphModule]) -> set[str]:
+    """What the graphs call."""
+    return {str(node.target) for graph in graphs for node in graph.graph.nodes if node.op == "call_function"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_graphs_hold_our_operators(name: str) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def collect(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    row = LAYERS[name]
+    torch.compile(row.ours(), backend=collect, fullgraph=True)(row.input())
+    found = operators(graphs)
+    assert any("normkit" in operator for operator in found), found
+    assert not any("batch_norm" in operator or "layer_norm" in operator for operator in found), found
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "LayerNorm2d, channels last", "RMSNorm", "GroupNorm"])
+@pytest.mark.parametrize("given", [False, True])
+def test_operators_keep_the_rules_of_torch_library(name: str, given: bool) -> None:
+    row = LAYERS[name]
+    if given and "Batch" not in name:
+        pytest.skip("only BatchNorm normalizes by given statistics")
+    kind, centred, groups, shape = {
+        "Batch": ("batch", True, 1, ()),
+        "Layer": ("layer", True, 1, (5,)),
+        "RMSNo": ("layer", False, 1, (5,)),
+        "Group": ("group", True, 2, ()),
+    }[name[:5]]
+    if name.startswith("LayerNorm2d"):
+        kind, shape = "channel", ()
+    parameters = [p.detach().requires_grad_() for p in row.ours().parameters()]
+    weight, bias = (*parameters, None)[:2]
+    mean, var = (torch.zeros(3).double(), torch.ones(3).double()) if given else (None, None)
+    x = row.input().requires_grad_()
+    inputs = (x, weight, bias, mean, var, kind, centred, groups, shape, 1e-3)
+    torch.library.opcheck(compiled._forward, inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_inductor_equals_torch(name: str) -> None:
+    row = LAYERS[name]
+    layer, twin = row.ours(), row.twin()
+    graph = torch.compile(nn.Sequential(layer, nn.ReLU()), fullgraph=True)
+    for seed in range(2):
+        x = row.input(seed)
+        torch.testing.assert_close(graph(x), twin(x).relu())
+    assert_same(dict(layer.named_buffers()), dict(twin.named_buffers()))
+
+
+def test_half_types_and_autocast_compile() -> None:
+    x = torch.randn(64, 32)
+    for dtype in (torch.bfloat16, torch.float16):
+        layer, twin = normkit.LayerNorm(32).to(dtype), nn.LayerNorm(32).to(dtype)
+        graph = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(graph(x.to(dtype)), twin(x.to(dtype)), rtol=1e-2, atol=1e-2)
+    model = nn.Sequential(nn.Linear(32, 32), normkit.LayerNorm(32))
+    graph = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = graph(x), model(x)
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+EXPORTED = {"Batch": "batch_norm", "LazyB": "batch_norm", "SyncB": "batch_norm", "Layer": "layer_norm"}
+EXPORTED |= {"RMSNo": "rms_norm", "Group": "group_norm", "Insta": "instance_norm"}
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_export_gives_torchs_operators(name: str, mode: bool) -> None:
+    row = LAYERS[name]
+    layer, twin = row.ours().train(mode), row.twin().train(mode)
+    program = export(layer, row)
+    assert any(EXPORTED[name[:5]] in operator for operator in operators([program.graph_module]))
+    assert not any("normkit" in operator for operator in operators([program.graph_module]))
+    torch.testing.assert_close(program.module()(row.input()), twin(row.input()))
+
+
+def export(layer: nn.Module, row: Layer) -> torch.export.ExportedProgram:
+    """torch.export, which warns of its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(layer, (row.input(),))
+
+
+ONNX = {"Batch": "BatchNormalization", "LazyB": "BatchNormalization", "SyncB": "BatchNormalization"}
+ONNX |= {"Layer": "LayerNormalization", "RMSNo": "", "Group": "GroupNormalization", "Insta": ""}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_onnx_gives_standard_operators_and_the_same_numbers(name: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    row = LAYERS[name]
+    layer, x = row.ours().float().eval(), row.input().float()
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(layer, (x,), dynamo=True, verbose=False)
+        program.save(file)
+    model = onnx.load_from_string(file.getvalue())
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    kinds = {node.op_type for node in model.graph.node}
+    if "untracked" not in name and "channels last" not in name:
+        assert ONNX[name[:5]] in kinds or not ONNX[name[:5]], kinds
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), layer(x).detach(), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,164 @@
+"""Every way to differentiate, for every layer and back end: right, or refused; never silently wrong."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, jvp, vmap
+from torch_layers import DTYPE, LAYERS, Layer
+
+import normkit
+
+
+@pytest.fixture(params=["auto", "numba", "aten", "eager"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each back end; auto takes torch's own operations for inputs as small as these."""
+    with normkit.use_backend(request.param):
+        yield request.param
+
+
+def plain(layer: nn.Module, x: Tensor) -> Tensor:
+    """The same in plain operations."""
+    with normkit.use_backend("eager"):
+        return layer(x)
+
+
+def direction(like: Tensor, first: float) -> Tensor:
+    """Numbers to multiply by that are all different."""
+    return torch.linspace(first, first + 1.3, like.numel(), dtype=like.dtype).view(like.shape)
+
+
+def derivatives(layer: nn.Module, x: Tensor) -> list[list[Tensor]]:
+    """First, second and third derivatives by the input and the parameters, along fixed directions."""
+    inputs = [x, *layer.parameters()]
+    value = (layer(x).sin() * direction(x, 0.3)).sum()
+    found = []
+    for order in range(3):
+        gradients = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True)
+        used = [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True)]
+        found.append([g.detach() for g in used])
+        value = sum(((g * direction(g, -0.7 + order)).sum() + g.square().sum() for g in used), torch.zeros(()))
+    return found
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_three_derivatives(name: str, mode: bool, backend: str) -> None:
+    row = LAYERS[name]
+    layer = row.ours().train(mode)
+    found = derivatives(layer, row.input().requires_grad_())
+    with normkit.use_backend("eager"):
+        expected = derivatives(row.ours().train(mode), row.input().requires_grad_())
+    for mine, theirs in zip(found, expected, strict=True):
+        for value, truth in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(value, truth, rtol=1e-9, atol=1e-9 * max(1.0, float(truth.abs().max())))
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm1d", "LayerNorm2d"])
+def test_plain_operations_against_finite_differences(name: str, backend: str) -> None:
+    row = LAYERS[name]
+    layer = row.ours()
+    x = row.input()[:2].requires_grad_()
+    assert torch.autograd.gradcheck(layer, (x,))
+    assert torch.autograd.gradgradcheck(layer, (x,))
+
+
+def test_a_large_input_that_only_autograd_keeps_is_differentiated_twice() -> None:
+    x = torch.randn(300, 300, dtype=DTYPE, requires_grad=True)
+    found = []
+    for name in ("aten", "eager"):
+        with normkit.use_backend(name):
+            y = normkit.BatchNorm1d(300).to(DTYPE)(x * 2.0)
+            (first,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+            found.append(torch.autograd.grad(first.square().sum(), x)[0])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_forward_mode(name: str, mode: bool) -> None:
+    row = LAYERS[name]
+    layer, x = row.ours().train(mode), row.input()
+    tangent = direction(x, -0.4)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, tangent))).tangent
+    step = 1e-6
+    expected = (plain(layer, x + step * tangent) - plain(layer, x - step * tangent)) / (2 * step)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=1e-6)
+    untracked = stateless(row).train(mode)
+    _, pushed = jvp(lambda value: untracked(value), (x,), (tangent,))
+    if mode:
+        torch.testing.assert_close(pushed, found)
+
+
+def stateless(row: Layer) -> nn.Module:
+    """A layer that changes no buffer: torch.func forbids that, ours and torch's own alike."""
+    layer = row.ours()
+    if getattr(layer, "running_mean", None) is not None:
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        layer.track_running_stats = False
+    return layer
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_func_grad_and_functional_call(name: str) -> None:
+    row = LAYERS[name]
+    layer, x = stateless(row), row.input()
+    parameters = {key: value.detach() for key, value in layer.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return (functional_call(layer, parameters, (x,)).sin() * direction(x, 0.3)).sum()
+
+    found = grad(loss, argnums=(0, 1))(parameters, x)
+    leaf = x.clone().requires_grad_()
+    (plain(layer, leaf).sin() * direction(x, 0.3)).sum().backward()
+    torch.testing.assert_close(found[1], leaf.grad)
+    for key, value in layer.named_parameters():
+        torch.testing.assert_close(found[0][key], value.grad)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_per_sample_gradients(name: str) -> None:
+    row = LAYERS[name]
+    layer = row.ours().eval() if "untracked" not in name else stateless(row)
+    x = row.input()
+    parameters = {key: value.detach() for key, value in layer.named_parameters()}
+    batches = torch.stack([row.input(seed) for seed in range(3)])
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return (functional_call(layer, parameters, (x,)).sin() * direction(x, 0.3)).sum()
+
+    found = vmap(grad(loss, argnums=1), in_dims=(None, 0))(parameters, batches)
+    for one, x in zip(found, batches, strict=True):
+        leaf = x.clone().requires_grad_()
+        (plain(layer, leaf).sin() * direction(x, 0.3)).sum().backward()
+        torch.testing.assert_close(one, leaf.grad)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "BatchNorm" in name and "untracked" not in name])
+def test_vmap_refuses_to_change_running_statistics_as_torch_does(name: str) -> None:
+    row = LAYERS[name]
+    batches = torch.stack([row.input(seed) for seed in range(3)])
+    for layer in (row.twin(), row.ours()):
+        with pytest.raises((RuntimeError, ValueError), match=r"vmap"):
+            vmap(layer)(batches)
+
+
+@pytest.mark.parametrize("randomness", ["error", "same", "different"])
+def test_vmap_randomness_is_torchs(randomness: str) -> None:
+    x = torch.ones(3, 4, 5, dtype=DTYPE)
+    results = []
+    for norm in (nn.LayerNorm(5), normkit.LayerNorm(5)):
+        model = nn.Sequential(nn.Dropout(0.5), norm).to(DTYPE)
+        torch.manual_seed(0)
+        try:
+            results.append(vmap(model, randomness=randomness)(x))
+        except RuntimeError as error:
+            results.append(str(error))
+    if randomness == "error":
+        assert results[0] == results[1]
+        assert "randomness" in results[1]
+    else:
+        torch.testing.assert_close(*results)
