@@ -24,8 +24,8 @@ class BatchNormForward(_BatchNorm):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # a cumulative average: each batch so far has the same weight
                 batches = self.num_batches_tracked
-                in_graph = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-                momentum = 1.0 / (batches if in_graph or batches.is_meta else float(batches))
+                is_number = not (torch.compiler.is_compiling() or batches.is_meta)
+                momentum = 1.0 / (float(batches) if is_number else batches.double())
         mean, var = self.running_mean, self.running_var
         use_input_stats = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
