@@ -66,7 +66,7 @@ def forward_backward(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     shared = torch.cat([loss.detach()[None], correct[None].to(loss.dtype), *(g.flatten() for g in gradients)])
     distributed.all_reduce(shared)
-    sums = shared[2:].split([gradient.numel() for gradient in gradients])
+    sums = shared[2:].split([gradient.numel() for gradient in gradients])  # type: ignore[no-untyped-call]
     for gradient, total in zip(gradients, sums, strict=True):
         gradient.copy_(total.view_as(gradient))
     return shared[0].item(), int(shared[1])
