@@ -1,20 +1,10 @@
 """Results without timing anything."""
 
 import pytest
-import torch
 
 from normkit.bench.cases import ROW_BY_NAME
 from normkit.bench.measure import Timing
 from normkit.bench.results import Result
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small inputs, and perhaps other tests beside these: a second thread would only get in the way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

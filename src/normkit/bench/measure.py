@@ -11,8 +11,6 @@ from typing import Final
 
 Call = Callable[[], object]
 
-WARM_UP_SECONDS: Final = 0.05
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -45,16 +43,18 @@ class Effort:
         rounds: Samples of each call.
         sample_seconds: What a sample lasts at least: fast calls are repeated within it.
         row_seconds: Once a row has taken this long, it ends after FEWEST rounds.
+        warm_up_seconds: How long each call is repeated before.
     """
 
     rounds: int
     sample_seconds: float
     row_seconds: float
+    warm_up_seconds: float = 0.05
 
 
 FEWEST: Final = 3
 FULL: Final = Effort(rounds=9, sample_seconds=0.005, row_seconds=2.0)
-QUICK: Final = Effort(rounds=5, sample_seconds=0.002, row_seconds=0.15)
+QUICK: Final = Effort(rounds=5, sample_seconds=0.002, row_seconds=0.1, warm_up_seconds=0.02)
 
 
 def interleaved(
@@ -68,7 +68,10 @@ def interleaved(
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        inner = {name: _repeats(_warm_up(call, clock), effort.sample_seconds) for name, call in calls.items()}
+        inner = {
+            name: _repeats(_warm_up(call, effort.warm_up_seconds, clock), effort.sample_seconds)
+            for name, call in calls.items()
+        }
         samples: dict[str, list[float]] = {name: [] for name in calls}
         began = clock()
         for done in range(effort.rounds):
@@ -82,7 +85,7 @@ def interleaved(
     return {name: Timing.of(times) for name, times in samples.items()}
 
 
-def _warm_up(call: Call, clock: Callable[[], int]) -> float:
+def _warm_up(call: Call, seconds: float, clock: Callable[[], int]) -> float:
     """Call until compilation, caches and allocator have settled; return the fastest call's seconds."""
     call()
     fastest = math.inf
@@ -92,7 +95,7 @@ def _warm_up(call: Call, clock: Callable[[], int]) -> float:
         call()
         after = clock()
         fastest = min(fastest, (after - before) / 1e9)
-        if (after - began) / 1e9 > WARM_UP_SECONDS:
+        if (after - began) / 1e9 > seconds:
             break
     return fastest
 
