@@ -280,7 +280,8 @@ def select(text: str = "", models: Sequence[str] = (), quick: bool = False) -> l
         rows = [row for row in rows if row.case.quick]
     found = [row for row in rows if row.matches(text.split())]
     if not found:
+        which = " of a --quick run" if quick and not models else ""
         raise UserError(
-            f"--filter {text!r} matches none of {len(rows)} rows; a row is called, for example, {rows[0].name!r}"
+            f"--filter {text!r} matches none of {len(rows)} rows{which}; a row is called, for example, {rows[0].name!r}"
         )
     return found
