@@ -30,7 +30,7 @@ _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
 _STREAM = 16 << 20  # bytes of output from which it is written past the caches, which could not keep it
 _TILE = 1024  # columns that are summed at once
-_CHUNK = 64  # rows of a tile that are summed before they are merged
+_CHUNK = 128  # rows of a tile that are summed before they are merged
 _PARTS = 64  # into how many parts the gradients of weight and bias are split
 _SUMMED = 128  # runs, at most, whose gradients of weight and bias are summed in the compute type: then into more parts
 
@@ -56,7 +56,7 @@ def plan(view: View) -> Plan:
         return Plan(True, min(-(-a // a_period // _PARTS), _SUMMED) * a_period if by_place else 1, 1, 1)
     width = k * s
     if r_step != 0:
-        return Plan(False, r, min(width, max(s, _TILE // 2)), 1)
+        return Plan(False, r, -(-width // -(-width // (2 * _TILE))), 1)
     if width > 4 * _TILE:
         return Plan(False, min(r, _CHUNK), max(1, _TILE // s) * s, 1)
     fold = max(1, min(_TILE // width, r))

@@ -1,0 +1,161 @@
+"""Mean and variance of columns, over chunks of rows. The scheme is that of the runs: see `runs`."""
+
+import numpy as np
+
+from normkit.backends.numba.jit import cast, jit, load
+from normkit.backends.numba.run_moments import FAR
+
+BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
+SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
+
+
+@jit
+def row_of(table, row, width):
+    """A row of a table that lies flat in memory (a slice of a 2-D array would not be known to be contiguous)."""
+    return table[row * width : (row + 1) * width]
+
+
+@jit
+def repeat(table, columns):
+    """Fill a table with copies of its first columns."""
+    for left in range(columns, table.size, columns):
+        table[left : left + columns] = table[:columns]
+
+
+@jit
+def sum_rows(x, start, rows, stride, pivot, total):
+    """total[c] = sum over the rows of x[row, c] - pivot[c].
+
+    One row at a time: several at once would read several streams, and the prefetchers of the memory follow one best.
+    """
+    total[:] = 0
+    for at in range(start, start + rows * stride, stride):
+        row = x[at : at + pivot.size]
+        for c in range(pivot.size):
+            total[c] += load(row, c) - pivot[c]
+
+
+@jit
+def square_rows(x, start, rows, stride, pivot, first, second):
+    """Sums over the rows of x - pivot and of its square."""
+    first[:] = 0
+    second[:] = 0
+    for at in range(start, start + rows * stride, stride):
+        row = x[at : at + pivot.size]
+        for c in range(pivot.size):
+            d = load(row, c) - pivot[c]
+            first[c] += d
+            second[c] += d * d
+
+
+@jit
+def merge_columns(count, mean, m2, other_count, other_mean, other_m2):
+    """mean and m2 of `count` rows become those of these and `other_count` more (Chan, Golub & LeVeque 1979)."""
+    if count == 0.0:  # not by the formula: the square of a huge mean may overflow
+        for c in range(mean.size):
+            mean[c], m2[c] = other_mean[c], other_m2[c]
+        return
+    share = other_count / (count + other_count)
+    for c in range(mean.size):
+        delta = other_mean[c] - mean[c]
+        mean[c] += delta * share
+        m2[c] += other_m2[c] + delta * delta * (count * share)
+
+
+@jit
+def moments_of_block(x, start, rows, stride, width, mean, m2, work, count, centred, zero):
+    """Merge `rows` rows of `width` numbers into the columns' mean and m2, of `count` rows so far."""
+    pivot, first, second = row_of(work, 0, width), row_of(work, 1, width), row_of(work, 2, width)
+    n = float(rows)
+    pivot[:] = 0
+    if centred:
+        sample = min(rows, SAMPLE_ROWS)
+        for c in range(width):
+            pivot[c] = load(x, start + c)
+        sum_rows(x, start, sample, stride, pivot, first)
+        for c in range(width):
+            pivot[c] += first[c] / cast(sample, zero)
+    square_rows(x, start, rows, stride, pivot, first, second)
+    if centred:
+        far = False
+        for c in range(width):
+            far |= float(first[c]) * float(first[c]) > FAR * n * float(second[c])
+        if far:
+            for c in range(width):
+                pivot[c] += first[c] / cast(rows, zero)
+            square_rows(x, start, rows, stride, pivot, first, second)
+    columns = mean.size
+    block_mean, block_m2 = np.empty(columns), np.empty(columns)
+    for left in range(0, width, columns):
+        for c in range(columns):
+            f = float(first[left + c])
+            rest = f / n
+            block_mean[c] = float(pivot[left + c]) + rest if centred else 0.0
+            block_m2[c] = max(float(second[left + c]) - rest * f, 0.0) if centred else float(second[left + c])
+        merge_columns(count, mean, m2, n, block_mean, block_m2)
+        count += n
+
+
+@jit
+def wide_moments_of_rows(x, start, rows, stride, mean, m2, centred):
+    """Mean and m2, with every sum in float64, of the columns whose squares the compute type cannot hold."""
+    columns = mean.size
+    wide_mean, wide_m2 = np.zeros(columns), np.zeros(columns)
+    if centred:
+        for row in range(rows):
+            for c in range(columns):
+                wide_mean[c] += float(load(x, start + row * stride + c)) / rows
+    for row in range(rows):
+        for c in range(columns):
+            deviation = float(load(x, start + row * stride + c)) - wide_mean[c]
+            wide_m2[c] += deviation * deviation
+    for c in range(columns):
+        if not np.isfinite(m2[c]):
+            mean[c], m2[c] = wide_mean[c], wide_m2[c]
+
+
+@jit
+def moments_of_rows(x, start, rows, stride, fold, mean, m2, work, centred, zero):
+    """Mean and m2 of each column of a tile, over a chunk of rows."""
+    mean[:] = 0
+    m2[:] = 0
+    folded = rows // fold
+    for top in range(0, folded, BLOCK_ROWS):
+        block, at, count = min(BLOCK_ROWS, folded - top), start + top * fold * stride, float(top * fold)
+        moments_of_block(x, at, block, stride * fold, mean.size * fold, mean, m2, work, count, centred, zero)
+    if rows > folded * fold:
+        done = folded * fold
+        rest = start + done * stride
+        moments_of_block(x, rest, rows - done, stride, mean.size, mean, m2, work, float(done), centred, zero)
+    if not np.isfinite(m2.sum()):
+        wide_moments_of_rows(x, start, rows, stride, mean, m2, centred)
+
+
+@jit
+def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
+    """Statistics of runs of `length` columns from those of each column in each chunk.
+
+    partial holds, for each chunk, the means and then the m2s of `width` columns; the first column is at `start`.
+    """
+    columns = mean.size * length
+    total_mean, total_m2 = np.zeros(columns), np.zeros(columns)
+    count = 0.0
+    for j in range(chunks):
+        n = float(min(chunk, rows - j * chunk))
+        at = start + 2 * j * width
+        merge_columns(
+            count, total_mean, total_m2, n, partial[at : at + columns], partial[at + width : at + width + columns]
+        )
+        count += n
+    for k in range(mean.size):
+        left = k * length
+        center = 0.0
+        for c in range(left, left + length):
+            center += total_mean[c] - total_mean[left]
+        center = total_mean[left] + center / length
+        spread = 0.0
+        for c in range(left, left + length):
+            delta = total_mean[c] - center
+            spread += total_m2[c] + float(rows) * delta * delta
+        mean[k] = center
+        m2[k] = spread

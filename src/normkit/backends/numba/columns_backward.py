@@ -1,0 +1,253 @@
+"""The backward kernel of `columns`."""
+
+import numpy as np
+from numba import carray
+
+from normkit.backends.numba.column_moments import BLOCK_ROWS, repeat, row_of
+from normkit.backends.numba.jit import (
+    RECORD,
+    cast,
+    fence,
+    flush,
+    jit,
+    jit_sum,
+    kernel,
+    load,
+    minus,
+    pointer,
+    store,
+    target,
+)
+
+
+@jit
+def product_rows(x, dy, start, rows, stride, high, weights, step, sums):
+    """Sums over the rows of x - high, g and g (x - high), where g = dy · weight of the row."""
+    width = high.size
+    sums[:] = 0
+    deviations, plain, crossed = row_of(sums, 0, width), row_of(sums, 1, width), row_of(sums, 2, width)
+    for row in range(rows):
+        at = start + row * stride
+        x_row, dy_row, weight = x[at : at + width], dy[at : at + width], weights[row * step]
+        for c in range(width):
+            d, p = load(x_row, c) - high[c], load(dy_row, c) * weight
+            deviations[c] += d
+            plain[c] += p
+            crossed[c] += p * d
+
+
+@jit
+def add_folded(sums, wide, columns, totals):
+    """Add the sums of folded rows to those of the columns."""
+    for left in range(0, wide, columns):
+        for c in range(columns):
+            totals[c] += float(sums[left + c])
+
+
+@jit
+def project_row(x, dy, dx, high, rstd, scale, crossed, plain):
+    """dx of rows whose columns have their own weight; see `fill_coefficients`."""
+    for c in range(x.size):
+        d = (load(x, c) - high[c]) * rstd[c]
+        store(dx, c, load(dy, c) * scale[c] - d * crossed[c] - plain[c])
+
+
+@jit_sum
+def project_row_of(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero):
+    """dx of a row that has one weight; returns the row's share of dweight and dbias."""
+    dweight = zero
+    dbias = zero
+    for c in range(x.size):
+        d = minus(load(x, c), high[c]) * rstd[c]
+        gradient = load(dy, c)
+        store(dx, c, gradient * (scale[c] * weight) - d * crossed[c] - plain[c])
+        dweight += gradient * (d + shift[c])
+        dbias += gradient
+    return dweight, dbias
+
+
+@jit
+def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a, k0, k1, zero):
+    """What dx needs of each statistic (low, mean of g, mean of g x_hat), and dweight and dbias of its columns."""
+    length, width, units = g.s, g.k * g.s, g.a * g.k
+    chunks = (g.r + g.chunk - 1) // g.chunk
+    columns = (k1 - k0) * length
+    n = float(g.r * length)
+    totals = np.zeros(3 * columns)
+    for j in range(chunks):
+        for i in range(3):
+            at = ((a * chunks + j) * 3 + i) * width + k0 * length
+            add_folded(partial[at : at + columns], columns, columns, row_of(totals, i, columns))
+    deviations, plains, crosseds = row_of(totals, 0, columns), row_of(totals, 1, columns), row_of(totals, 2, columns)
+    dweight, dbias = row_of(dweights, a, g.affine_size), row_of(dweights, parts + a, g.affine_size)
+    for k in range(k0, k1):
+        unit = a * g.k + k
+        rstd = float(rstds[unit])
+        left = (k - k0) * length
+        place = a % g.a_period * g.a_step + k * g.k_step
+        low, plain, crossed = 0.0, 0.0, 0.0
+        if not g.given and g.centred:
+            low = deviations[left : left + length].sum() / n
+        for s in range(length):
+            column_plain = plains[left + s]
+            column_crossed = (crosseds[left + s] - low * column_plain) * rstd
+            factor = 1.0
+            if g.r_step == 0:
+                at = place + s // g.s_run * g.s_step
+                factor = float(weight[at])
+                dweight[at] += cast(column_crossed, zero)
+                dbias[at] += cast(column_plain, zero)
+            plain += factor * column_plain
+            crossed += factor * column_crossed
+        coefficients[unit] = cast(low, zero)
+        coefficients[units + unit] = cast(plain / n, zero) if g.centred and not g.given else zero
+        coefficients[2 * units + unit] = cast(crossed / n, zero) if not g.given else zero
+
+
+@jit
+def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero):
+    """What each column gives to dx: high, rstd, weight · rstd, mean of g x_hat · rstd, a constant, the share of low."""
+    wide, units = columns * g.fold, g.a * g.k
+    high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+    crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
+    c = 0
+    for k in range(left // g.s, (left + columns) // g.s):
+        unit = a * g.k + k
+        place = a % g.a_period * g.a_step + k * g.k_step
+        for s in range(g.s):
+            high[c], rstd[c], scale[c] = means[unit], rstds[unit], rstds[unit]
+            if g.r_step == 0:
+                scale[c] *= weight[place + s // g.s_run * g.s_step]
+            crossed[c] = coefficients[2 * units + unit] * rstd[c]
+            shift[c] = -coefficients[unit] * rstd[c]
+            plain[c] = coefficients[units + unit] * rstd[c] + shift[c] * crossed[c]
+            c += 1
+    for table in (high, rstd, scale, crossed, plain, shift):
+        repeat(table, columns)
+
+
+def backward(storage, compute):
+    """dx, and dweight and dbias by part (to be summed over the parts; the arrays come filled with zeros)."""
+
+    @kernel
+    def columns_backward(data, part, parts):
+        g = carray(data, 1, RECORD)[0]
+        size = g.a * g.r * g.k * g.s
+        x = carray(pointer(g.x), size, storage)
+        dy = carray(pointer(g.dy), size, storage)
+        dx = carray(pointer(g.dx), size, storage)
+        weight = carray(pointer(g.weight), g.affine_size, compute)
+        means = carray(pointer(g.mean), g.a * g.k, compute)
+        rstds = carray(pointer(g.rstd), g.a * g.k, compute)
+        coefficients = carray(pointer(g.coefficients), 3 * g.a * g.k, compute)
+        zero = compute(0)
+        rows, width = g.r, g.k * g.s
+        chunks = (rows + g.chunk - 1) // g.chunk
+        tiles = (width + g.tile - 1) // g.tile
+        by_row = g.r_step != 0
+        partial = carray(pointer(g.partial), g.a * chunks * 3 * width, np.float64)
+        affine_parts = g.a * tiles if by_row else g.a
+        dweights = carray(pointer(g.dweight), 2 * affine_parts * g.affine_size, compute)
+        # the phases are those of the forward kernel
+        chunk_tasks = 1 if g.phase == 0 else chunks
+        tasks = g.a * g.k if g.phase == 2 else g.a * tiles * chunk_tasks
+        begin, end = tasks * part // parts, tasks * (part + 1) // parts
+        if g.phase == 2:
+            while begin < end:
+                a, k = begin // g.k, begin % g.k
+                stop = min(g.k, k + end - begin)
+                coefficients_of(g, partial, weight, rstds, coefficients, dweights, affine_parts, a, k, stop, zero)
+                begin += stop - k
+            return
+        highs = np.empty(g.tile * g.fold, compute)
+        sums = np.empty(3 * g.tile * g.fold, compute)
+        tables = np.empty(6 * g.tile * g.fold, compute)
+        ones = np.ones(1, compute)
+        buffer = np.empty(g.tile * g.fold if g.stream else 0, storage)
+        tabulated = -1
+        for task in range(begin, end):
+            a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
+            left, right = tile * g.tile, min((tile + 1) * g.tile, width)
+            columns = right - left
+            wide = columns * g.fold
+            first_chunk, last_chunk = (0, chunks) if g.phase == 0 else (chunk, chunk + 1)
+            fresh = tabulated != a * tiles + tile
+            tabulated = a * tiles + tile
+            if g.phase <= 1:
+                if fresh:
+                    for c in range(columns):
+                        highs[c] = means[a * g.k + (left + c) // g.s]
+                    repeat(highs[:wide], columns)
+                for j in range(first_chunk, last_chunk):
+                    at = (a * chunks + j) * 3 * width + left
+                    for i in range(3):
+                        partial[at + i * width : at + i * width + columns] = 0.0
+                    row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
+                    while row < bottom:
+                        fold = g.fold if row + g.fold <= bottom else 1
+                        height = min((bottom - row) // fold, BLOCK_ROWS)
+                        n = columns * fold
+                        product_rows(
+                            x,
+                            dy,
+                            (a * rows + row) * width + left,
+                            height,
+                            width * fold,
+                            highs[:n],
+                            weight[row:] if by_row else ones,
+                            g.r_step,
+                            sums[: 3 * n],
+                        )
+                        for i in range(3):
+                            totals = partial[at + i * width : at + i * width + columns]
+                            add_folded(row_of(sums, i, n), n, columns, totals)
+                        row += height * fold
+            if g.phase == 1:
+                continue
+            if fresh:
+                if g.phase == 0:
+                    k0, k1 = left // g.s, right // g.s
+                    coefficients_of(g, partial, weight, rstds, coefficients, dweights, affine_parts, a, k0, k1, zero)
+                fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero)
+            if g.dx == 0:
+                continue
+            high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+            crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
+            for j in range(last_chunk - 1, first_chunk - 1, -1):
+                row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
+                while row < bottom:
+                    fold = g.fold if row + g.fold <= bottom else 1
+                    at, n = (a * rows + row) * width + left, columns * fold
+                    out = target(dx, at, n, buffer)
+                    if by_row:
+                        place = tabulated * g.affine_size + row
+                        dweights[place], dweights[affine_parts * g.affine_size + place] = project_row_of(
+                            x[at : at + n],
+                            dy[at : at + n],
+                            out,
+                            high[:n],
+                            rstd[:n],
+                            scale[:n],
+                            crossed[:n],
+                            plain[:n],
+                            shift[:n],
+                            weight[row],
+                            zero,
+                        )
+                    else:
+                        project_row(
+                            x[at : at + n],
+                            dy[at : at + n],
+                            out,
+                            high[:n],
+                            rstd[:n],
+                            scale[:n],
+                            crossed[:n],
+                            plain[:n],
+                        )
+                    flush(dx, at, n, buffer)
+                    row += fold
+        if g.stream:
+            fence()
+
+    return columns_backward

@@ -1,0 +1,148 @@
+"""The forward kernel of `columns`."""
+
+import numpy as np
+from numba import carray
+
+from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
+from normkit.backends.numba.jit import (
+    RECORD,
+    cast,
+    fence,
+    flush,
+    jit,
+    kernel,
+    load,
+    pointer,
+    store,
+    target,
+)
+
+
+@jit
+def scale_row(x, y, high, scale, shift, weight, bias):
+    for c in range(high.size):
+        store(y, c, ((load(x, c) - high[c]) * scale[c] + shift[c]) * weight + bias)
+
+
+@jit
+def fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero):
+    """What each column of a tile needs: mean, factor and offset; repeated for each row that is folded in."""
+    wide = columns * g.fold
+    high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+    c = 0
+    for k in range(left // g.s, (left + columns) // g.s):
+        unit = a * g.k + k
+        place = a % g.a_period * g.a_step + k * g.k_step
+        low = zero if g.given else lows[unit]
+        for s in range(g.s):
+            high[c], scale[c], shift[c] = means[unit], rstds[unit], zero
+            if g.r_step == 0:
+                at = place + s // g.s_run * g.s_step
+                scale[c] *= weight[at]
+                shift[c] = bias[at]
+            shift[c] -= low * scale[c]
+            c += 1
+    for table in (high, scale, shift):
+        repeat(table, columns)
+
+
+def forward(storage, compute):
+    """Statistics (unless given) and the normalized result."""
+
+    @kernel
+    def columns_forward(data, part, parts):
+        g = carray(data, 1, RECORD)[0]
+        size = g.a * g.r * g.k * g.s
+        x = carray(pointer(g.x), size, storage)
+        y = carray(pointer(g.y), size, storage)
+        weight = carray(pointer(g.weight), g.affine_size, compute)
+        bias = carray(pointer(g.bias), g.affine_size, compute)
+        means = carray(pointer(g.mean), g.a * g.k, compute)
+        variances = carray(pointer(g.var), g.a * g.k, compute)
+        rstds = carray(pointer(g.rstd), g.a * g.k, compute)
+        lows = carray(pointer(g.coefficients), g.a * g.k, compute)
+        zero = compute(0)
+        rows, width = g.r, g.k * g.s
+        chunks = (rows + g.chunk - 1) // g.chunk
+        tiles = (width + g.tile - 1) // g.tile
+        partial = carray(pointer(g.partial), g.a * chunks * 2 * width, np.float64)
+        # phase 0: a task is a tile of one a, all of its chunks; 1 and 3: one chunk of it; 2: the statistics of one k
+        chunk_tasks = 1 if g.phase == 0 else chunks
+        tasks = g.a * g.k if g.phase == 2 else g.a * tiles * chunk_tasks
+        begin, end = tasks * part // parts, tasks * (part + 1) // parts
+        if g.phase == 2:
+            while begin < end:
+                a, k = begin // g.k, begin % g.k
+                stop = min(g.k, k + end - begin)
+                finish(g, partial, means, variances, rstds, lows, a, k, stop, zero)
+                begin += stop - k
+            return
+        work = np.empty(3 * g.tile * g.fold, compute)
+        tables = np.empty(3 * g.tile * g.fold, compute)
+        buffer = np.empty(g.tile * g.fold if g.stream else 0, storage)
+        tabulated = -1
+        for task in range(begin, end):
+            a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
+            left, right = tile * g.tile, min((tile + 1) * g.tile, width)
+            columns = right - left
+            first_chunk, last_chunk = (0, chunks) if g.phase == 0 else (chunk, chunk + 1)
+            if g.phase <= 1 and not g.given:
+                for j in range(first_chunk, last_chunk):
+                    at = (a * chunks + j) * 2 * width + left
+                    moments_of_rows(
+                        x,
+                        (a * rows + j * g.chunk) * width + left,
+                        min(g.chunk, rows - j * g.chunk),
+                        width,
+                        g.fold,
+                        partial[at : at + columns],
+                        partial[at + width : at + width + columns],
+                        work,
+                        g.centred != 0,
+                        zero,
+                    )
+            if g.phase == 1:
+                continue
+            if tabulated != a * tiles + tile:
+                tabulated = a * tiles + tile
+                if g.given:
+                    for unit in range(a * g.k + left // g.s, a * g.k + right // g.s):
+                        rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
+                elif g.phase == 0:
+                    finish(g, partial, means, variances, rstds, lows, a, left // g.s, right // g.s, zero)
+                fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero)
+            wide = columns * g.fold
+            high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+            for j in range(last_chunk - 1, first_chunk - 1, -1):
+                bottom = min((j + 1) * g.chunk, rows)
+                row = j * g.chunk
+                while row < bottom:
+                    fold = g.fold if row + g.fold <= bottom else 1
+                    at, n = (a * rows + row) * width + left, columns * fold
+                    factor, offset = compute(1), zero
+                    if g.r_step != 0:
+                        factor, offset = weight[row * g.r_step], bias[row * g.r_step]
+                    out = target(y, at, n, buffer)
+                    scale_row(x[at : at + n], out, high[:n], scale[:n], shift[:n], factor, offset)
+                    flush(y, at, n, buffer)
+                    row += fold
+        if g.stream:
+            fence()
+
+    return columns_forward
+
+
+@jit
+def finish(g, partial, means, variances, rstds, lows, a, k0, k1, zero):
+    """The statistics k0 … k1 of one a, from those of its chunks."""
+    width = g.k * g.s
+    chunks = (g.r + g.chunk - 1) // g.chunk
+    mean, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
+    fold_moments(partial, a * chunks * 2 * width + k0 * g.s, chunks, width, g.r, g.chunk, g.s, mean, m2)
+    for k in range(k0, k1):
+        unit = a * g.k + k
+        var = m2[k - k0] / (g.r * g.s)
+        means[unit] = cast(mean[k - k0], zero)
+        variances[unit] = cast(var, zero)
+        rstds[unit] = cast(1.0 / np.sqrt(var + g.eps), zero)
+        lows[unit] = cast(mean[k - k0] - float(means[unit]), zero)
