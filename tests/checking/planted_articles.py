@@ -257,3 +257,15 @@ class BatchNormChannelsLast:
         else:
             mean, var = self.mean_ema, self.var_ema
         return (((x - mean) / np.sqrt(var + self.epsilon)) * self.scale + self.bias).astype(x.dtype)
+
+
+def batch_norm_channels_last(x, scale, bias, running_mean, running_var, training=True, momentum=0.99, epsilon=1e-5):
+    """Correct for (N, ..., C), without a state of its own."""
+    axes = tuple(range(x.ndim - 1))
+    mean, var = running_mean, running_var
+    if training and x.size:
+        mean, var = x.mean(axes), x.var(axes)
+        running_mean = momentum * running_mean + (1 - momentum) * mean
+        running_var = momentum * running_var + (1 - momentum) * var
+    y = (x - mean) / np.sqrt(var + epsilon) * scale + bias
+    return y.astype(x.dtype), running_mean, running_var

@@ -69,6 +69,7 @@ PLANTED = {
     modules.KerasMomentum: {"momentum-inverted": "note"},
     modules.FlaxLike: {"momentum-inverted": "note", "biased-running-var": "note"},
     articles.BatchNormChannelsLast: {"momentum-inverted": "note", "biased-running-var": "note"},
+    articles.batch_norm_channels_last: {"momentum-inverted": "note", "biased-running-var": "note"},
     modules.AnotherMomentum: {"momentum-differs": "note"},
     modules.MomentumIgnored: {"momentum-differs": "error"},
     modules.CoefficientsDoNotAddUp: {"momentum-differs": "error"},

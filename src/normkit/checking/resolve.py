@@ -59,8 +59,11 @@ class Resolved:
     refused: dict[int, str]
 
 
-def resolve(target: Any, options: Options) -> Resolved:
-    """Try the ways to build and call ``target`` until one runs.
+def resolve(target: Any, options: Options) -> list[Resolved]:
+    """Try the ways to build and call ``target``; all those that run with the first library and rank that do.
+
+    There may be two: code that broadcasts takes channels first and last without an error. What it averages over tells
+    which of them is meant.
 
     Raises:
         CannotRunError: none runs; the message lists what was tried and the options that would help.
@@ -72,20 +75,26 @@ def resolve(target: Any, options: Options) -> Resolved:
         )
     claim = claim_of(target, options)
     tried: list[str] = []
-    best: Subject | None = None
-    for subject, rank in _ways(target, claim, options):
-        try:
-            y = attempt(subject, rank)
-        except TargetError as error:
-            tried.append(f"{_way(subject, rank)}: {error}")
-            continue
-        except (UnfillableError, TypeError) as error:
-            raise CannotRunError(_unfillable(target, error)) from error
-        if tuple(y.shape) == subject.geometry.shape(rank):
-            return _settle(subject, claim)
-        best = best or subject
-    if best is not None:
-        return _settle(best, claim)
+    misshapen: list[Subject] = []
+    ways = itertools.groupby(
+        _ways(target, claim, options), lambda way: (way[0].library.name, way[0].geometry.batch, way[1])
+    )
+    for (_, _, rank), group in ways:
+        running: list[Subject] = []
+        for subject, _ in group:
+            try:
+                y = attempt(subject, rank)
+            except TargetError as error:
+                tried.append(f"{_way(subject, rank)}: {error}")
+                continue
+            except (UnfillableError, TypeError) as error:
+                raise CannotRunError(_unfillable(target, error)) from error
+            (running if tuple(y.shape) == subject.geometry.shape(rank) else misshapen).append(subject)
+        if running:
+            accepted = [_accept(subject, claim) for subject in running]
+            return [way for way in accepted if len(way.ranks) >= len(accepted[0].ranks)]
+    if misshapen:
+        return [_accept(misshapen[0], claim)]
     raise CannotRunError(_nothing_ran(target, tried))
 
 
@@ -130,10 +139,10 @@ def _ways(target: Any, claim: Claim, options: Options) -> Iterator[tuple[Subject
     layouts = (last_first, not last_first) if len(base.features) == 1 else (True,)
     ranks = tuple(reversed(claim.ranks)) or _RANKS.get(claim.family or "", _ANY_RANK)
     for batch, library in itertools.product((base.batch, 4, 2), _libraries(target, kind)):
-        for rank, last in itertools.product(ranks, layouts):
+        for rank, keepdims, last in itertools.product(ranks, (False, True), layouts):
             geometry = dataclasses.replace(base, last=last, batch=batch)
             if rank > len(geometry.features):
-                for subject in variants(Subject(target, kind, library, geometry, options)):
+                for subject in variants(Subject(target, kind, library, geometry, options), keepdims):
                     yield subject, rank
 
 
@@ -185,7 +194,7 @@ def _names_in(owner: Any) -> set[str]:
     return names
 
 
-def _settle(subject: Subject, claim: Claim) -> Resolved:
+def _accept(subject: Subject, claim: Claim) -> Resolved:
     from normkit.checking.returned import returned_roles
 
     ranks, refused = [], {}

@@ -45,9 +45,9 @@ def examine(
     with Preserved():
         torch.set_num_threads(1)  # the inputs are tiny
         progress("finding out how to build and call it")
-        resolved = resolve(target, options)
+        ways = resolve(target, options)
         progress("measuring what it computes")
-        lab = open_lab(resolved, options)
+        lab = open_lab(ways, options)
         lab.import_changes, lab.import_output = import_changes, import_output
         findings, passed, skipped = _run_rules(lab, progress)
         progress("describing what it computes")

@@ -72,7 +72,7 @@ def roles_by_start(module: Any) -> dict[str, Role]:
         held = getattr(slot.owner, "_parameters", {}).get(slot.key)
         if held is None or role_of(slot.key) in ROLES or held.numel() == 0:
             continue
-        low, high = float(held.min()), float(held.max())
+        low, high = float(held.detach().min()), float(held.detach().max())
         if low == high and low in (0.0, 1.0):
             roles[slot.path] = "weight" if low else "bias"
     return roles

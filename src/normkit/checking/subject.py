@@ -232,10 +232,12 @@ def attempt(subject: Subject, rank: int) -> Array:
         raise TargetError(error, f"calling it with a {subject.library.name} array of shape {shape}") from error
 
 
-def variants(subject: Subject) -> Iterator[Subject]:
-    """The same target with the less usual ways to pass its features, the usual first."""
+def variants(subject: Subject, keepdims: bool) -> Iterator[Subject]:
+    """The ways to pass the features, the usual first; with ``keepdims``, weight and bias as (1, C, 1, 1)."""
+    if keepdims:
+        if subject.kind == "function" and subject.accepts("weight") and not subject.geometry.last:
+            yield dataclasses.replace(subject, keepdims=True)
+        return
     yield subject
     if subject.accepts("features"):
         yield dataclasses.replace(subject, features_as_tuple=True)
-    if subject.kind == "function" and subject.accepts("weight"):
-        yield dataclasses.replace(subject, keepdims=True)
