@@ -43,6 +43,10 @@ def describe() -> dict[str, str]:
         "versions": ", ".join(f"{name} {_version(name)}" for name in ("normkit", "torch", "numpy", "numba"))
         + f", Python {platform.python_version()}",
     }
+    if hasattr(os, "getloadavg"):
+        facts["load before"] = (
+            f"{os.getloadavg()[0]:.1f} (much above 0: others computed too, and times are not to be trusted)"
+        )
     if os.environ.get("LD_PRELOAD"):
         facts["preloaded"] = os.environ["LD_PRELOAD"]
     return {name: value for name, value in facts.items() if value}

@@ -61,7 +61,7 @@ def _panel(axes: Axes, cases: Sequence[str], results: Sequence[Result]) -> None:
         places = [cases.index(result.row.case.name) + (number - (len(names) - 1) / 2) * height for result in rows]
         cut = [min(length, longest) for length in lengths]
         bars = axes.barh(places, cut, height * 0.92, color=COLOURS[name], label=LABELS[name])
-        labels = [f"{length:.3g}" + (" →" if length > longest else "") for length in lengths]
+        labels = [_number(length) + (" →" if length > longest else "") for length in lengths]
         axes.bar_label(bars, labels, fontsize=7, padding=2)
     in_copies = any(result.in_copies(OURS) for result in results)
     if in_copies:
@@ -73,3 +73,7 @@ def _panel(axes: Axes, cases: Sequence[str], results: Sequence[Result]) -> None:
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
