@@ -6,6 +6,7 @@ from numba import carray
 from normkit.backends.numba.column_moments import BLOCK_ROWS, repeat, row_of
 from normkit.backends.numba.jit import (
     RECORD,
+    SHORT,
     cast,
     fence,
     flush,
@@ -52,9 +53,30 @@ def project_row(x, dy, dx, high, rstd, scale, crossed, plain):
         store(dx, c, load(dy, c) * scale[c] - d * crossed[c] - plain[c])
 
 
-@jit_sum
+@jit
 def project_row_of(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero):
     """dx of a row that has one weight; returns the row's share of dweight and dbias."""
+    if x.size >= SHORT:
+        return project_and_sum(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero)
+    for c in range(x.size):
+        d = (load(x, c) - high[c]) * rstd[c]
+        store(dx, c, load(dy, c) * (scale[c] * weight) - d * crossed[c] - plain[c])
+    return sum_row(x, dy, high, rstd, shift, zero)
+
+
+@jit_sum
+def sum_row(x, dy, high, rstd, shift, zero):
+    dweight = zero
+    dbias = zero
+    for c in range(x.size):
+        gradient = load(dy, c)
+        dweight += gradient * (minus(load(x, c), high[c]) * rstd[c] + shift[c])
+        dbias += gradient
+    return dweight, dbias
+
+
+@jit_sum
+def project_and_sum(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero):
     dweight = zero
     dbias = zero
     for c in range(x.size):

@@ -203,6 +203,10 @@ def _store(array, index, value):
     return store_same
 
 
+# A loop that stores and sums takes its scalar path, and so another order of the sum, where its arrays lie within a few
+# vectors of each other. Arrays this long cannot; shorter ones are stored in one loop and summed in another.
+SHORT = 256
+
 LINE = 64  # bytes of a cache line
 PIECE = 2048  # numbers that are written at once
 

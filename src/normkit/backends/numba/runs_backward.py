@@ -6,6 +6,7 @@ from numba import carray
 from normkit.backends.numba.jit import (
     PIECE,
     RECORD,
+    SHORT,
     cast,
     fence,
     flush,
@@ -49,9 +50,31 @@ def long_products(x, dy, high, zero):
     return deviations, plain, crossed
 
 
-@jit_sum
+@jit
 def products_by(x, dy, high, rstd, shift, weight, dweight, dbias, zero):
     """Sums of g = dy * weight and g * x_hat; dy * x_hat and dy are added to dweight and dbias."""
+    if x.size >= SHORT:
+        return add_and_sum(x, dy, high, rstd, shift, weight, dweight, dbias, zero)
+    for i in range(x.size):
+        gradient = load(dy, i)
+        dbias[i] += gradient
+        dweight[i] += gradient * ((load(x, i) - high) * rstd + shift)
+    return sum_products(x, dy, high, rstd, shift, weight, zero)
+
+
+@jit_sum
+def sum_products(x, dy, high, rstd, shift, weight, zero):
+    plain = zero
+    crossed = zero
+    for i in range(x.size):
+        g = load(dy, i) * weight[i]
+        plain += g
+        crossed += g * (minus(load(x, i), high) * rstd + shift)
+    return plain, crossed
+
+
+@jit_sum
+def add_and_sum(x, dy, high, rstd, shift, weight, dweight, dbias, zero):
     plain = zero
     crossed = zero
     for i in range(x.size):

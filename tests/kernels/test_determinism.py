@@ -1,0 +1,81 @@
+"""The same input gives the same bits, whatever the number of threads and however the work is cut."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from normkit.backends import numba
+from normkit.backends.numba import columns_backward, runs_backward
+from normkit.spec import Norm
+from normkit.statistics import Running
+from tests.cases import CASES, Case, draw, layouts
+from tests.kernels.run import run
+
+SHAPES = [(70, 6), (3, 6, 33, 7), (130, 64, 3, 3), (3, 4100, 2)]
+PAIRS = [(case, last) for case in dict.fromkeys(CASES) if case.shape in SHAPES for last in layouts(case.shape)]
+PAIRS += [(Case(Norm("group", num_groups=5), (2000, 20), str), False), (Case(Norm("batch"), (900, 5000), str), False)]
+every_pair = pytest.mark.parametrize(("case", "last"), PAIRS, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _small_inputs_get_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(numba, "_SERIAL", 0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@every_pair
+def test_bits_do_not_depend_on_the_number_of_threads(case: Case, last: bool) -> None:
+    data, found = draw(case, torch.float32, last), []
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        found.append(run(case, data).bits())
+    assert [bits == found[0] for bits in found] == [True] * 4
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_bits_of_an_evaluation_do_not_either(last: bool) -> None:
+    case = Case(Norm("batch"), (3, 6, 33, 7), str)
+    data, found = draw(case, torch.float32, last), []
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        found.append(run(case, data, running=Running(torch.randn(6) * 0 + 0.3, torch.full((6,), 2.0), 0.1)).bits())
+    assert [bits == found[0] for bits in found] == [True] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@every_pair
+def test_streamed_outputs_have_the_same_bits(
+    case: Case, last: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = draw(case, dtype, last)
+    cached = run(case, data).bits()
+    monkeypatch.setattr(numba, "_STREAM", 0)
+    assert run(case, data).bits() == cached
+
+
+def _product_sums(x, dy, weight, dx_or_gradients, size):
+    one, zero = np.float32(1), np.float32(0)
+    return runs_backward.products_by(x, dy, zero, one, zero, weight, dx_or_gradients, np.zeros(size, x.dtype), zero)
+
+
+def _row_sums(x, dy, weight, dx_or_gradients, size):
+    rest, one = np.zeros((5, size), x.dtype), np.float32(1)
+    rest[:2] = 1
+    return columns_backward.project_row_of(x, dy, dx_or_gradients, rest[4], weight, *rest[1:5], one, np.float32(0))
+
+
+@pytest.mark.parametrize("sums", [_product_sums, _row_sums])
+@pytest.mark.parametrize("size", [7, 9, 31, 100, 300])
+def test_bits_do_not_depend_on_how_close_arrays_lie(size: int, sums) -> None:
+    rng = np.random.default_rng(0)
+    memory = np.zeros(4096, np.float32)
+    x, dy = rng.normal(size=(2, size)).astype(np.float32)
+    found = set()
+    for gap in (0, 1, 4, 8, 16, 1000):  # numbers between what is read and what is written
+        memory[:size], memory[size + gap : size + gap + size] = x, 0
+        found.add(sums(memory[:size], dy, x, memory[size + gap : 2 * size + gap], size))
+    assert len(found) == 1
