@@ -105,10 +105,10 @@ def test_training_learns(tmp_path: Path) -> None:
 
 
 def test_metrics_describe_the_checkpoint(small_data: Path, tmp_path: Path) -> None:
-    config = small_config(small_data, norms=["group"])
+    config = small_config(small_data, norms=["batch"])
     result = train.run(config, tmp_path / "run")
-    model = train.lenet("group", "torch", seed=9)
-    model.load_state_dict(weights(tmp_path / "run", "group"))
+    model = train.lenet("batch", "torch", seed=9)
+    model.load_state_dict(weights(tmp_path / "run", "batch"))
     images = train.load_dataset(config.data)
     with torch.no_grad():
         outputs = model.eval()(images.test_images.float() / 255)
