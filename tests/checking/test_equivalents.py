@@ -51,7 +51,7 @@ def test_torch(target):
     assert not [reason for reason in report.skipped.values() if reason.startswith("could not")]
 
 
-@pytest.mark.parametrize("backend", ["auto", "aten", "eager"])
+@pytest.mark.parametrize("backend", ["auto", "eager", pytest.param("aten", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYERS + FUNCTIONS)
 def test_normkit(name, backend):
     target = getattr(normkit, name, None) or getattr(normkit.functional, name)
