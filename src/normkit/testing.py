@@ -17,12 +17,12 @@ Both run the layer's code, in another process where the platform can fork.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from normkit.checking.callables import name_of
 from normkit.checking.isolate import TIMEOUT, check_object
 from normkit.checking.names import family_of, ranks_of
 from normkit.checking.options import Options
 from normkit.checking.report import Finding, Report
 from normkit.checking.rules import RULES
-from normkit.checking.subject import name_of
 from normkit.errors import UserError
 
 __all__ = ["assert_conforms", "parametrize_with_checks"]
