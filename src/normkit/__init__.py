@@ -1,5 +1,7 @@
 """normkit: normalization for PyTorch and NumPy that is right, fast, and tells what is wrong."""
 
+from typing import TYPE_CHECKING, Any
+
 from normkit import functional
 from normkit.backends import choose, use_backend
 from normkit.errors import UserError
@@ -8,6 +10,18 @@ from normkit.layers import __all__ as _layers
 from normkit.model import *  # noqa: F403
 from normkit.model import __all__ as _model
 
+if TYPE_CHECKING:
+    from normkit.checking import check
+
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "choose", "functional", "use_backend", *_layers, *_model]
+__all__ = ["UserError", "check", "choose", "functional", "use_backend", *_layers, *_model]
+
+
+def __getattr__(name: str) -> Any:
+    """``normkit.check`` is loaded when it is asked for: it is the largest part, and most programs do without."""
+    if name == "check":
+        from normkit.checking import check
+
+        return check
+    raise AttributeError(f"module 'normkit' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -246,7 +247,7 @@ def test_a_failed_call_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatc
             raise MemoryError
         module.__class__ = cls
 
-    monkeypatch.setattr("normkit.model.accelerate.set_base_class", fail_late)
+    monkeypatch.setattr(sys.modules["normkit.model.accelerate"], "set_base_class", fail_late)
     with pytest.raises(MemoryError):
         normkit.accelerate(model)
     assert snapshot(model) == before

@@ -224,10 +224,18 @@ def torchscript(row: Layer) -> None:
 
 @feature
 def copied_to_another_type(row: Layer) -> None:
-    """float(), half() and bfloat16() move parameters and buffers; results are torch's to the type's rounding."""
+    """float(), half() and bfloat16() move parameters and buffers; results are right to the type's rounding."""
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 4e-2), (torch.float16, 1e-2)):
         ours, twin = row.ours().to(dtype), row.twin().to(dtype)
-        assert_same(step(ours, row.input().to(dtype)), step(twin, row.input().to(dtype)), tolerance)
+        x = row.input().to(dtype)
+        found = step(ours, x)
+        assert {name: value.dtype for name, value in found.items()} == {
+            name: value.dtype for name, value in step(twin, x).items()
+        }
+        # held against float64: in bfloat16 torch's own gradients are up to 10% of the largest away from it
+        for name, exact in step(twin.double(), x.double()).items():
+            distance = (found[name].double() - exact).abs().max()
+            assert distance <= tolerance * max(1.0, float(exact.abs().max())), name
 
 
 @feature

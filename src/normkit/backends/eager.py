@@ -34,7 +34,7 @@ def normalize(
             factors = factors - rest
             mean = mean + rest
         var = (factors * factors).mean(v.reduced, keepdim=True) if v.reduced else factors * factors
-        if running is not None and norm.centred:
+        if running is not None and norm.centred and x.numel():  # an empty batch says nothing
             channels = running.mean.numel()
             shape = (channels,) if norm.kind == "batch" else (-1, channels)
             update_running(running, mean.detach().reshape(shape), var.detach().reshape(shape), v.count)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, distributed
 
 from normkit import functional as F
-from normkit.backends.synced import sync_batch_norm
 from normkit.layers.batchnorm import BatchNormForward
 from normkit.statistics import Running
 
@@ -30,6 +29,8 @@ class SyncForward(BatchNormForward):
         group = self._group()
         if group is None:
             return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        from normkit.backends.synced import sync_batch_norm  # brings torch's compiler: more than all else together
+
         running = None if running_mean is None or running_var is None else Running(running_mean, running_var, momentum)
         y: Tensor = sync_batch_norm(input, weight, bias, running, eps, group)
         return y
