@@ -42,14 +42,16 @@ class Choice(NamedTuple):
 NAMES = ("auto", "numba", "aten", "eager")
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
-# Below this many numbers torch's own operation is as fast as a kernel, whose call costs more. `normkit bench
-# --crossover` measures it.
-CROSSOVER = 8192
+# Below this many numbers torch's own operation is as fast as a kernel, whose call costs more. torch's layer and group
+# norms are themselves near the speed of memory, so a kernel pays later there. `normkit bench --crossover` measures it.
+CROSSOVER = 1 << 17
+CROSSOVER_LAYER_AND_GROUP = 1 << 22
 
+_BATCH = Norm("batch")
 _FORCED = {name: Choice(name, "forced by normkit.use_backend") for name in NAMES}
 _TRANSFORMED = Choice("eager", "torch.func or forward-mode differentiation is active: only plain operations follow it")
-_SMALL = Choice("aten", f"fewer than {CROSSOVER} numbers: torch's own operation is as fast as a kernel")
-_WORTH = Choice("numba", f"{CROSSOVER} numbers or more in CPU memory are worth a kernel")
+_SMALL = Choice("aten", "the input is small: torch's own operation is as fast as a kernel, or faster")
+_WORTH = Choice("numba", "the input is large, and in CPU memory: it is worth a kernel")
 
 _forced: ContextVar[str | None] = ContextVar("normkit_backend", default=None)
 # The process-wide settings, the last of which holds; one that is entered as a context manager leaves, whatever other
@@ -121,15 +123,19 @@ def is_handed_over(x: Tensor) -> bool:
     )
 
 
-def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Choice:
+def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, norm: Norm = _BATCH) -> Choice:
     """The back end for an input, and why.
 
+    Args:
+        x: The input.
+        weight, bias: Of the norm, or None.
+        norm: Which normalization: from which size on a kernel pays depends on it.
     Raises:
         RuntimeError: the back end that was forced cannot take this input.
     """
     forced = _forced.get() or (_process_wide[-1]._name if _process_wide else "auto")
     if forced == "auto":
-        return _automatic(x, weight, bias)
+        return _automatic(x, weight, bias, norm)
     obstacle = _kernel_obstacle(x, weight, bias) if forced == "numba" else None
     if obstacle is not None:
         raise RuntimeError(
@@ -138,10 +144,11 @@ def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) 
     return _FORCED[forced]
 
 
-def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Choice:
+def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Norm) -> Choice:
     if _is_transformed():
         return _TRANSFORMED
-    if x.numel() < CROSSOVER:
+    is_near_memory_speed = norm.centred and norm.kind in ("layer", "group")
+    if 0 < x.numel() < (CROSSOVER_LAYER_AND_GROUP if is_near_memory_speed else CROSSOVER):
         return _SMALL
     obstacle = _kernel_obstacle(x, weight, bias)
     return _WORTH if obstacle is None else Choice("aten", obstacle)
@@ -221,6 +228,6 @@ def normalize(
     """
     if torch.compiler.is_compiling():
         return _traced()(x, norm, weight, bias, eps, running, use_input_stats)
-    name = choose(x, weight, bias).name
+    name = choose(x, weight, bias, norm).name
     implementation = aten.normalize if name == "aten" else _kernels() if name == "numba" else eager.normalize
     return implementation(x, norm, weight, bias, eps, running, use_input_stats)

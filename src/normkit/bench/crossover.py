@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 import normkit
-from normkit.backends import CROSSOVER
+from normkit.backends import CROSSOVER, CROSSOVER_LAYER_AND_GROUP
 from normkit.bench.cases import PASSES, NormCase, Row
 from normkit.bench.contenders import OURS, build
 from normkit.bench.environment import describe
@@ -84,7 +84,8 @@ class Crossover:
         )
         note = (
             "The time of torch's own operation divided by the kernel's, float32, by how many numbers the input has; "
-            f"both called through normkit. Inputs of fewer than {CROSSOVER:,} numbers are handed to torch's operation."
+            f"both called through normkit. Inputs of fewer than {CROSSOVER:,} numbers are handed to torch's operation, "
+            f"of fewer than {CROSSOVER_LAYER_AND_GROUP:,} for layer and group norms."
         )
         columns = ("norm", "pass", *(f"{size:,}" for size in SIZES), "faster from")
         return [Section("Where kernels overtake torch's own operations", columns, rows, (note,))]
