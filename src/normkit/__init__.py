@@ -18,6 +18,10 @@ __version__ = "0.1.0"
 __all__ = ["UserError", "check", "choose", "functional", "use_backend", *_layers, *_model]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """``normkit.check`` is loaded when it is asked for: it is the largest part, and most programs do without."""
     if name == "check":

@@ -1,5 +1,8 @@
 """The ``normkit`` application: one line a command. Each command's file imports what it runs only when it runs."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from normkit.cli.bench import bench
@@ -20,6 +23,16 @@ app.command()(check)
 app.command()(train)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"normkit {version('normkit')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Normalization layers that are right and fast, and tools that name what is wrong with yours."""
