@@ -19,7 +19,8 @@ def verdict_of(small_data: Path, out: Path, norm: str) -> Verdict:
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "instance"])
 def test_right_layers_pass(small_data: Path, tmp_path: Path, norm: str) -> None:
-    verdict = verdict_of(small_data, tmp_path / "run", norm)
+    with normkit.use_backend("numba"):  # so few images would be handed to torch's own operations
+        verdict = verdict_of(small_data, tmp_path / "run", norm)
     assert verdict.passed
     assert verdict.steps == 6
     assert verdict.gradient > 0  # two implementations round differently; zero would mean one compared with itself

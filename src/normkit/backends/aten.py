@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
+from normkit.backends import eager
 from normkit.backends.eager import memory_order
 from normkit.backends.exact import make_exact
 from normkit.spec import Norm
@@ -50,8 +51,9 @@ def _normalize(
     if norm.kind == "batch":
         return F.batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "instance":
-        if x.shape[0] == 1:  # torch's gradient of one channels-last sample is wrong where dy is channels last too
-            x = x.contiguous()
+        if x.shape[0] == 1 and torch.is_grad_enabled() and not is_compiling():
+            # torch's gradient of a single sample is wrong where dy is channels last
+            return eager.normalize(x, norm, weight, bias, eps, running, use_input_stats)
         return F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "group":
         return F.group_norm(x, norm.num_groups, weight, bias, eps)
