@@ -217,7 +217,11 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(images: Path, tmp_pa
     train.run(config, tmp_path / "straight")
 
     with subprocess.Popen(
-        [*command, *options, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [*command, *options, "--out", "run"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "run" / "checkpoint-none.pt").exists() and time.monotonic() < deadline:
