@@ -106,6 +106,11 @@ class use_backend(AbstractContextManager["use_backend"]):  # noqa: N801  (used l
         _forced.reset(self._tokens.pop())
 
 
+def _setting() -> str:
+    """The back end that is forced here, or "auto"."""
+    return _forced.get() or (_process_wide[-1]._name if _process_wide else "auto")
+
+
 def is_handed_over(x: Tensor) -> bool:
     """Whether a call is so small and plain that torch's own function is to do all of it, the checks too.
 
@@ -118,7 +123,7 @@ def is_handed_over(x: Tensor) -> bool:
         and type(x) is Tensor
         and x.is_contiguous()
         and torch._C._get_tracing_state() is None
-        and (_forced.get() or (_process_wide[-1]._name if _process_wide else "auto")) == "auto"
+        and _setting() == "auto"
         and not _is_transformed()
     )
 
@@ -133,7 +138,7 @@ def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, 
     Raises:
         RuntimeError: the back end that was forced cannot take this input.
     """
-    forced = _forced.get() or (_process_wide[-1]._name if _process_wide else "auto")
+    forced = _setting()
     if forced == "auto":
         return _automatic(x, weight, bias, norm)
     obstacle = _kernel_obstacle(x, weight, bias) if forced == "numba" else None

@@ -6,7 +6,6 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from normkit.backends import eager
-from normkit.backends.eager import memory_order
 from normkit.backends.exact import make_exact
 from normkit.spec import Norm
 from normkit.statistics import Running
@@ -25,8 +24,8 @@ def normalize(
     y = _normalize(x, norm, weight, bias, eps, running, use_input_stats)
     if use_input_stats and y.requires_grad and norm.centred and norm.kind != "group" and not is_compiling():
         make_exact(y, x, norm, weight, bias, eps)
-    if x.dim() in (4, 5) and memory_order(x) is not None:  # torch's layer and instance norms lose the memory format
-        y = y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    if x.dim() in (4, 5) and eager.memory_order(x) is not None:  # torch's layer and instance norms lose it
+        y = eager.channels_last(y)
     return y
 
 
@@ -61,7 +60,7 @@ def _normalize(
         order = (0, *range(2, x.dim()), 1)
         y = F.layer_norm(x.permute(order), (x.shape[1],), weight, bias, eps)
         y = y.permute([order.index(axis) for axis in range(x.dim())])
-        return y.contiguous() if memory_order(x) is None else y
+        return y.contiguous() if eager.memory_order(x) is None else y
     if norm.centred:
         return F.layer_norm(x, list(norm.normalized_shape), weight, bias, eps)
     return F.rms_norm(x, list(norm.normalized_shape), weight, eps)

@@ -158,7 +158,7 @@ def backward(
     if order is None:
         x, dy = x.contiguous(), dy.contiguous()
     else:
-        dy = dy.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+        dy = eager.channels_last(dy)
     v = view(ctx.norm, tuple(x.shape), order)
     w = _affine(weight, v, mean.dtype)
     by_row = v.affine_steps[2] != 0  # that kernel takes dweight along with dx

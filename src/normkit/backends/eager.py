@@ -51,6 +51,11 @@ def normalize(
     return y.permute([v.order.index(axis) for axis in range(x.dim())])
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """x, of four or five axes, in channels-last memory."""
+    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+
+
 def memory_order(x: Tensor) -> tuple[int, ...] | None:
     """The axes of a channels-last x, outermost in memory first; None: take them as they are."""
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
