@@ -5,6 +5,7 @@ Exit codes: 0 done and fine, 1 done and something is wrong with what was examine
 """
 
 import sys
+from typing import Any, NoReturn
 
 
 def main() -> None:
@@ -20,12 +21,29 @@ def main() -> None:
     from normkit.errors import UserError
 
     try:
-        app()
+        status = app(standalone_mode=False)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what the parser raises has it, in every version of it
+            raise
+        _fail(_usage(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with a command line, and where its help is; nothing where the help itself was printed."""
+    message = str(error.format_message()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path} --help" if message and context else message
+
+
+def _fail(message: str) -> NoReturn:
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -7,10 +7,12 @@ import typer
 
 from normkit.cli.bench import bench
 from normkit.cli.check import check
+from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.cli.train import train
 
 app = typer.Typer(
     name="normkit",
+    cls=PlainGroup,
     help="A normalization toolkit for PyTorch and NumPy.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -18,9 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command()(bench)
-app.command()(check)
-app.command()(train)
+for command in (bench, check, train):
+    app.command(cls=PlainCommand)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -27,8 +27,8 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="mobilenet|resnet|lenet|convnext",
-            help="Time this network's whole training step instead; repeat it for several.",
+            metavar="NETWORK",
+            help="Time a whole training step of mobilenet, resnet, lenet or convnext instead; repeat it for several.",
             show_default=False,
         ),
     ] = None,
@@ -43,7 +43,7 @@ def bench(
         ),
     ] = "both",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to compute with. [default: torch's choice]", show_default=False)
+        int | None, typer.Option(metavar="N", help="Threads to compute with.", show_default="torch's choice")
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Time torch.compile of torch.nn's layers too.")] = False,
     accuracy: Annotated[
@@ -97,6 +97,8 @@ def bench(
     chosen = [kind for kind, wanted in instead.items() if wanted]
     if output not in ("table", "json"):
         raise UserError(f"--format must be table or json, not {output!r}")
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads must be 1 or more, not {threads}")
     if len(chosen) + (markdown is not None) > 1:
         raise UserError("choose one of --accuracy, --memory, --start, --crossover and --markdown")
     if chosen and (text or model or quick or compiled):

@@ -35,25 +35,33 @@ def train(
         ),
     ] = None,
     impl: Annotated[
-        str | None, typer.Option(metavar="IMPL", help="Whose layers: normkit or torch.", show_default="normkit")
+        str | None, typer.Option(metavar="normkit|torch", help="Whose layers to train with.", show_default="normkit")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images.", show_default="10, for the digits 20")
+        int | None, typer.Option(metavar="N", help="Passes over the images.", show_default="10, for the digits 20")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per step.", show_default="256, for the digits 64")
+        int | None, typer.Option(metavar="N", help="Images per step.", show_default="256, for the digits 64")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of SGD.", show_default="1.0")] = None,
+    lr: Annotated[float | None, typer.Option(metavar="RATE", help="Learning rate of SGD.", show_default="1.0")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Decides the initial weights and the order of the images.", show_default="0")
+        int | None,
+        typer.Option(metavar="N", help="Decides the initial weights and the order of the images.", show_default="0"),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="torch's choice")] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads to compute with.", show_default="torch's choice")
+    ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Where the Fashion-MNIST files are.", show_default="where Debian's package puts them"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the Fashion-MNIST files are.",
+            show_default="where Debian's package puts them",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run folder, new or empty.", show_default="runs/DATA-TIME")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The run folder, new or empty.", show_default="runs/DATA-TIME"),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with the run in this folder, with its options.")
@@ -65,13 +73,12 @@ def train(
         bool, typer.Option("--sync", help="Share every batch among the ranks that torchrun started.")
     ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print every layer's output shape first.")] = False,
-    output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="How to print: table or json.")] = "table",
+    output: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print the result.")] = "table",
 ) -> None:
     """Train LeNet on real images and compare normalizations.
 
-    Metrics, checkpoints and pictures go to the run folder. The defaults are
-    those of the published experiment (SGD with learning rate 1.0, batches of
-    256, 10 epochs), with smaller batches and more epochs for the few digits.
+    Metrics, checkpoints and pictures go to the run folder. The defaults are those of the published experiment (SGD with
+    learning rate 1.0, batches of 256, 10 epochs), with smaller batches and more epochs for the few digits.
 
     [bold]Examples[/bold]
 
@@ -91,10 +98,7 @@ def train(
 
         torchrun --nproc-per-node 2 -m normkit.cli train --sync
 
-    [bold]Exit status[/bold]
-
-    0 done; 1 --verify found too large a difference; 2 bad options or data;
-    130 interrupted.
+    Exit status: 0 done; 1 --verify found too large a difference; 2 bad options or data; 130 interrupted.
     """
     from normkit import train as training
 

@@ -1,0 +1,81 @@
+"""The help screens, and the one way in which all commands say what is wrong with a command line."""
+
+import sys
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+
+from normkit.cli import main
+from normkit.cli.plain import reflow
+
+
+class Printed(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Printed:
+    """The command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["normkit", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    code = exit_.value.code
+    assert isinstance(code, int)
+    return Printed(code, *capsys.readouterr())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", ["", "train", "bench", "check"])
+def test_help_fills_its_width_and_flags_have_no_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, width: int
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", width)
+    code, out, _ = run(monkeypatch, capsys, *[command] * bool(command), "--help")
+    assert code == 0
+    assert "<bool>" not in out
+    assert "-h " in out
+    text = out.partition("╭")[0].splitlines()
+    for line, after in pairwise(text):
+        word = after.split()[0] if after.strip() and not after.startswith("     ") else None
+        if line.strip() and word is not None:  # a line ends where the next word has no more room
+            assert len(line.rstrip()) + 1 + len(word) > width - 2, (line, after)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--epochs", "x"], "see normkit train --help"),
+        (["train", "--nonsense"], "No such option: --nonsense"),
+        (["bench", "extra"], "unexpected extra argument"),
+        (["check", "--timeout", "x"], "see normkit check --help"),
+        (["nonsense"], "No such command 'nonsense'; see normkit --help"),
+        (["train", "--epochs", "0"], "--epochs must be 1 or more, not 0"),
+        (["bench", "--threads", "0"], "--threads must be 1 or more, not 0"),
+    ],
+)
+def test_every_error_is_one_line_that_begins_alike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    code, out, err = run(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+def test_no_arguments_print_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(monkeypatch, capsys)
+    assert (code, err) == (2, "")
+    assert "Usage: normkit" in out
+
+
+def test_paragraphs_are_joined_and_examples_are_not() -> None:
+    assert (
+        reflow("One\n    two.\n\n        code\n        more\n\n    Three.\n    ")
+        == "One two.\n\n    code\n    more\n\nThree."
+    )
+    assert reflow(None) is None
