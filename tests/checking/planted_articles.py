@@ -202,6 +202,35 @@ def batch_norm_rows(x, weight, bias, running_mean, running_var, training=True, m
     return ((x - mean) / np.sqrt(var + eps) * weight + bias).astype(x.dtype)
 
 
+def batch_norm_every_call_trains(x, gamma, beta, moving_mean, moving_var, eps=1e-5, momentum=0.9):
+    """For (N, C), with no argument for evaluation; the running statistics are returned, rightly updated."""
+    mean, var = x.mean(0), x.var(0)
+    y = ((x - mean) / np.sqrt(var + eps) * gamma + beta).astype(x.dtype)
+    return y, momentum * moving_mean + (1 - momentum) * mean, momentum * moving_var + (1 - momentum) * var
+
+
+def batch_norm_every_call_trains_torch(x, gamma, beta, moving_mean, moving_var, eps=1e-5, momentum=0.1):
+    """For any rank, with no argument for evaluation; returns (var, mean, y) in torch's convention."""
+    axes, column = [a for a in range(x.dim()) if a != 1], (1, -1, *[1] * (x.dim() - 2))
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    mean, var = wide.mean(axes), wide.var(axes, correction=0)
+    y = (wide - mean.view(column)) / torch.sqrt(var.view(column) + eps) * gamma.view(column) + beta.view(column)
+    with torch.no_grad():
+        new_mean = (1 - momentum) * moving_mean + momentum * mean
+        new_var = (1 - momentum) * moving_var + momentum * wide.transpose(0, 1).flatten(1).var(1)
+    return new_var, new_mean, y.to(x.dtype)
+
+
+def batch_norm_with_batch_statistics(x, gamma, beta, moving_mean, moving_var, training=True):
+    """The new running statistics in a tuple, behind the batch's own in a dict."""
+    axes = tuple(range(x.ndim - 1))
+    mean, var = (x.mean(axes), x.var(axes)) if training and x.size else (moving_mean, moving_var)
+    y = ((x - mean) / np.sqrt(var + 1e-5) * gamma + beta).astype(x.dtype)
+    if not training or not x.size:
+        return y, {}, (moving_var, moving_mean)
+    return y, {"mean": mean, "var": var}, (0.9 * moving_var + 0.1 * var, 0.9 * moving_mean + 0.1 * mean)
+
+
 def rms_norm(x, scale, eps=1e-6):
     """Correct, with an eps of its own."""
     return (x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + eps) * scale).astype(x.dtype)

@@ -117,6 +117,19 @@ PLANTED = {
         "biased-running-var": "note",
         "affine-shape": "note",
     },
+    articles.batch_norm_every_call_trains: {
+        "eval-ignores-running-stats": "error",
+        "rank-unsupported": "warning",
+        "empty-batch": "warning",
+        "momentum-inverted": "note",
+        "biased-running-var": "note",
+    },
+    articles.batch_norm_every_call_trains_torch: {
+        "eval-ignores-running-stats": "error",
+        "single-value": "error",
+        "empty-batch": "warning",
+    },
+    articles.batch_norm_with_batch_statistics: {"biased-running-var": "error", "single-value": "warning"},
     articles.batchnorm_forward: {
         "running-stats-init": "error",
         "empty-batch": "warning",

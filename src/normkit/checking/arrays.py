@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ class Library(ABC):
     name: str
     precision: str  # the dtype that its users work in, hence the one that is measured
     dtypes: tuple[str, ...]  # the dtypes that a layer is expected to give back as they came
+    compiles: bool = False  # whether each new shape costs a compilation of every operation
 
     @abstractmethod
     def make(self, values: npt.ArrayLike, dtype: str | None = None) -> Array:
@@ -35,6 +36,10 @@ class Library(ABC):
     @abstractmethod
     def shares_memory(self, one: Array, other: Array) -> bool:
         """Whether writing to one could change the other."""
+
+    def output_shape(self, run: Callable[[Array], Array], x: Array) -> tuple[int, ...]:
+        """The shape of ``run(x)``."""
+        return tuple(run(x).shape)
 
     def dtype(self, array: Array) -> str:
         """The name of the dtype, as ``float32``."""
@@ -118,14 +123,15 @@ class JaxLibrary(Library):
     name = "jax"
     precision = "float32"
     dtypes = ("bfloat16", "float16", "float32")
+    compiles = True
 
     def make(self, values: npt.ArrayLike, dtype: str | None = None) -> Array:
-        import jax.numpy as jnp  # type: ignore[import-not-found,unused-ignore]
+        import jax
 
-        return jnp.asarray(np.asarray(values), dtype=dtype or self.precision)
+        return jax.device_put(np.array(values, dtype=jax.numpy.dtype(dtype or self.precision)))
 
     def owns(self, thing: object) -> bool:
-        import jax  # type: ignore[import-not-found,unused-ignore]
+        import jax
 
         return isinstance(thing, jax.Array)
 
@@ -134,6 +140,14 @@ class JaxLibrary(Library):
 
     def shares_memory(self, one: Array, other: Array) -> bool:
         return False  # JAX arrays cannot be written to
+
+    def output_shape(self, run: Callable[[Array], Array], x: Array) -> tuple[int, ...]:
+        import jax
+
+        try:
+            return tuple(jax.eval_shape(run, x).shape)
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # it looks at values: only running it tells
+            return super().output_shape(run, x)
 
 
 NUMPY = NumPyLibrary()

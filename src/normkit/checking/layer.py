@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +104,10 @@ class Layer(ABC):
         self.extras = [item for item in result if item is not y]
         return y
 
+    def beside(self) -> list[Array]:
+        """The arrays that the last call returned beside the output, those inside tuples, lists and dicts too."""
+        return [array for extra in self.extras for array in _arrays_in(extra, self.library)]
+
     def read(self, *roles: Role) -> dict[Role, Values]:
         """Copies of the arrays it keeps."""
         slots = self.slots()
@@ -134,6 +138,23 @@ class Layer(ABC):
         grads = {role: parameter.grad for role, parameter in parameters.items() if parameter.grad is not None}
         values = {role: self.library.values(grad) for role, grad in grads.items()}
         return Gradients(None if tracked.grad is None else self.library.values(tracked.grad), values)
+
+    def _vjp(self, x: Array, dy: Values, training: bool) -> Gradients:
+        """Gradients by jax.vjp, through the input and the weight and bias that it keeps."""
+        import jax
+
+        slots = self.slots()
+        roles = [role for role in _AFFINE if role in slots and self.library.owns(slots[role].read())]
+
+        def function(x: Array, *parameters: Array) -> Array:
+            for role, parameter in zip(roles, parameters, strict=True):
+                slots[role].put(parameter)
+            return self.run(x, training)
+
+        y, pull = jax.vjp(function, x, *(slots[role].read() for role in roles))
+        dx, *rest = pull(self.library.make(dy, self.library.dtype(y)))
+        values = {role: self.library.values(grad) for role, grad in zip(roles, rest, strict=True)}
+        return Gradients(self.library.values(dx), values)
 
 
 class ObjectLayer(Layer):
@@ -175,6 +196,8 @@ class ObjectLayer(Layer):
     def backward(self, x: Array, dy: Values, training: bool) -> Gradients | None:
         if self.library.name == "torch":
             return self._autograd(x, dy, training)
+        if self.library.name == "jax":
+            return self._vjp(x, dy, training)
         method = getattr(self.thing, "backward", None)
         if not callable(method):
             return None
@@ -239,9 +262,10 @@ class FunctionLayer(Layer):
 
     def _output(self, result: Any, x: Array) -> Array:
         y = super()._output(result, x)
+        beside = self.beside() if self.returned else []
         for index, role in self.returned.items():
-            if index < len(self.extras) and role in self.arrays:
-                self.arrays[role] = self.extras[index]
+            if index < len(beside) and role in self.arrays:
+                self.arrays[role] = beside[index]
         return y
 
     def backward(self, x: Array, dy: Values, training: bool) -> Gradients | None:
@@ -259,21 +283,13 @@ class FunctionLayer(Layer):
             return None
         return read_gradients(self.library, self.backward_function(self.library.make(dy), self.extras[-1]), x)
 
-    def _vjp(self, x: Array, dy: Values, training: bool) -> Gradients:
-        import jax  # type: ignore[import-not-found,unused-ignore]
 
-        kept = dict(self.arrays)
-        roles: list[Role] = [role for role in ("weight", "bias") if role in kept]
-
-        def function(x: Array, *parameters: Array) -> Array:
-            self.arrays = {**kept, **dict(zip(roles, parameters, strict=True))}
-            return self.run(x, training)
-
-        y, pull = jax.vjp(function, x, *(kept[role] for role in roles))
-        self.arrays = kept
-        dx, *rest = pull(self.library.make(dy, self.library.dtype(y)))
-        values = {role: self.library.values(grad) for role, grad in zip(roles, rest, strict=True)}
-        return Gradients(self.library.values(dx), values)
+def _arrays_in(result: Any, library: Library) -> Iterator[Array]:
+    if library.owns(result):
+        yield result
+    elif isinstance(result, Mapping | tuple | list):
+        for item in result.values() if isinstance(result, Mapping) else result:
+            yield from _arrays_in(item, library)
 
 
 def gradient_role(name: str) -> Role | None:

@@ -83,13 +83,13 @@ def resolve(target: Any, options: Options) -> list[Resolved]:
         running: list[Subject] = []
         for subject, _ in group:
             try:
-                y = attempt(subject, rank)
+                shape = attempt(subject, rank)
             except TargetError as error:
                 tried.append(f"{_way(subject, rank)}: {error}")
                 continue
             except (UnfillableError, TypeError) as error:
                 raise CannotRunError(_unfillable(target, error)) from error
-            (running if tuple(y.shape) == subject.geometry.shape(rank) else misshapen).append(subject)
+            (running if shape == subject.geometry.shape(rank) else misshapen).append(subject)
         if running:
             accepted = [_accept(subject, claim) for subject in running]
             return [way for way in accepted if len(way.ranks) >= len(accepted[0].ranks)]
@@ -209,8 +209,8 @@ def _accept(subject: Subject, claim: Claim) -> Resolved:
             ranks.append(rank)
     if subject.kind == "function":
         preferred = claim.ranks or _RANKS.get(claim.family or "", _ANY_RANK)
-        rank = next((r for r in preferred if r in ranks), ranks[0])
-        subject = dataclasses.replace(subject, returned=returned_roles(subject, rank))
+        order = sorted(ranks, key=lambda rank: preferred.index(rank) if rank in preferred else len(preferred))
+        subject = dataclasses.replace(subject, returned=returned_roles(subject, order))
     return Resolved(subject, claim, tuple(ranks), refused)
 
 

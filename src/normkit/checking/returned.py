@@ -1,6 +1,7 @@
 """Functions that return (y, mean, var) in any order: tell which result is which running statistic."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,17 +11,34 @@ from normkit.checking.patterns import reducing
 from normkit.checking.subject import Subject
 
 _OLD = {"running_mean": 5.0, "running_var": 40.0}
+_FITS = 1e-3
+
+Returned = tuple[tuple[int, Role], ...]
 
 
-def returned_roles(subject: Subject, rank: int) -> tuple[tuple[int, Role], ...]:
+def returned_roles(subject: Subject, ranks: Iterable[int]) -> Returned:
     """Which of the further results, by position, are the new running mean and variance.
 
-    A new statistic is a mixture of the old value and the batch's, so each result is fitted to both mixtures.
+    Args:
+        subject: A function that runs.
+        ranks: The input ranks that it takes, the likeliest first. One that it takes without being meant for it tells
+            nothing, so the first at which the results fit counts, or else the one at which they fit best.
     """
+    best: tuple[float, Returned] = (np.inf, ())
+    for rank in ranks:
+        best = min(best, _fitted(subject, rank), key=lambda item: item[0])
+        if best[0] < _FITS:
+            break
+    return best[1]
+
+
+def _fitted(subject: Subject, rank: int) -> tuple[float, Returned]:
+    """A new statistic is a mixture of the old value and the batch's, so each result is fitted to both mixtures."""
+    nothing: tuple[float, Returned] = (np.inf, ())
     layer = subject.new(rank)
     kept = [role for role in _OLD if role in layer.slots()]
     if not kept:
-        return ()
+        return nothing
     generator = np.random.default_rng(7)
     old = {
         role: start + generator.uniform(-1, 1, subject.geometry.features) * start / 2 for role, start in _OLD.items()
@@ -33,22 +51,27 @@ def returned_roles(subject: Subject, rank: int) -> tuple[tuple[int, Role], ...]:
     try:
         layer.forward(x)
     except Exception:
-        return ()
+        return nothing
+    held = layer.read(*kept)
+    if all(not np.allclose(held[role].reshape(-1), old[role]) for role in kept):
+        return 0.0, ()  # it writes to what the caller keeps
     channels = reducing(x.shape, tuple(a for a in range(rank) if a != subject.geometry.channel_axis(rank)), "N" * rank)
     mean = channels.average(x)
     batch = {"running_mean": mean, "running_var": channels.average((x - mean) ** 2)}
     first = [tuple(np.argwhere(channels.labels == label)[0]) for label in range(channels.statistics)]
     results = {
-        index: layer.library.values(extra).reshape(-1)
-        for index, extra in enumerate(layer.extras)
-        if layer.library.owns(extra) and layer.library.values(extra).size == channels.statistics
+        index: layer.library.values(array).reshape(-1)
+        for index, array in enumerate(layer.beside())
+        if int(np.prod(array.shape)) == channels.statistics
     }
-    best: tuple[float, tuple[tuple[int, Role], ...]] = (np.inf, ())
-    for order in itertools.permutations(results, min(len(results), len(kept))):
-        pairs = tuple(zip(order, kept, strict=False))
+    best, count = nothing, min(len(results), len(kept))
+    if not count:
+        return nothing
+    for order, roles in itertools.product(itertools.permutations(results, count), itertools.combinations(kept, count)):
+        pairs = tuple(zip(order, roles, strict=True))
         misfit = sum(_misfit(results[i], old[role], np.array([batch[role][f] for f in first])) for i, role in pairs)
         best = min(best, (misfit, pairs), key=lambda item: item[0])
-    return best[1]
+    return best
 
 
 def _after(subject: Subject, rank: int) -> int:
@@ -58,4 +81,6 @@ def _after(subject: Subject, rank: int) -> int:
 def _misfit(result: Values, old: Values, batch: Values) -> float:
     design = np.stack([old, batch], axis=1)
     solution = np.linalg.lstsq(design, result, rcond=None)[0]
-    return float(np.abs(design @ solution - result).max() / (np.abs(result).max() + 1e-12))
+    misfit = float(np.abs(design @ solution - result).max() / (np.abs(result).max() + 1e-12))
+    batch_alone = abs(solution[0]) < 1e-3  # the batch's own statistic, returned beside the new one
+    return misfit + (_FITS / 10 if batch_alone else 0.0)

@@ -1,7 +1,7 @@
 """Find and set the arrays that a layer keeps: parameters and running statistics, by the names people give them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,17 @@ class Slot:
             held = fresh
         else:
             held = float(values.reshape(-1)[0]) if values.size == 1 else library.make(values)
+        self.put(held)
+
+    def put(self, held: Any) -> None:
+        """Make ``held`` what the place holds; in a frozen dataclass too, since it is a copy for experiments."""
         if isinstance(self.owner, dict):
             self.owner[self.key] = held
-        else:
+            return
+        try:
             setattr(self.owner, self.key, held)
+        except FrozenInstanceError:
+            object.__setattr__(self.owner, self.key, held)
 
 
 def find_slots(thing: Any, library: Library, unnamed: Mapping[str, Role] | None = None) -> dict[Role, Slot]:

@@ -117,6 +117,12 @@ class Subject:
         return None
 
     @property
+    def says_mode(self) -> bool:
+        """Whether a function has an argument for training or evaluation; an object has other means."""
+        roles: tuple[Role, ...] = ("training", "evaluation", "mode", "settings")
+        return self.kind != "function" or any(self.call().name_of(role) for role in roles)
+
+    @property
     def momentum_required(self) -> bool:
         """Whether momentum is an argument that the caller must give."""
         return any((name := s.name_of("momentum")) is not None and s.is_required(name) for s in self.signatures())
@@ -215,8 +221,8 @@ class Subject:
         return f"{name_of(self.target)}({', '.join(words)})"
 
 
-def attempt(subject: Subject, rank: int) -> Array:
-    """Build it and call it once on noise; the output.
+def attempt(subject: Subject, rank: int) -> tuple[int, ...]:
+    """Build it and call it once on noise; the shape of the output.
 
     Raises:
         TargetError: the target raised.
@@ -227,7 +233,7 @@ def attempt(subject: Subject, rank: int) -> Array:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            return layer.run(x)
+            return subject.library.output_shape(layer.run, x)
     except Exception as error:
         raise TargetError(error, f"calling it with a {subject.library.name} array of shape {shape}") from error
 

@@ -135,7 +135,7 @@ class BatchSizeDependent(Rule):
     )
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
-        for rank in lab.ranks:
+        for rank in (lab.rank,) if lab.library.compiles else lab.ranks:
             wrong: dict[int, str] = {}
             sizes = (2, 3, 4, 5, 8) if lab.family == "batch" else (1, 2, 3, 4, 5, 8)
             for batch in sizes:

@@ -63,9 +63,10 @@ class EvalIgnoresRunningStats(ModeRule):
             "nothing": "evaluation returns its input unchanged",
             "other": "evaluation computes something other than (x - running_mean) / sqrt(running_var + eps)",
         }
+        no_mode = "" if lab.subject.says_mode else "no argument asks for it; "
         yield self.finding(
             messages[evaluation.statistics],
-            f"after three batches, differs from the definition by {number(evaluation.misfit)}",
+            f"{no_mode}after three batches, differs from the definition by {number(evaluation.misfit)}",
         )
 
 
@@ -79,6 +80,11 @@ class RunningStatsUpdatedInEval(ModeRule):
 
     code = "running-stats-updated-in-eval"
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "running-stats-not-updated", "running-stats-frozen")
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        if not lab.subject.says_mode and lab.evaluation.statistics == "batch":
+            return "no argument asks for evaluation, so every call is training"
+        return super().not_applicable(lab)
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         layer = lab.train(steps=1)

@@ -1,0 +1,33 @@
+"""Targets on JAX arrays, where JAX is installed. Each new shape has to be compiled, so most are slow tests."""
+
+import pytest
+
+from normkit.checking.run import examine
+
+pytest.importorskip("jax")
+
+PLANTED = {
+    "layer_norm": {},
+    "batch_norm_every_call_trains": {
+        "eval-ignores-running-stats": "error",
+        "half-accumulation": "error",
+        "rank-unsupported": "warning",
+        "empty-batch": "warning",
+        "momentum-inverted": "note",
+        "biased-running-var": "note",
+    },
+    "BatchNorm": {"momentum-inverted": "note", "biased-running-var": "note"},
+    "LayerNormDetached": {"statistics-detached": "error"},
+}
+FAST = ("layer_norm",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in PLANTED]
+)
+def test_planted(name):
+    import planted_jax
+
+    report = examine(getattr(planted_jax, name))
+    assert report.identity.library == "jax"
+    assert {finding.code: finding.severity for finding in report.findings} == PLANTED[name]
