@@ -11,7 +11,7 @@ from rich.console import Console
 
 from normkit import train
 from normkit.errors import UserError
-from normkit.train import EpochMetrics, NormResult, TrainConfig, lenet, memory, report
+from normkit.train import EpochMetrics, NormResult, TrainConfig, lenet, loop, memory, progress, report
 from normkit.train.activations import BINS, histograms, watch
 
 
@@ -109,9 +109,9 @@ def test_progress_says_loss_accuracy_speed_and_time_left(small_data: Path, tmp_p
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=140)
     config = TrainConfig.create(data=str(small_data), epochs=2, batch_size=64, norms=["none"])
-    progress = train.for_console(console)
-    assert isinstance(progress, train.LiveProgress if terminal else train.LineProgress)
-    train.run(config, tmp_path / "run", progress=progress)
+    shown = train.for_console(console)
+    assert isinstance(shown, train.LiveProgress if terminal else train.LineProgress)
+    train.run(config, tmp_path / "run", progress=shown)
     said = stream.getvalue()
     assert "none      epoch 2/2  loss " in said
     assert "train accuracy 0." in said
@@ -122,3 +122,47 @@ def test_progress_says_loss_accuracy_speed_and_time_left(small_data: Path, tmp_p
     else:
         assert [line.rsplit("  ", 1)[1] for line in said.splitlines()][-1] == "0 s left"
         assert "\x1b" not in said
+
+
+class Clock:
+    """Seconds that pass as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        for module in (loop, progress):
+            monkeypatch.setattr(module, "perf_counter", lambda: self.now)
+
+
+def test_speed_and_time_left_leave_out_the_first_step_which_compiles(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    real, steps = loop.forward_backward, iter([90.0, *[0.5] * 5])  # two epochs of 64, 64 and 65 images
+
+    def slow_at_first(*arguments: Any) -> tuple[float, int]:
+        clock.now += next(steps)
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "forward_backward", slow_at_first)
+    config = TrainConfig.create(data=str(small_data), epochs=2, batch_size=64, norms=["none"])
+    result = train.run(config, tmp_path / "run", progress=train.LineProgress(Console(file=stream, width=140)))
+    first, second = result.norms[0].epochs
+    assert first.images_per_second == 129 / 1.0
+    assert first.seconds == pytest.approx(193 / 129)
+    assert (second.images_per_second, second.seconds) == (193 / 1.5, 1.5)
+    assert "2 s left" in stream.getvalue().splitlines()[0]  # three steps of half a second, rounded
+
+
+def test_a_single_step_is_timed_as_it_is(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    real = loop.forward_backward
+
+    def slow(*arguments: Any) -> tuple[float, int]:
+        clock.now += 2.0
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "forward_backward", slow)
+    config = TrainConfig.create(data=str(small_data), epochs=2, batch_size=193, norms=["none"])
+    result = train.run(config, tmp_path / "run", progress=train.LineProgress(Console(file=stream, width=140)))
+    assert [row.seconds for row in result.norms[0].epochs] == [2.0, 2.0]
+    assert "2 s left" in stream.getvalue().splitlines()[0]

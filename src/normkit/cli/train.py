@@ -143,9 +143,11 @@ def _run(config: "TrainConfig", out: Path | None, resume: Path | None, trace: bo
             config, resume or out, resume=resume is not None, progress=training.for_console(console.err)
         )
     except training.Interrupted as interrupted:
-        folder = interrupted.result.folder
+        command = training.launched_with() if config.sync else "normkit"
         console.err.print(
-            f"interrupted; the finished epochs are saved. Go on with: normkit train --resume {folder}", soft_wrap=True
+            "interrupted; the finished epochs are saved. "
+            f"Go on with: {command} train --resume {interrupted.result.folder}",
+            soft_wrap=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if output == "json":

@@ -29,7 +29,7 @@ from normkit.train.experiment import Interrupted, resume_config, run  # noqa: E4
 from normkit.train.model import lenet, trace  # noqa: E402
 from normkit.train.progress import LineProgress, LiveProgress, Progress, Step, for_console  # noqa: E402
 from normkit.train.results import EpochMetrics, NormResult, RunResult, StepDifference, Verdict  # noqa: E402
-from normkit.train.sync import join  # noqa: E402
+from normkit.train.sync import join, launched_with  # noqa: E402
 
 __all__ = [
     "IMPLS",
@@ -49,6 +49,7 @@ __all__ = [
     "Verdict",
     "for_console",
     "join",
+    "launched_with",
     "lenet",
     "load_dataset",
     "resume_config",

@@ -116,6 +116,11 @@ class TrainConfig:
                 "--verify compares normkit's layers with torch.nn's, and --impl torch trains torch.nn's: "
                 "leave one of them away"
             )
+        if self.sync and self.impl == "torch" and "batch" in self.norms:
+            raise UserError(
+                "--sync shares a batch's statistics among ranks on the CPU, which torch.nn.SyncBatchNorm refuses: "
+                "leave --impl torch or --norm batch away"
+            )
         if self.epochs < 1:
             raise UserError(f"--epochs must be 1 or more, not {self.epochs}")
         if self.batch_size < 1:

@@ -42,6 +42,7 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.lr)
         self.result = NormResult(norm, parameters=sum(weight.numel() for weight in self.model.parameters()))
         self.lockstep: Lockstep | None = None
+        self._is_warm = False
         if config.verify and norm != "none":  # without a normalization there is nothing to compare
             twins = lenet(norm, "torch", config.seed), lenet(norm, "torch", config.seed)
             self.lockstep = Lockstep(self.model, twins, config.lr)
@@ -59,7 +60,8 @@ class Training:
         """Train one more epoch, then test."""
         result, dataset, epoch = self.result, self.dataset, self.epochs_done + 1
         batches = self.batches(epoch)
-        loss_sum, correct, seen, seconds = 0.0, 0, 0, 0.0
+        loss_sum, correct, seen = 0.0, 0, 0
+        speed = _Speed()
         early, late = result.early, result.late
         differences: list[StepDifference] = []
         for number, batch in enumerate(batches):
@@ -69,7 +71,9 @@ class Training:
                 self.lockstep.before_step(images, labels)
             is_first, is_last = step == 1, number == len(batches) - 1
             with watch(self.model, active=is_first or is_last) as activations:
-                loss, right, taken = self._step(images, labels)
+                start = perf_counter()
+                loss, right = self._step(images, labels)
+                seconds = perf_counter() - start
             if self.lockstep:
                 differences.append(self.lockstep.after_step(result.norm, epoch, step, loss))
             if is_first:
@@ -77,10 +81,13 @@ class Training:
             if is_last:
                 late = histograms(activations, epoch, step)
             seen += len(batch)
-            seconds += taken
+            speed.add(len(batch), seconds, is_steady=self._is_warm)
+            self._is_warm = True
             loss_sum += loss * len(batch)
             correct += right
-            progress.step(Step(result.norm, epoch, self.config.epochs, loss_sum / seen, correct / seen, seen / seconds))
+            progress.step(
+                Step(result.norm, epoch, self.config.epochs, loss_sum / seen, correct / seen, speed.images_per_second)
+            )
         test_loss, test_accuracy = evaluate(self.model, dataset.test_images, dataset.test_labels)
         if self.lockstep:
             result.twin_test_accuracy = evaluate(self.lockstep.free, dataset.test_images, dataset.test_labels)[1]
@@ -94,17 +101,16 @@ class Training:
                 train_accuracy=correct / seen,
                 test_loss=test_loss,
                 test_accuracy=test_accuracy,
-                seconds=seconds,
-                images_per_second=seen / seconds,
+                seconds=seen / speed.images_per_second,
+                images_per_second=speed.images_per_second,
             )
         )
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int, float]:
-        start = perf_counter()
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
         step = sync.forward_backward if self.config.sync else forward_backward
         loss, correct = step(self.model, images, labels)
         self.optimizer.step()
-        return loss, correct, perf_counter() - start
+        return loss, correct
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later epochs and the report depend on, in types that load with ``weights_only``."""
@@ -125,6 +131,28 @@ class Training:
         for name, record in _RECORDS.items():
             saved[name] = [record(**fields) for fields in saved[name]]
         self.result = NormResult(**saved)
+
+
+class _Speed:
+    """Images a second over the steps of an epoch, without the first step of a process, which loads and compiles."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+        self._images, self._seconds = 0, 0.0
+
+    def add(self, images: int, seconds: float, *, is_steady: bool) -> None:
+        """Count a step."""
+        if is_steady:
+            self._images += images
+            self._seconds += seconds
+        else:
+            self._first = images, seconds
+
+    @property
+    def images_per_second(self) -> float:
+        """As long as there is only the first step, its own."""
+        images, seconds = (self._images, self._seconds) if self._images or self._first is None else self._first
+        return images / seconds
 
 
 _RECORDS: dict[str, type[EpochMetrics] | type[Activation] | type[StepDifference]] = {

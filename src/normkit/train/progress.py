@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from normkit.train.results import EpochMetrics
@@ -45,19 +45,23 @@ class LineProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._start = 0.0
+        self._start = self._after_first = 0.0
         self._steps = self._done = self._done_at_start = 0
 
     def begin(self, steps: int, done: int) -> None:
-        self._start = perf_counter()
         self._steps, self._done, self._done_at_start = steps, done, done
+        self._start = perf_counter()
 
     def step(self, step: Step) -> None:
         self._done += 1
+        if self._done == self._done_at_start + 1:
+            self._after_first = perf_counter()
 
     def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
-        spent = perf_counter() - self._start
-        left = spent / (self._done - self._done_at_start) * (self._steps - self._done)
+        since, steps = self._after_first, self._done - self._done_at_start - 1
+        if steps == 0:  # nothing but the first step, which loads and compiles, to judge by
+            since, steps = self._start, 1
+        left = (perf_counter() - since) / steps * (self._steps - self._done)
         self.console.print(f"{epoch_line(metrics, epochs)}  {left:,.0f} s left", soft_wrap=True, highlight=False)
 
 
@@ -74,10 +78,11 @@ class LiveProgress(Progress):
             console=console,
             transient=True,
         )
-        self._task = self._bar.add_task("starting", total=None, numbers="")
+        self._task = TaskID(0)
 
     def begin(self, steps: int, done: int) -> None:
-        self._bar.update(self._task, total=steps, completed=done)
+        # What was done before a resume is no progress to judge the speed by; the bar itself leaves the first step out.
+        self._task = self._bar.add_task("starting", total=steps, completed=done, numbers="")
         self._bar.start()
 
     def step(self, step: Step) -> None:

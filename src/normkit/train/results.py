@@ -16,7 +16,8 @@ class EpochMetrics:
     """One line of ``metrics.csv``.
 
     ``train_loss`` and ``train_accuracy`` are averages over the epoch's steps, as the published experiment prints them;
-    the test is done after the epoch, in evaluation mode. ``seconds`` counts the training steps alone.
+    the test is done after the epoch, in evaluation mode. ``seconds`` is what the training steps take, at the speed of
+    ``images_per_second``, from which the first step of a process is left out: it loads and compiles.
     """
 
     norm: str
@@ -94,7 +95,7 @@ class NormResult:
 
     @property
     def seconds_per_epoch(self) -> float:
-        """The median over the epochs, as the first one also loads and compiles."""
+        """The median over the epochs."""
         return median(row.seconds for row in self.epochs)
 
 

@@ -21,6 +21,11 @@ from normkit.errors import UserError
 from normkit.train.data import to_input
 
 
+def launched_with() -> str:
+    """The command that starts as many ranks as there are."""
+    return f"torchrun --nproc-per-node {os.environ.get('WORLD_SIZE', 2)} -m normkit.cli"
+
+
 @contextmanager
 def join(out: Path | None, resume: Path | None) -> Iterator[tuple[bool, Path | None, Path | None]]:
     """Join the ranks that torchrun started, on the CPU.
@@ -36,7 +41,7 @@ def join(out: Path | None, resume: Path | None) -> Iterator[tuple[bool, Path | N
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
         raise UserError(
             "--sync expected several ranks, started by torchrun; start it with: "
-            "torchrun --nproc-per-node 2 -m normkit.cli train --sync"
+            f"{launched_with()} train {f'--resume {resume}' if resume else '--sync'}"
         )
     distributed.init_process_group("gloo")
     try:
