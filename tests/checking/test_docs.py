@@ -32,7 +32,7 @@ CAUSES = {
 
 
 def report_of(target):
-    return examine(load(str(ROOT / target)), name=target)
+    return examine(load(str(ROOT / target)), name=target, isolation="process")
 
 
 def without_numbers(text):

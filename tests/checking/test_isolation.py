@@ -1,5 +1,6 @@
 """The target runs in another process: nothing that it does there is ours."""
 
+import os
 import textwrap
 
 import numpy as np
@@ -64,6 +65,60 @@ def test_exit(written):
 def test_hang_at_import(written):
     with pytest.raises(CannotRunError, match="did not finish within 20 s; it was stopped while importing it"):
         check_target(written("while True: pass") + ":layer_norm", Options(), timeout=20)
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_what_was_found_before_a_crash_is_kept(written, fork):
+    text = (
+        textwrap.dedent(GOOD)
+        .replace("1e-5", "1e-3")
+        .replace("    return", "    if x.size == 0: os.abort()\n    return")
+    )
+    with pytest.raises(
+        CannotRunError, match="SIGABRT while checking empty-batch\nFound before that: eps-differs"
+    ) as caught:
+        check_target(written("import os\n" + text) + ":layer_norm", Options(), fork=fork)
+    assert [finding.code for finding in caught.value.findings] == ["eps-differs"]
+
+
+def test_what_was_found_before_a_hang_is_kept():
+    def layer_norm(x, eps=1e-3):
+        while not x.size:
+            pass
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+
+    with pytest.raises(CannotRunError, match="stopped while checking empty-batch") as caught:
+        check(layer_norm, timeout=5)
+    assert {"eps-differs", "affine-missing"} <= {finding.code for finding in caught.value.findings}
+
+
+def test_fork_leaves_nothing_behind(written, capfd):
+    script = "import torch, os\ntorch.set_default_dtype(torch.float64)\nos.environ['X_NORMKIT'] = '1'\nprint('hello')\n"
+    report = check_target(written(script + textwrap.dedent(GOOD)) + ":layer_norm", Options(), fork=True)
+    assert set(report.codes) == {"prints", "global-state"}
+    assert report.isolation == "process"
+    assert torch.get_default_dtype() is torch.float32
+    assert "X_NORMKIT" not in os.environ
+    assert capfd.readouterr() == ("", "")
+
+
+def test_report_says_where_it_ran(monkeypatch):
+    forked = check(modules.LayerNorm)
+    assert forked.isolation == "fork"
+    assert "a fork of the calling process" in str(forked)
+    monkeypatch.setattr("normkit.checking.isolate._CAN_FORK", False)
+    here = check(modules.LayerNorm)
+    assert here.isolation == "none"
+    assert "run in            the calling process, on copies" in str(here)
+    assert "run in" not in str(check("torch.nn:LayerNorm"))
+
+
+def test_target_that_ends_the_program():
+    def layer_norm(x):
+        raise SystemExit(4)
+
+    with pytest.raises(CannotRunError, match="raised SystemExit: 4"):
+        check(layer_norm)
 
 
 def test_in_memory_object_is_forked_as_it_is(capfd):

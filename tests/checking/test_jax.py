@@ -2,6 +2,7 @@
 
 import pytest
 
+import normkit
 from normkit.checking.run import examine
 
 pytest.importorskip("jax")
@@ -31,3 +32,12 @@ def test_planted(name):
     report = examine(getattr(planted_jax, name))
     assert report.identity.library == "jax"
     assert {finding.code: finding.severity for finding in report.findings} == PLANTED[name]
+
+
+@pytest.mark.slow
+def test_object_in_memory_runs_here_since_a_fork_would_hang():
+    import planted_jax
+
+    report = normkit.check(planted_jax.layer_norm)
+    assert report.findings == ()
+    assert report.isolation == "none"

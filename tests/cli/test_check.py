@@ -63,6 +63,33 @@ def test_github(run, monkeypatch):
     assert "%0Afix: " in lines[0]
 
 
+@pytest.mark.parametrize("output", ["text", "json", "github"])
+def test_crash_midway_shows_what_was_found(run, tmp_path, output):
+    path = tmp_path / "norms.py"
+    path.write_text(
+        "import os\n"
+        "import numpy as np\n"
+        "def layer_norm(x, eps=1e-3):\n"
+        "    if x.size == 0: os.abort()\n"
+        "    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)\n"
+    )
+    code, out, err = run(f"{path}:layer_norm", "--format", output)
+    assert code == 2
+    assert "SIGABRT while checking empty-batch" in err
+    assert "Found before that: affine-missing, eps-differs" in err
+    if output == "json":
+        assert [finding["code"] for finding in json.loads(out)["findings"]] == ["affine-missing", "eps-differs"]
+    else:
+        assert out.index("affine-missing") < out.index("eps-differs")
+
+
+def test_piped_output_has_no_trailing_blanks_and_no_markup(run):
+    for arguments in (["--list"], ["--explain", "wrong-axes"], [f"{EXAMPLES}/annotated.py:LayerNorm"]):
+        out = run(*arguments)[1]
+        assert not [line for line in out.splitlines() if line != line.rstrip()]
+    assert "``" not in run(f"{EXAMPLES}/annotated.py:LayerNorm", "--format", "github")[1]
+
+
 def test_options_reach_the_target(run, tmp_path):
     path = tmp_path / "norms.py"
     path.write_text(
@@ -114,6 +141,7 @@ def test_list(run):
     assert code == 0
     assert all(rule in out for rule in RULES)
     assert f"{len(RULES)} checks" in out
+    assert len(out.splitlines()) == len(RULES) + 2
 
 
 @pytest.mark.parametrize("rule", RULES)

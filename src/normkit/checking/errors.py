@@ -1,12 +1,26 @@
 """What stops a check, as opposed to what a check finds."""
 
 import traceback
+from collections.abc import Sequence
 
+from normkit.checking.report import Finding
 from normkit.errors import UserError
+
+RAISED = (Exception, SystemExit)
+"""What the target's code may raise without that being an error of the check."""
 
 
 class CannotRunError(UserError):
-    """The target could not be loaded, built or called; the message says what was tried and which option helps."""
+    """The target could not be loaded, built or called, or ended its process; the message says what happened.
+
+    Args:
+        message: What was tried or what happened, and which option helps.
+        findings: What was found before that.
+    """
+
+    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
 
 
 class TargetError(Exception):

@@ -5,16 +5,19 @@ line show the same sections.
 """
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from normkit.checking.families import CONVENTIONS, TITLES
-from normkit.checking.report import SEVERITIES, Finding, Identity, Report, Severity
+from normkit.checking.report import SEVERITIES, Finding, Identity, Isolation, Report, Severity
 from normkit.checking.rules import RULES
 
 Lines = list[tuple[str, str]]
 _LABEL = 16
+
+WIDTH = 100
+"""Of plain text, in characters."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Section:
 
 def sections(report: Report) -> list[Section]:
     """What there is to say, in order: what it computes, then each finding."""
-    return [Section("What it computes, as measured", describe(report)), *(_finding(f) for f in report.findings)]
+    return [Section("What it computes, as measured", describe(report)), *map(of_finding, report.findings)]
 
 
 def describe(report: Report) -> Lines:
@@ -47,8 +50,16 @@ def describe(report: Report) -> Lines:
         ("output", _output(identity)),
         ("parameters", "; ".join(f"{name} {words}" for name, words in identity.parameters.items()) or "none"),
         ("saved", ", ".join(identity.saved) or "nothing" if identity.saved is not None else ""),
+        ("run in", _ISOLATION[report.isolation]),
     ]
     return [(label, text) for label, text in lines if text]
+
+
+_ISOLATION: dict[Isolation, str] = {
+    "process": "",
+    "fork": "a fork of the calling process; what importing it prints or changes was not seen",
+    "none": "the calling process, on copies, with no time limit; what importing it prints or changes was not seen",
+}
 
 
 def _library(name: str) -> str:
@@ -89,10 +100,16 @@ def _output(identity: Identity) -> str:
     return "; ".join(part for part in (f"shape {identity.output_shape}", kept, *other) if part)
 
 
-def _finding(finding: Finding) -> Section:
+def of_finding(finding: Finding) -> Section:
+    """What there is to say about a finding."""
     lines = [("measured", finding.evidence), ("why it matters", finding.why), ("how to fix", finding.fix)]
-    lines = [(label, text.replace("``", "`")) for label, text in lines]
+    lines = [(label, plain(text)) for label, text in lines]
     return Section(f"{finding.severity}  {finding.code}: {finding.message}", lines, finding.severity)
+
+
+def plain(text: str) -> str:
+    """Documentation without its markup for code."""
+    return text.replace("``", "`")
 
 
 def verdict(report: Report) -> str:
@@ -115,27 +132,44 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def as_text(report: Report, width: int = 100) -> str:
+def as_text(report: Report, width: int = WIDTH) -> str:
     """The report as plain text."""
-    out = [report.target]
-    for section in sections(report):
-        out += ["", *textwrap.wrap(section.heading, width, subsequent_indent="  ")]
-        for label, text in section.lines:
-            prefix = f"  {label:<{_LABEL}}  "
-            out += textwrap.wrap(text, width, initial_indent=prefix, subsequent_indent=" " * len(prefix))
-    return "\n".join([*out, "", *textwrap.wrap(verdict(report), width)])
+    blocks = [
+        report.target,
+        *(text_of(section, width) for section in sections(report)),
+        wrapped(verdict(report), width),
+    ]
+    return "\n\n".join(blocks)
 
 
-def as_github(report: Report) -> str:
-    """One workflow command a finding; GitHub shows them beside the code."""
+def text_of(section: Section, width: int = WIDTH) -> str:
+    """A section as plain text."""
+    lines = [wrapped(section.heading, width, rest="  ")]
+    for label, text in section.lines:
+        prefix = f"  {label:<{_LABEL}}  "
+        lines.append(wrapped(text, width, first=prefix, rest=" " * len(prefix)))
+    return "\n".join(lines)
+
+
+def wrapped(text: str, width: int = WIDTH, first: str = "", rest: str = "") -> str:
+    """Text broken into lines, the first and the others indented."""
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def as_github(findings: Sequence[Finding], source: str | None = None, line: int | None = None) -> str:
+    """One workflow command a finding; GitHub shows them beside the code.
+
+    Args:
+        findings: What was found.
+        source: The file that the target is defined in.
+        line: Where in it.
+    """
     level = {"error": "error", "warning": "warning", "note": "notice"}
-    place = ""
-    if report.source is not None:
-        place = f"file={_property(_relative(report.source))},line={report.line or 1},"
+    place = f"file={_property(_relative(source))},line={line or 1}," if source is not None else ""
     return "\n".join(
         f"::{level[f.severity]} {place}title={_property(f'normkit check: {f.code}')}::"
-        + _data(f"{f.message}\nmeasured: {f.evidence}\nfix: {f.fix}")
-        for f in report.findings
+        + _data(plain(f"{f.message}\nmeasured: {f.evidence}\nfix: {f.fix}"))
+        for f in findings
     )
 
 
@@ -163,7 +197,7 @@ def documentation(code: str) -> Section:
         ("how to fix", rule.section("fix")),
     ]
     lines += [("severity", rule.severity), ("applies to", _list(rule.families)), ("runs after", _list(rule.requires))]
-    return Section(code, [(label, text.replace("``", "`")) for label, text in lines if text])
+    return Section(code, [(label, plain(text)) for label, text in lines if text])
 
 
 def _list(names: Iterable[str]) -> str:

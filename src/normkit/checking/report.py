@@ -8,6 +8,8 @@ from typing import Any, Literal
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
+Isolation = Literal["process", "fork", "none"]
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -63,6 +65,8 @@ class Report:
         passed: The codes of the checks that ran and found nothing.
         skipped: The codes of the checks that did not run, each with the reason.
         seconds: How long the experiments took.
+        isolation: Where it ran: "process", loaded and run in a process of its own; "fork", an object in memory, run in
+            a fork of the calling process, so that its import was not seen; "none", in the calling process.
     """
 
     target: str
@@ -77,6 +81,7 @@ class Report:
     seconds: float = 0.0
     source: str | None = None
     line: int | None = None
+    isolation: Isolation = "none"
 
     @property
     def ok(self) -> bool:

@@ -138,7 +138,7 @@ def _ways(target: Any, claim: Claim, options: Options) -> Iterator[tuple[Subject
     last_first = claim.family in ("layer", "rms") or options.convention in ("keras", "flax")
     layouts = (last_first, not last_first) if len(base.features) == 1 else (True,)
     ranks = tuple(reversed(claim.ranks)) or _RANKS.get(claim.family or "", _ANY_RANK)
-    for batch, library in itertools.product((base.batch, 4, 2), _libraries(target, kind)):
+    for batch, library in itertools.product((base.batch, 4, 2), libraries_of(target)):
         for rank, keepdims, last in itertools.product(ranks, (False, True), layouts):
             geometry = dataclasses.replace(base, last=last, batch=batch)
             if rank > len(geometry.features):
@@ -173,7 +173,9 @@ def _size_held(thing: Any) -> int | None:
     return None
 
 
-def _libraries(target: Any, kind: str) -> list[Library]:
+def libraries_of(target: Any) -> list[Library]:
+    """The libraries whose arrays a target may work on, the likeliest first."""
+    kind = kind_of(target)
     if "module" in kind:
         return [TORCH]
     owner = target if inspect.isclass(target) or kind == "function" else type(target)

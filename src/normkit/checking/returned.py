@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from normkit.checking.arrays import Values
+from normkit.checking.errors import RAISED
 from normkit.checking.names import Role
 from normkit.checking.patterns import reducing
 from normkit.checking.subject import Subject
@@ -50,7 +51,7 @@ def _fitted(subject: Subject, rank: int) -> tuple[float, Returned]:
     )
     try:
         layer.forward(x)
-    except Exception:
+    except RAISED:
         return nothing
     held = layer.read(*kept)
     if all(not np.allclose(held[role].reshape(-1), old[role]) for role in kept):

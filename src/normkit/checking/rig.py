@@ -10,7 +10,7 @@ import numpy as np
 
 from normkit.checking import formula as formulas
 from normkit.checking.arrays import Array, Library, Values
-from normkit.checking.errors import TargetError
+from normkit.checking.errors import RAISED, TargetError
 from normkit.checking.families import expected_patterns
 from normkit.checking.formula import Formula
 from normkit.checking.layer import Layer
@@ -101,7 +101,7 @@ class Rig:
                 yield
         except TargetError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise TargetError(error, doing) from error
 
     def layer(self, rank: int | None = None, *, neutral: bool = True, **probes: Any) -> Layer:

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from normkit.checking.errors import TargetError
 from normkit.checking.identify import identify
 from normkit.checking.lab import Lab
 from normkit.checking.options import Options
-from normkit.checking.report import SEVERITIES, Finding, Report
+from normkit.checking.report import SEVERITIES, Finding, Isolation, Report
 from normkit.checking.resolve import resolve
 from normkit.checking.rules import RULES, Rule
 from normkit.checking.settle import open_lab
 from normkit.checking.surroundings import Preserved
+
+Progress = Callable[[str, Sequence[Finding]], None]
 
 
 def examine(
@@ -26,7 +28,8 @@ def examine(
     name: str | None = None,
     import_changes: tuple[str, ...] = (),
     import_output: str = "",
-    progress: Callable[[str], None] = lambda stage: None,
+    isolation: Isolation = "none",
+    progress: Progress = lambda stage, findings: None,
 ) -> Report:
     """Check ``target`` in this process.
 
@@ -36,7 +39,8 @@ def examine(
         name: What to call the target in the report.
         import_changes: Global state that importing the target changed.
         import_output: What importing the target printed.
-        progress: Told what is being done, so that a hang or a crash can be placed.
+        isolation: Where this process stands, for the report.
+        progress: Told what is being done and what was found so far, so that a hang or a crash can be placed.
     Raises:
         CannotRunError: the target cannot be built or called.
     """
@@ -44,13 +48,13 @@ def examine(
     started = time.perf_counter()
     with Preserved():
         torch.set_num_threads(1)  # the inputs are tiny
-        progress("finding out how to build and call it")
+        progress("finding out how to build and call it", ())
         ways = resolve(target, options)
-        progress("measuring what it computes")
+        progress("measuring what it computes", ())
         lab = open_lab(ways, options)
         lab.import_changes, lab.import_output = import_changes, import_output
         findings, passed, skipped = _run_rules(lab, progress)
-        progress("describing what it computes")
+        progress("describing what it computes", findings)
         identity = identify(lab)
     source, line = _where(target)
     return Report(
@@ -60,16 +64,22 @@ def examine(
         twin=_twin(lab, findings),
         convention=lab.convention_name,
         identity=identity,
-        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        findings=errors_first(findings),
         passed=tuple(passed),
         skipped=skipped,
         seconds=round(time.perf_counter() - started, 3),
         source=source,
         line=line,
+        isolation=isolation,
     )
 
 
-def _run_rules(lab: Lab, progress: Callable[[str], None]) -> tuple[list[Finding], list[str], dict[str, str]]:
+def errors_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings by severity."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def _run_rules(lab: Lab, progress: Progress) -> tuple[list[Finding], list[str], dict[str, str]]:
     findings: list[Finding] = []
     passed: list[str] = []
     skipped: dict[str, str] = {}
@@ -91,7 +101,7 @@ def _run_rules(lab: Lab, progress: Callable[[str], None]) -> tuple[list[Finding]
             failed.add(code)
             skipped[code] = f"needs {blocking} to pass"
             return
-        progress(f"checking {code}")
+        progress(f"checking {code}", findings)
         try:
             reason = rule.not_applicable(lab)
             if reason is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from normkit.checking.arrays import Array, Library
 from normkit.checking.callables import backward_of, constructor_of, forward_of, name_of, words_in
-from normkit.checking.errors import TargetError
+from normkit.checking.errors import RAISED, TargetError
 from normkit.checking.layer import FunctionLayer, Layer, ObjectLayer
 from normkit.checking.names import Role, role_of
 from normkit.checking.options import Options
@@ -168,7 +168,7 @@ class Subject:
             )
         except UnfillableError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise TargetError(error, "building it") from error
 
     def _arguments(self, rank: int, probes: Mapping[Role, Any]) -> Arguments:
@@ -234,7 +234,7 @@ def attempt(subject: Subject, rank: int) -> tuple[int, ...]:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return subject.library.output_shape(layer.run, x)
-    except Exception as error:
+    except RAISED as error:
         raise TargetError(error, f"calling it with a {subject.library.name} array of shape {shape}") from error
 
 

@@ -6,7 +6,8 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,48 @@ import numpy as np
 from normkit.checking import surroundings
 from normkit.checking.errors import CannotRunError
 from normkit.checking.options import Options
-from normkit.checking.report import Report
-from normkit.checking.run import examine
+from normkit.checking.report import Finding, Report
+from normkit.checking.run import Progress, examine
 from normkit.checking.target import load
 
 
 def main(folder: Path) -> None:
-    """Read ``request`` in a folder, write ``result`` there, and ``stage`` while at work."""
+    """Read ``request`` in a folder, write ``result`` there, and ``progress`` while at work."""
     request: dict[str, Any] = ast.literal_eval((folder / "request").read_text())
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # the arrays are tiny: compiling is what takes time
 
-    def progress(stage: str) -> None:
-        (folder / "stage").write_text(stage)
+    def progress(stage: str, findings: Sequence[Finding]) -> None:
+        fresh = folder / "progress.new"
+        fresh.write_text(json.dumps({"stage": stage, "findings": [asdict(finding) for finding in findings]}))
+        fresh.replace(folder / "progress")
 
     with capturing() as printed:
-        result = outcome(lambda: _run(request, progress, printed))
+        options = Options(**request["options"])
+        result = outcome(lambda: load_and_examine(request["target"], options, progress, printed))
     (folder / "result").write_text(json.dumps(result))
     os._exit(0)  # whatever threads or exit handlers the target left behind do not matter any more
 
 
-def _run(request: dict[str, Any], progress: Callable[[str], None], printed: "capturing") -> Report:
+def load_and_examine(target: str, options: Options, progress: Progress, printed: "capturing") -> Report:
+    """Import what ``target`` names and check it, in a process that serves nothing else."""
     import torch
 
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # the arrays are tiny: compiling is what takes time
     torch.get_rng_state()
-    progress("importing it")
+    progress("importing it", ())
     before, generators = surroundings.snapshot(), repr(np.random.get_state())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        target = load(request["target"])
+        loaded = load(target)
     changed = surroundings.changes(before, surroundings.snapshot())
     if repr(np.random.get_state()) != generators and "jax" not in sys.modules:  # importing JAX draws from it
         changed.append("NumPy's random generator was seeded or used")
     return examine(
-        target,
-        Options(**request["options"]),
-        name=request["target"],
+        loaded,
+        options,
+        name=target,
         import_changes=tuple(changed),
         import_output=printed.text(),
+        isolation="process",
         progress=progress,
     )
 

@@ -2,6 +2,8 @@
 
 import ast
 import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +12,7 @@ import typer
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
+    from normkit.checking.errors import CannotRunError
     from normkit.checking.render import Section
     from normkit.checking.report import Report
 
@@ -59,11 +62,16 @@ def check(
         raise UserError(
             "expected a TARGET such as layers.py:BatchNorm2d (or --list, or --explain CODE); none was given"
         )
+    from normkit.checking.errors import CannotRunError
     from normkit.checking.isolate import check_target
     from normkit.checking.options import Options
 
     options = Options(family, features, _values(init, "--init"), _values(call, "--call"), convention)
-    report = check_target(target, options, timeout)
+    try:
+        report = check_target(target, options, timeout, fork=True)
+    except CannotRunError as error:
+        _print_stopped(target, error, output)
+        raise
     _print(report, output)
     raise typer.Exit(0 if report.ok else 1)
 
@@ -89,18 +97,44 @@ def _print(report: "Report", output: Format) -> None:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     elif output is Format.github:
         if report.findings:
-            typer.echo(render.as_github(report))
+            typer.echo(render.as_github(report.findings, report.source, report.line))
         typer.echo(render.verdict(report))
     else:
-        from rich.console import Console
-        from rich.text import Text
+        _print_blocks(report.target, render.sections(report), render.verdict(report), report.ok)
 
-        console = Console(highlight=False)
-        console.print(Text(report.target, style="bold"))
-        for section in render.sections(report):
-            _print_section(console, section)
+
+def _print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
+    """What was found before the target ended its process; the message of the error follows, from the caller."""
+    from normkit.checking import render
+
+    if output is Format.json:
+        findings = [asdict(finding) for finding in error.findings]
+        typer.echo(json.dumps({"target": target, "error": str(error), "findings": findings, "ok": False}, indent=2))
+    elif error.findings and output is Format.github:
+        typer.echo(render.as_github(error.findings))
+    elif error.findings:
+        _print_blocks(target, [render.of_finding(finding) for finding in error.findings])
+
+
+def _print_blocks(target: str, sections: Iterable["Section"], verdict: str = "", ok: bool = False) -> None:
+    """Plain text where it goes to a file or a pipe, colours and the terminal's width where somebody looks at it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from normkit.checking import render
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        blocks = [target, *map(render.text_of, sections), *([render.wrapped(verdict)] if verdict else [])]
+        typer.echo("\n\n".join(blocks))
+        return
+    console.print(Text(target, style="bold"))
+    for section in sections:
         console.print()
-        console.print(Text(render.verdict(report), style="bold green" if report.ok else "bold red"))
+        _print_section(console, section)
+    if verdict:
+        console.print()
+        console.print(Text(verdict, style="bold green" if ok else "bold red"))
 
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan", None: "bold"}
@@ -111,7 +145,6 @@ def _print_section(console: Any, section: "Section") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console.print()
     heading = Text(section.heading)
     heading.stylize(_STYLES[section.severity], 0, len(section.heading.partition(": ")[0]) if section.severity else None)
     console.print(heading)
@@ -128,14 +161,21 @@ def _print_list() -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from normkit.checking.render import plain
     from normkit.checking.rules import RULES
 
-    table = Table.grid(padding=(0, 2))
-    for code, rule in RULES.items():
-        table.add_row(Text(code, style="bold", no_wrap=True), Text(rule.severity), Text(rule.section("what")))
+    rows = [(code, rule.severity, plain(rule.section("what"))) for code, rule in RULES.items()]
     console = Console(highlight=False)
-    console.print(table)
-    console.print(f"\n{len(RULES)} checks. normkit check --explain CODE says why each matters and how to fix it.")
+    if console.is_terminal:
+        table = Table.grid(padding=(0, 2))
+        for code, severity, what in rows:
+            table.add_row(Text(code, style="bold", no_wrap=True), Text(severity), Text(what))
+        console.print(table)
+    else:
+        width = max(len(code) for code in RULES)
+        for code, severity, what in rows:
+            typer.echo(f"{code:<{width}}  {severity:<7}  {what}")
+    typer.echo(f"\n{len(RULES)} checks. normkit check --explain CODE says why each matters and how to fix it.")
 
 
 def _explain(code: str) -> None:
@@ -150,4 +190,8 @@ def _explain(code: str) -> None:
         close = get_close_matches(code, RULES, n=1)
         hint = f"did you mean {close[0]}?" if close else "normkit check --list names them all"
         raise UserError(f"no check has the code {code!r}: {hint}")
-    _print_section(Console(highlight=False), render.documentation(code))
+    console, section = Console(highlight=False), render.documentation(code)
+    if console.is_terminal:
+        _print_section(console, section)
+    else:
+        typer.echo(render.text_of(section))

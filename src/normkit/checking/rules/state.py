@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from normkit.checking.errors import RAISED
 from normkit.checking.report import Finding
 from normkit.checking.rules.base import Rule, number
 
@@ -116,7 +117,7 @@ class NotCopyable(Rule):
         for name, way in ways.items():
             try:
                 twin = way(layer.thing)
-            except Exception as error:
+            except RAISED as error:
                 yield self.finding(f"{name} fails", f"{type(error).__name__}: {str(error)[:120]}")
                 return
             original = layer.thing
