@@ -550,6 +550,25 @@ class LayerNormOverTime(LayerNorm):
     axes = (1,)
 
 
+class LayerNormLastAxisAlone(LayerNorm):
+    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5):
+        super().__init__(normalized_shape, eps)
+
+
+class LayerNormTrailingAxes(LayerNormLastAxisAlone):
+    """Correct for a tuple too."""
+
+    def __init__(self, normalized_shape, eps=1e-5):
+        super().__init__(normalized_shape, eps)
+        self.axes = tuple(range(-self.weight.dim(), 0))
+
+
+class LayerNormTwoAxesOfThree(LayerNormTrailingAxes):
+    def __init__(self, normalized_shape, eps=1e-5):
+        super().__init__(normalized_shape, eps)
+        self.axes = self.axes[-2:]
+
+
 class LayerNormUnbiased(LayerNorm):
     correction = 1
 

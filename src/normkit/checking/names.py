@@ -111,6 +111,9 @@ def role_of(name: str) -> Role | None:
 def family_of(name: str) -> str | None:
     """The kind of normalization that a name promises: batch, layer, group, instance, rms, or None."""
     lower = name.lower()
+    beside_norm = re.search(r"(batch|group|instance|rms|layer)_?norm", lower)
+    if beside_norm is not None:
+        return beside_norm[1]
     for family in ("batch", "group", "instance", "rms"):
         if family in lower:
             return family

@@ -91,10 +91,10 @@ def resolve(target: Any, options: Options) -> list[Resolved]:
                 raise CannotRunError(_unfillable(target, error)) from error
             (running if shape == subject.geometry.shape(rank) else misshapen).append(subject)
         if running:
-            accepted = [_accept(subject, claim) for subject in running]
+            accepted = [accept(subject, claim) for subject in running]
             return [way for way in accepted if len(way.ranks) >= len(accepted[0].ranks)]
     if misshapen:
-        return [_accept(misshapen[0], claim)]
+        return [accept(misshapen[0], claim)]
     raise CannotRunError(_nothing_ran(target, tried))
 
 
@@ -196,7 +196,8 @@ def _names_in(owner: Any) -> set[str]:
     return names
 
 
-def _accept(subject: Subject, claim: Claim) -> Resolved:
+def accept(subject: Subject, claim: Claim) -> Resolved:
+    """Find out which input ranks a target that runs takes, and what its further results are."""
     from normkit.checking.returned import returned_roles
 
     ranks, refused = [], {}

@@ -74,6 +74,11 @@ class Signature:
         """The argument that plays this role."""
         return next((name for name, its in self.roles.items() if its == role), None)
 
+    def parameter_of(self, role: Role) -> inspect.Parameter | None:
+        """The argument that plays this role, with its annotation."""
+        name = self.name_of(role)
+        return None if name is None else self.parameters[name]
+
     def default_of(self, role: Role) -> Any:
         """The value that the argument of this role has by itself; None where it has none."""
         name = self.name_of(role)

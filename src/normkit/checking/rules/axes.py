@@ -1,5 +1,6 @@
 """What is averaged over: the axes, the groups, for every rank and batch size."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,6 +10,8 @@ from normkit.checking.errors import TargetError
 from normkit.checking.families import TITLES
 from normkit.checking.patterns import Pattern
 from normkit.checking.report import Finding
+from normkit.checking.resolve import accept
+from normkit.checking.rig import Rig
 from normkit.checking.rules.base import Rule, number
 
 if TYPE_CHECKING:
@@ -221,4 +224,46 @@ class RankUnsupported(Rule):
             )
 
 
-RULES = (WrongAxes, GroupOrder, BatchSizeDependent, RankUnsupported)
+class TrailingAxes(Rule):
+    """With several axes in normalized_shape it averages over other axes than those.
+
+    Why: torch.nn.LayerNorm((H, W)) averages over both axes. A class that takes the tuple and averages over the last
+    axis alone, or over the wrong number of axes, raises no error: the weight has the right shape all the same.
+
+    Fix: Derive the axes from the argument: ``tuple(range(-len(normalized_shape), 0))``; or refuse a tuple.
+    """
+
+    code = "trailing-axes"
+    severity = "warning"
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "wrong-axes", "formula-wrong")
+    families: ClassVar[tuple[str, ...]] = ("layer", "rms")
+
+    _SIZES = (2, 4, 6)
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        shapes = [p for s in lab.subject.signatures() if (p := s.parameter_of("features")) and "shape" in p.name]
+        if not shapes:
+            return "no argument takes the shape of several axes"
+        return "it takes one size, as its annotation says" if shapes[0].annotation in (int, "int") else None
+
+    def check(self, lab: "Lab") -> Iterator[Finding]:
+        for count in (2,) if lab.library.compiles else (2, 3):
+            sizes = self._SIZES[-count:]
+            subject = dataclasses.replace(lab.subject.with_geometry(features=sizes, last=True), features_as_tuple=True)
+            taken = accept(subject, lab.resolved.claim)
+            if not taken.ranks:
+                continue  # refusing it is clear
+            rig = Rig(taken, subject, lab.family)
+            for rank in taken.ranks[:2]:
+                if rig.as_expected(rank):
+                    continue
+                pattern, expected = rig.pattern(rank), rig.expected(rank)[0]
+                shape, reach = rig.geometry.shape(rank), "no regular set of" if pattern is None else pattern.count
+                yield self.finding(
+                    f"{in_words(pattern, lab)} when it is built for the last {count} axes, {sizes}",
+                    f"input {shape}: changing one element moves {reach} outputs; expected {expected.count}",
+                )
+                return
+
+
+RULES = (WrongAxes, GroupOrder, BatchSizeDependent, RankUnsupported, TrailingAxes)

@@ -53,12 +53,14 @@ class HalfAccumulation(Rule):
     """Statistics are computed in half precision.
 
     Why: A bfloat16 mean has three digits, and a float16 square overflows above 255: outputs are off by far more than
-    their own rounding, or all zero.
+    their own rounding, or all zero. It is a warning, since this is measured only where float32 is right: whoever never
+    feeds it half precision loses nothing.
 
     Fix: Cast the input to float32 for mean and variance, normalize, and cast the result back.
     """
 
     code = "half-accumulation"
+    severity = "warning"
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "output-dtype")
 
     def not_applicable(self, lab: "Lab") -> str | None:
