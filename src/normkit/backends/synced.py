@@ -18,7 +18,7 @@ from normkit.spec import Norm
 from normkit.statistics import Moments, Running, merge_moments, update_running
 
 _BATCH = Norm("batch")
-_MESSAGE = 2048  # numbers that a message has a multiple of
+_MESSAGE = 2048  # numbers in the first message of every rank, whatever its layer
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # collectives do not belong into a graph
@@ -107,20 +107,28 @@ def _gather(own: Moments, group: Any) -> list[Moments]:
     """What every rank has: the collective of the forward pass.
 
     The message has a header, and a size that does not tell the number of channels: a back end kills the process where
-    sizes differ, or waits for ever, and here the ranks can say what is wrong.
+    sizes differ, or waits for ever, and here the ranks can say what is wrong. What has no room in it
+    (from 1,024 channels on) follows once all ranks know that they agree.
     """
     channels = own.mean.numel()
     numbers = torch.cat([own.size.new_full((1,), channels), own.size[None], own.mean, own.m2])
-    packed = torch.nn.functional.pad(numbers, (0, -len(numbers) % _MESSAGE))
-    parts = [torch.empty_like(packed) for _ in range(distributed.get_world_size(group))]
-    _collective(distributed.all_gather, parts, packed, group=group)
+    parts = _all_gather(torch.nn.functional.pad(numbers[:_MESSAGE], (0, max(0, _MESSAGE - len(numbers)))), group)
     found = [int(part[0]) for part in parts]
     if found.count(channels) != len(found):
         raise RuntimeError(
             f"SyncBatchNorm expected inputs with the same number of channels on all ranks; got {found}: the ranks do "
             "not run the same layer"
         )
+    if len(numbers) > _MESSAGE:
+        rest = _all_gather(numbers[_MESSAGE:], group)
+        parts = [torch.cat(both) for both in zip(parts, rest, strict=True)]
     return [Moments(part[1], part[2 : channels + 2], part[channels + 2 : 2 * channels + 2]) for part in parts]
+
+
+def _all_gather(numbers: Tensor, group: Any) -> list[Tensor]:
+    parts = [torch.empty_like(numbers) for _ in range(distributed.get_world_size(group))]
+    _collective(distributed.all_gather, parts, numbers, group=group)
+    return parts
 
 
 def _collective(function: Callable[..., Any], *arguments: Any, group: Any) -> None:
