@@ -270,6 +270,9 @@ def test_summary_says_how_many_of_what() -> None:
     text = str(normkit.accelerate(model))
     assert "6 layers swapped" in text
     assert "5 × LayerNorm: 0, 1 … 4" in text
+    restored = str(normkit.restore(model))
+    assert restored.startswith("restore: 6 layers restored\n")
+    assert "swapped" not in restored
     assert "1 × BatchNorm1d: 5" in text
     assert "left 1 × GatedRMSNorm: 6: no recipe gave equal numbers" in text
 

@@ -6,7 +6,16 @@ import torch
 from torch import nn
 
 from normkit.errors import UserError
-from normkit.model.classes import ORIGINAL, Replacement, base_class, combine, overrides, set_base_class
+from normkit.model.classes import (
+    ORIGINAL,
+    PATCHED,
+    Replacement,
+    base_class,
+    combine,
+    is_patched,
+    overrides,
+    set_base_class,
+)
 from normkit.model.handwritten import recognize
 from normkit.model.proof import PROVEN
 from normkit.model.summary import Left, Summary
@@ -48,6 +57,8 @@ def accelerate(model: nn.Module) -> Summary:
             already += 1
             continue
         found = _ours_for(module, cls)
+        if found is not None and is_patched(module):
+            found = PATCHED
         if isinstance(found, str):
             left.append(Left(name, cls.__name__, found))
         elif found is not None:

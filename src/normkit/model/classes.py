@@ -56,6 +56,14 @@ def _rebuild(over: type[nn.Module], under: type[nn.Module]) -> nn.Module:
     return cls.__new__(cls)
 
 
+PATCHED = "its forward was replaced on the object"
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Whether an object has a forward of its own, as some libraries give it: another class would change nothing."""
+    return "forward" in vars(module)
+
+
 def overrides(cls: type[nn.Module], base: type[nn.Module], names: tuple[str, ...]) -> tuple[str, ...]:
     """Which of the methods a class has from elsewhere than `base`."""
     return tuple(name for name in names if getattr(cls, name, None) is not getattr(base, name, None))

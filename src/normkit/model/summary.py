@@ -15,11 +15,11 @@ class Left(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """How many of what were swapped, and what was left and why. Print it.
+    """How many of what were swapped, or restored, and what was left and why. Print it.
 
     Args:
         verb: "accelerate" or "restore".
-        swapped: (name, class) of every layer that was swapped.
+        swapped: (name, class) of every layer that was swapped, or swapped back: torch's or the model's own class.
         left: The norms that were not.
         already: How many layers were normkit's before.
     """
@@ -31,7 +31,8 @@ class Summary:
 
     def __str__(self) -> str:
         layers = "layer" if len(self.swapped) == 1 else "layers"
-        lines = [f"{self.verb}: {len(self.swapped)} {layers} swapped"]
+        done = "restored" if self.verb == "restore" else "swapped"
+        lines = [f"{self.verb}: {len(self.swapped)} {layers} {done}"]
         if self.already:
             lines[0] += f", {self.already} normkit's already"
         names: dict[str, list[str]] = defaultdict(list)

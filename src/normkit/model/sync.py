@@ -11,7 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from normkit.errors import UserError
 from normkit.layers.batchnorm import BatchNormForward
 from normkit.layers.syncbatchnorm import BatchNorm, SyncBatchNorm, SyncForward
-from normkit.model.classes import base_class, combine, overrides, set_base_class
+from normkit.model.classes import PATCHED, base_class, combine, is_patched, overrides, set_base_class
 from normkit.model.twins import FORWARD, TWINS, torch_norm
 
 __all__ = ["SYNCED_FROM", "convert_sync_batchnorm", "revert_sync_batchnorm"]
@@ -84,6 +84,8 @@ def _synced(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
     """The class that a batch norm becomes, or why it cannot."""
     if isinstance(layer, SyncForward):
         return cls
+    if is_patched(layer):
+        return PATCHED
     if isinstance(layer, LazyModuleMixin):
         return "it has not seen its first input"
     if isinstance(layer, torch.jit.ScriptModule):
