@@ -57,7 +57,7 @@ def accelerate(model: nn.Module) -> Summary:
             already += 1
             continue
         found = _ours_for(module, cls)
-        if found is not None and is_patched(module):
+        if isinstance(found, Replacement) and is_patched(module):
             found = PATCHED
         if isinstance(found, str):
             left.append(Left(name, cls.__name__, found))

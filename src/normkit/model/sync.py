@@ -84,12 +84,12 @@ def _synced(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
     """The class that a batch norm becomes, or why it cannot."""
     if isinstance(layer, SyncForward):
         return cls
-    if is_patched(layer):
-        return PATCHED
     if isinstance(layer, LazyModuleMixin):
         return "it has not seen its first input"
     if isinstance(layer, torch.jit.ScriptModule):
         return "it is TorchScript"
+    if is_patched(layer):
+        return PATCHED
     base = torch_norm(cls)
     if base is None:
         return "it is no BatchNorm of torch.nn"
