@@ -143,6 +143,15 @@ def test_not_a_layer(target):
         examine(target)
 
 
+def test_class_without_a_call():
+    class BatchNorm:
+        def forward_pass(self, x):
+            return x
+
+    with pytest.raises(CannotRunError, match="has neither forward nor __call__"):
+        examine(BatchNorm)
+
+
 def test_built_in_function():
     with pytest.raises(CannotRunError, match="wrap it in a Python function"):
         examine(torch.batch_norm)

@@ -2,6 +2,7 @@
 
 import planted_articles as articles
 import planted_modules as modules
+import planted_variants as variants
 import pytest
 import torch
 
@@ -21,6 +22,10 @@ CORRECT = [
     articles.layer_norm,
     articles.group_norm,
     articles.instance_norm,
+    variants.SizeUnderAnotherName,
+    variants.RunningStatisticsCalledMeanAndVar,
+    variants.ConstantBesideTheWeight,
+    variants.LayerNormAllButBatchInItsName,
 ]
 
 # target: the codes that it fires, each with its severity; a second code is implied by the same fault
@@ -112,6 +117,16 @@ PLANTED = {
     modules.AveragesByMatrix: {"nan-spreads": "error"},
     modules.Seeds: {"global-state": "error"},
     modules.SwitchesGradOff: {"global-state": "error"},
+    variants.ChannelsFirst: {"rank-unsupported": "warning", "affine-shape": "warning"},
+    variants.RectifiesItsOutput: {"formula-wrong": "error"},
+    variants.LosesTheOrderOfAxes: {"wrong-axes": "error"},
+    variants.SumOfSquares: {"formula-wrong": "error"},
+    variants.TinyEpsOutside: {"eps-misplaced": "error"},
+    variants.RefusesFloat64: {"output-dtype": "warning"},
+    variants.DifferentMomentumForVariance: {"unbiased-normalization": "error", "momentum-differs": "error"},
+    variants.BatchNormalizationKeras: {"momentum-inverted": "note", "biased-running-var": "note"},
+    variants.layernorm_forward: {"rank-unsupported": "warning"},
+    variants.spatial_batch_norm: {"wrong-axes": "error"},
     articles.batch_norm_d2l: {
         "mode-by-grad": "error",
         "half-accumulation": "warning",
@@ -175,6 +190,12 @@ def test_whole_tensor_is_named():
     finding = examine(articles.BatchNorm2D).findings[0]
     assert finding.message == "averages over the whole tensor"
     assert "360 of 360" in finding.evidence
+
+
+def test_what_a_reshape_did_is_named():
+    assert "other places" in examine(variants.LosesTheOrderOfAxes).findings[0].message
+    assert "every 6th element of memory" in examine(variants.spatial_batch_norm).findings[0].message
+    assert "sum of squares" in examine(variants.SumOfSquares).findings[0].message
 
 
 def test_settings_and_generators_are_left_as_they_were():

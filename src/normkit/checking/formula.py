@@ -13,8 +13,8 @@ from normkit.checking.patterns import Pattern, candidates, standardize
 Forward = Callable[[Values], Values]
 
 TOLERANCE = 5e-4  # of an output whose standard deviation is 1: float32, carelessly summed, stays well below
-_LEVELS = tuple(10.0**power for power in range(-6, 3))
-_NO_EPS = 1e-13
+_LEVELS = tuple(10.0**power for power in range(-9, 3))
+_NO_EPS = 1e-19
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def fit(forward: Forward, mean_over: Pattern, var_over: Pattern, centred: bool, 
         return Formula(mean_over, var_over, centred, 0, 0.0, "missing", np.inf)
     n = var_over.count
     ratio = float(np.median(d[-1] ** 2 / v[-1]))
-    unbiased = n > 1 and abs(ratio * (n - 1) / n - 1) < abs(ratio - 1)
+    unbiased = n > 1 and abs(ratio * (n - 1) / n - 1) < min(abs(ratio - 1), 0.01)
     v = v * n / (n - 1) if unbiased else v
     eps, place = place_of_eps(v, d)
     formula = Formula(mean_over, var_over, centred, int(unbiased), eps, place, 0.0)

@@ -67,7 +67,10 @@ def _reduces(formula: Any, pattern: Any) -> str | None:
 
 
 def _pair(pair: tuple[float, float] | None) -> tuple[float, float] | None:
-    return None if pair is None else (float(f"{pair[0]:.4g}"), float(f"{pair[1]:.4g}"))
+    if pair is None:
+        return None
+    old, batch = (float(f"{value:.4g}") + 0.0 for value in pair)  # no negative zero
+    return old, batch
 
 
 def _summary(values: Any) -> str:

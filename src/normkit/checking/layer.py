@@ -163,7 +163,7 @@ class ObjectLayer(Layer):
     def __init__(self, thing: Any, library: Library, call: Signature, arguments: Arguments) -> None:
         super().__init__(library, call, arguments)
         self.thing = thing
-        self.unnamed = roles_by_start(thing) if hasattr(thing, "_parameters") else {}
+        self.unnamed = roles_by_start(thing, library)
 
     def slots(self) -> dict[Role, Slot]:
         return find_slots(self.thing, self.library, self.unnamed)

@@ -112,11 +112,18 @@ def grouping(shape: tuple[int, ...], groups: int, channel: int, names: str, *, s
     return Pattern(f"{what}{where}, of each sample", _numbered(labels), None, groups, kind != "neighbours")
 
 
+def columns(shape: tuple[int, ...], count: int) -> Pattern:
+    """Average over the columns of the memory cut into rows of ``count`` elements."""
+    labels = np.arange(int(np.prod(shape))).reshape(shape) % count
+    return Pattern(f"every {count}th element of memory, as reshape(-1, {count}) without a transpose gives", labels)
+
+
 def candidates(shape: tuple[int, ...], channel: int, names: str) -> Iterator[Pattern]:
     """Every labelling that a layer may plausibly have, the simplest first."""
     for count in range(len(shape) + 1):
         for axes in itertools.combinations(range(len(shape)), count):
             yield reducing(shape, axes, names)
+    yield columns(shape, shape[channel])
     divisors = [g for g in range(2, shape[channel]) if shape[channel] % g == 0]
     for groups, kind, spatial in itertools.product(divisors, ("neighbours", "strided", "memory"), (True, False)):
         if kind != "memory" or spatial:

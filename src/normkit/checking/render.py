@@ -85,6 +85,8 @@ def _update(pair: tuple[float, float] | None, batch: str, initial: str | None) -
     if pair is None:
         return ""
     start = f", starts at {initial}" if initial is not None else ""
+    if pair[1] == 0.0:
+        return f"never moves{start}"
     return f"new = {pair[0]:g}·old + {pair[1]:g}·{batch}{start}"
 
 

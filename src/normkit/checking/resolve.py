@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from normkit.checking.arrays import JAX, TORCH, Library, likely_libraries
-from normkit.checking.callables import kind_of, name_of
+from normkit.checking.callables import forward_of, kind_of, name_of
 from normkit.checking.errors import CannotRunError, TargetError
 from normkit.checking.names import family_of, ranks_of, role_of
 from normkit.checking.options import Options
@@ -73,6 +75,10 @@ def resolve(target: Any, options: Options) -> list[Resolved]:
             "expected a class, an instance or a function that normalizes, but the target is a "
             f"{type(target).__name__}: name the layer itself"
         )
+    try:
+        forward_of(target, kind_of(target))
+    except TypeError as error:
+        raise CannotRunError(f"expected a class with forward or __call__: {error}") from error
     claim = claim_of(target, options)
     tried: list[str] = []
     misshapen: list[Subject] = []
@@ -200,16 +206,22 @@ def accept(subject: Subject, claim: Claim) -> Resolved:
     """Find out which input ranks a target that runs takes, and what its further results are."""
     from normkit.checking.returned import returned_roles
 
-    ranks, refused = [], {}
+    ranks: list[int] = []
+    resized: list[int] = []
+    refused: dict[int, str] = {}
     for rank in (2, 3, 4, 5):
         if rank <= len(subject.geometry.features):
             continue
         try:
-            attempt(subject, rank)
+            shape = attempt(subject, rank)
         except TargetError as error:
             refused[rank] = str(error)
-        else:
-            ranks.append(rank)
+            continue
+        broadcast = len(shape) > rank or np.prod(shape) > np.prod(subject.geometry.shape(rank))
+        (resized if broadcast and rank not in claim.ranks else ranks).append(rank)
+    if ranks:  # where weight and bias broadcast the input to something larger it is not meant for that rank
+        refused.update(dict.fromkeys(resized, "weight and bias broadcast the input to another shape"))
+    ranks = ranks or resized
     if subject.kind == "function":
         preferred = claim.ranks or _RANKS.get(claim.family or "", _ANY_RANK)
         order = sorted(ranks, key=lambda rank: preferred.index(rank) if rank in preferred else len(preferred))

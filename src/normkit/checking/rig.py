@@ -1,7 +1,7 @@
 """A target mounted for measuring: as which family, on which inputs, and what it averages over there."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from normkit.checking.errors import RAISED, TargetError
 from normkit.checking.families import expected_patterns
 from normkit.checking.formula import Formula
 from normkit.checking.layer import Layer
-from normkit.checking.patterns import Pattern
+from normkit.checking.patterns import Pattern, standardize
 from normkit.checking.resolve import Resolved
 from normkit.checking.subject import Geometry, Subject
 from normkit.checking.surroundings import Settings
@@ -49,7 +49,10 @@ class Rig:
     @cached_property
     def ranks_out_of_reach(self) -> tuple[int, ...]:
         """Ranks that the target takes without being meant for them: it reduces the axes of another rank there."""
-        if self.family not in ("batch", "instance") or self.resolved.claim.ranks:
+        any_rank = (
+            self.family in ("layer", "rms") and self.subject.kind != "function"
+        )  # such functions may be for (N, C)
+        if self.family == "group" or any_rank or self.resolved.claim.ranks:
             return ()
         try:
             right = [rank for rank in self._sensible_ranks if self.as_expected(rank)]
@@ -186,6 +189,25 @@ class Rig:
         return self.family == "group" and pattern is not None and pattern.strange_groups
 
     @cached_property
+    def rectified(self) -> bool:
+        """Whether it is as expected but for negative outputs, which are zero."""
+        return self._is_expected(lambda y, z: bool(y.min() >= 0 and np.allclose(y, np.maximum(z, 0), atol=5e-3)))
+
+    @cached_property
+    def scattered(self) -> bool:
+        """Whether the outputs are the expected ones, but in other places."""
+        return self._is_expected(lambda y, z: np.allclose(np.sort(y, axis=None), np.sort(z, axis=None), atol=5e-3))
+
+    def _is_expected(self, compare: Callable[[Values, Values], bool]) -> bool:
+        """Whether an output that is not as expected compares to what the family's definition gives."""
+        if self.as_expected():
+            return False
+        x = self.x()
+        y = self.forward(self.layer(), x)
+        definitions = [standardize(x, p, eps=1e-5, centred=self.family != "rms") for p in self.expected()]
+        return y.shape == x.shape and any(compare(y, z) for z in definitions)
+
+    @cached_property
     def formula(self) -> Formula | None:
         """The formula that it computes in training; None where the axes cannot be told."""
         x, pattern = self.x(), self.pattern()
@@ -195,7 +217,7 @@ class Rig:
 
         if forward(x).shape != x.shape:
             return None
-        if pattern is not None and pattern.count == 1:
+        if (pattern is not None and pattern.count == 1) or self.scattered or self.rectified:
             return None
         patterns = [] if pattern is None else [pattern]
         axes = formulas.fit_axes(forward, x, patterns) if patterns else None

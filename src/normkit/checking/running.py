@@ -205,7 +205,7 @@ def _evaluation_eps(lab: "Lab") -> tuple[float | None, str | None]:
     if len(slots) < 2:
         return None, None
     size = slots["running_var"].size
-    var = np.geomspace(1e-9, 1e-3, size) if size > 1 else np.array([1e-6])
+    var = np.geomspace(1e-16, 1e-3, size) if size > 1 else np.array([1e-6])
     try:
         layer.write(running_mean=np.zeros(size), running_var=var)
         held = layer.read("running_var")["running_var"].reshape(-1)

@@ -64,6 +64,10 @@ class Signature:
         self.roles = {name: role_of(name) for name in self.parameters}
         if "features" not in self.roles.values():  # with num_features beside it, num_dims is the rank of the input
             self.roles = {name: "features" if role == "rank" else role for name, role in self.roles.items()}
+        if not takes_input and "features" not in self.roles.values():  # the size comes first, whatever it is called
+            required = [name for name in self.parameters if self.is_required(name)]
+            unnamed = [name for name in required if self.roles[name] in (None, "input")]
+            self.roles.update(dict.fromkeys(unnamed[:1], "features"))
         self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
         unknown = set(self.given) - set(self.parameters)
         if unknown and not self.takes_anything:

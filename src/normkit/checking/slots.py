@@ -57,31 +57,43 @@ def find_slots(thing: Any, library: Library, unnamed: Mapping[str, Role] | None 
         library: The library whose arrays count.
         unnamed: Roles, by path, of places whose names tell nothing.
     """
-    best: dict[Role, tuple[int, Slot]] = {}
+    best: dict[Role, tuple[tuple[bool, int], Slot]] = {}
     for slot in _places(thing, "", 0):
-        role = (unnamed or {}).get(slot.path) or role_of(slot.key)
+        known = (unnamed or {}).get(slot.path)
+        role = known or role_of(slot.key)
         plain = slot.key.strip("_").lower()
-        if role not in ROLES or (plain in _BATCH_CACHES and role.startswith("running")):
+        if role not in ROLES or (known is None and plain in _BATCH_CACHES and role.startswith("running")):
             continue
         held = slot.read()
         if not (library.owns(held) or (isinstance(held, int | float | list) and not isinstance(held, bool))):
             continue
-        preference = NAMES[role].index(plain) if plain in NAMES[role] else len(NAMES[role])
+        place = NAMES[role].index(plain) if plain in NAMES[role] else len(NAMES[role])
+        preference = (not library.owns(held), place)  # arrays before plain numbers
         if role not in best or preference < best[role][0]:
             best[role] = (preference, slot)
     return {role: slot for role, (_, slot) in best.items()}
 
 
-def roles_by_start(module: Any) -> dict[str, Role]:
-    """The roles of a module's parameters whose names tell nothing: ones are the weight, zeros the bias."""
+def roles_by_start(thing: Any, library: Library) -> dict[str, Role]:
+    """The roles, by path, of places in a new object that only their initial values tell.
+
+    Among the parameters of a module with any name, ones are the weight and zeros the bias. Arrays called mean and var
+    are running statistics where they start at zeros and at zeros or ones; elsewhere they hold the last batch's.
+    """
     roles: dict[str, Role] = {}
-    for slot in _places(module, "", 0):
-        held = getattr(slot.owner, "_parameters", {}).get(slot.key)
-        if held is None or role_of(slot.key) in ROLES or held.numel() == 0:
+    for slot in _places(thing, "", 0):
+        registered = slot.key in getattr(slot.owner, "_parameters", {}) and role_of(slot.key) not in ROLES
+        cached = slot.key.strip("_").lower() in _BATCH_CACHES
+        held = slot.read() if registered or cached else None
+        if held is None or not library.owns(held):
             continue
-        low, high = float(held.detach().min()), float(held.detach().max())
-        if low == high and low in (0.0, 1.0):
-            roles[slot.path] = "weight" if low else "bias"
+        values = library.values(held)
+        if values.size == 0 or values.min() != values.max() or values.flat[0] not in (0.0, 1.0):
+            continue
+        if registered:
+            roles[slot.path] = "weight" if values.flat[0] else "bias"
+        elif role_of(slot.key) == "running_var" or not values.any():
+            roles[slot.path] = role_of(slot.key) or ""
     return roles
 
 

@@ -20,7 +20,7 @@ from normkit.checking.signature import Arguments, Signature, UnfillableError
 BATCH = 5
 FEATURES = 6
 GROUPS = 2
-_SPATIAL = {2: (), 3: (7,), 4: (3, 4), 5: (2, 3, 4)}
+_SPATIAL = {2: (), 3: (7,), 4: (3, 4), 5: (3, 2, 4)}
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,13 @@ class Subject:
         return Arguments(probes, sizes, {**self.stand_ins, **stand_ins})
 
     def _materialized(self, thing: Any, rank: int) -> Any:
-        """A lazy module takes its number of features from an input."""
+        """A lazy module of torch takes its number of features from an input, a layer in Keras' manner from a shape."""
+        shape = self.geometry.shape(rank)
         if getattr(thing, "has_uninitialized_params", bool)():
-            thing.initialize_parameters(self.library.make(np.zeros(self.geometry.shape(rank))))
+            thing.initialize_parameters(self.library.make(np.zeros(shape)))
+        elif getattr(thing, "built", None) is False and callable(getattr(thing, "build", None)):
+            thing.build(shape)
+            thing.built = True
         return thing
 
     def _function_layer(self, rank: int, arguments: Arguments) -> Layer:
@@ -234,6 +238,8 @@ def attempt(subject: Subject, rank: int) -> tuple[int, ...]:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return subject.library.output_shape(layer.run, x)
+    except UnfillableError:
+        raise
     except RAISED as error:
         raise TargetError(error, f"calling it with a {subject.library.name} array of shape {shape}") from error
 

@@ -46,6 +46,16 @@ class WrongAxes(Rule):
     def check(self, lab: "Lab") -> Iterator[Finding]:
         if lab.grouped_otherwise(lab.rank):
             return  # group-order says it
+        if lab.rectified:
+            return  # formula-wrong says it
+        if lab.scattered:
+            yield self.finding(
+                "puts the normalized values in other places than their inputs",
+                "sorted, the outputs are those of the definition",
+                fix="Undo a permutation by the inverse permutation before or after the reshape: "
+                "reshape alone does not bring axes back.",
+            )
+            return
         order = [lab.rank, *(rank for rank in lab.ranks if rank != lab.rank)]
         for rank in order:
             if lab.as_expected(rank):

@@ -43,12 +43,17 @@ class FormulaWrong(Rule):
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
 
     def not_applicable(self, lab: "Lab") -> str | None:
-        return "its axes could not be told" if lab.formula is None else None
+        return "its axes could not be told" if lab.formula is None and not lab.rectified else None
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         formula = lab.formula
-        assert formula is not None
-        if not formula.fits:
+        if formula is None:
+            yield self.finding(
+                "sets what is negative after normalizing to zero, as ReLU does",
+                "the other outputs equal the definition",
+                fix="Leave the activation to a layer of its own, or compare the layer without it.",
+            )
+        elif not formula.fits:
             yield self.finding(self._message(lab), f"the best fit leaves a difference of {number(formula.misfit)}")
         elif formula.centred != (lab.family != "rms"):
             if formula.centred:
@@ -60,6 +65,7 @@ class FormulaWrong(Rule):
                 yield self.finding(
                     "does not subtract the mean: it divides by the root of the mean square",
                     f"as RMS normalization it fits to {number(formula.misfit)}",
+                    fix="Subtract the mean. If it is meant to be RMS normalization in spite of its name, say --as rms.",
                 )
 
     def _message(self, lab: "Lab") -> str:
@@ -72,6 +78,8 @@ class FormulaWrong(Rule):
             return "divides by the variance, not by its square root"
         if power == 1.0:
             return "does not divide by the standard deviation"
+        if abs(formula.scale * np.sqrt(formula.var_over.count) - 1) < 1e-3:
+            return "divides by the root of the sum of squares, not of their mean"
         if abs(formula.scale - 1) > 1e-3 and np.isfinite(formula.misfit):
             return f"the output is {number(formula.scale)} times the normalized input"
         return "computes another formula than (x - mean) / sqrt(var + eps)"
@@ -120,14 +128,14 @@ class EpsMisplaced(FormulaRule):
         found = {mode: where for mode, where in places.items() if where[0] in words}
         if found:
             place, eps = next(iter(found.values()))
-            small = np.sqrt(1e-12)
-            actual = small + eps if place == "outside" else max(small, np.sqrt(eps))
+            variance = 1e-12 if place == "outside" else eps
+            actual = np.sqrt(variance) + eps if place == "outside" else np.sqrt(eps)
             yield self.finding(
                 f"eps is outside the square root: {words[place]}"
                 if place == "outside"
                 else f"eps is a floor: {words[place]}",
-                f"in {' and '.join(found)}; a variance of 1e-12 is divided by {number(actual)}, "
-                f"the definition by {number(np.sqrt(1e-12 + eps))}",
+                f"in {' and '.join(found)}; a variance of {number(variance)} is divided by {number(actual)}, "
+                f"the definition by {number(np.sqrt(variance + eps))}",
             )
 
 

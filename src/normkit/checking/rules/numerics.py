@@ -25,7 +25,16 @@ def _error(lab: "Lab", values: Values, dtype: str) -> float:
     return float(np.inf if not np.isfinite(gap).all() else gap.max())
 
 
-class Cancellation(Rule):
+class PrecisionRule(Rule):
+    """A check that holds outputs against the formula."""
+
+    requires: ClassVar[tuple[str, ...]] = _BASIC
+
+    def not_applicable(self, lab: "Lab") -> str | None:
+        return "the formula could not be measured" if lab.formula is None else None
+
+
+class Cancellation(PrecisionRule):
     """The variance loses its digits when the mean is large: it is computed as E[x²] - E[x]².
 
     Why: In float32 both terms agree in all their digits once the mean is a few thousand standard deviations, as for
@@ -35,7 +44,6 @@ class Cancellation(Rule):
     """
 
     code = "cancellation"
-    requires: ClassVar[tuple[str, ...]] = _BASIC
     families: ClassVar[tuple[str, ...]] = ("batch", "layer", "group", "instance")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
@@ -49,7 +57,7 @@ class Cancellation(Rule):
             )
 
 
-class HalfAccumulation(Rule):
+class HalfAccumulation(PrecisionRule):
     """Statistics are computed in half precision.
 
     Why: A bfloat16 mean has three digits, and a float16 square overflows above 255: outputs are off by far more than
@@ -68,7 +76,7 @@ class HalfAccumulation(Rule):
             return "NumPy code is not run in half precision"
         if all(lab.output_dtypes[dtype].startswith("raises") for dtype in ("bfloat16", "float16")):
             return "it refuses half precision"
-        return None
+        return super().not_applicable(lab)
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         noise = np.random.default_rng(32).normal(size=lab.geometry.shape(lab.rank))
@@ -89,7 +97,7 @@ class HalfAccumulation(Rule):
             yield self.finding("computes its statistics in half precision", "; ".join(shown))
 
 
-class RmsDtypeOrder(Rule):
+class RmsDtypeOrder(PrecisionRule):
     """In half precision the result is rounded before the weight is applied.
 
     Why: torch.nn.RMSNorm multiplies by the weight in float32 and rounds once; Llama's reference rounds first. Logits
@@ -106,7 +114,9 @@ class RmsDtypeOrder(Rule):
     def not_applicable(self, lab: "Lab") -> str | None:
         if lab.library.name != "torch" or "weight" not in lab.affine:
             return "needs torch and a weight"
-        return "it refuses bfloat16" if lab.output_dtypes["bfloat16"].startswith("raises") else None
+        if lab.output_dtypes["bfloat16"].startswith("raises"):
+            return "it refuses bfloat16"
+        return super().not_applicable(lab)
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         formula = lab.formula

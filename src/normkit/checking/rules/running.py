@@ -177,7 +177,6 @@ class RunningVarWrong(RunningRule):
     """
 
     code = "running-var-wrong"
-    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "unbiased-normalization")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         update = lab.update

@@ -73,7 +73,7 @@ class StateAttached(Rule):
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         layer = lab.layer(neutral=False)
-        x = lab.library.make(lab.x()).requires_grad_(True)
+        x = lab.library.make(lab.x()).requires_grad_(True).clone()  # no leaf, so that it may be written to
         lab.run(layer, x)
         slots = layer.slots()
         attached = [slots[r].path for r in lab.state if getattr(slots[r].read(), "requires_grad", False)]
