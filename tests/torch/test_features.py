@@ -10,9 +10,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim import swa_utils
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch_layers import LAYERS, Layer, assert_same, step
 
 import normkit
@@ -129,14 +130,17 @@ def hooks(row: Layer) -> None:
 def checkpointed(row: Layer) -> None:
     """Checkpointing gives the same gradients, and torch's running statistics; the option gives those of one pass."""
     for reentrant in (False, True):
-        results = []
-        for layer in (row.ours(), row.twin()):
-            results.append(step(_Checkpointed(layer, {"use_reentrant": reentrant}), row.input()))
-        if row.name.startswith("InstanceNorm"):
-            # torch stops a recomputation once it has what it needs, which is before or after its instance norm has
-            # moved the running statistics, depending on the operation
-            results = [{k: v for k, v in found.items() if "running" not in k} for found in results]
-        assert_same(*results)
+        for is_last, stops_early in ((False, True), (True, False), (True, True)):
+            results = []
+            for layer in (row.ours(), row.twin()):
+                block = layer if is_last else nn.Sequential(layer, nn.Sigmoid())
+                with set_checkpoint_early_stop(stops_early):
+                    results.append(step(_Checkpointed(block, {"use_reentrant": reentrant}), row.input()))
+            if row.name.startswith("InstanceNorm") and is_last and stops_early:
+                # torch stops a recomputation once it has what it needs: before its instance norm has moved the running
+                # statistics, and after the kernels have
+                results = [{k: v for k, v in found.items() if "running" not in k} for found in results]
+            assert_same(*results)
     layer = row.ours()
     once = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), normkit.no_stats_update(layer))}
     plain = step(nn.ModuleDict({"layer": row.twin()})["layer"], row.input())
@@ -179,13 +183,33 @@ def inference_mode(row: Layer) -> None:
 
 @feature
 def deterministic(row: Layer) -> None:
-    """use_deterministic_algorithms: nothing is refused, and two runs give the same bits."""
+    """use_deterministic_algorithms: nothing is refused, two runs give the same bits, and the twin's numbers."""
     torch.use_deterministic_algorithms(True)
     try:
-        first, second = step(row.ours(), row.input()), step(row.ours(), row.input())
+        first, second, twin = (step(layer, row.input()) for layer in (row.ours(), row.ours(), row.twin()))
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_same(first, twin)
+
+
+@feature
+def called_with_other_tensors(row: Layer) -> None:
+    """functional_call with other parameters and buffers, whose running statistics move, and not the layer's."""
+    results = []
+    for layer in (row.ours(), row.twin()):
+        before = {name: value.clone() for name, value in layer.state_dict().items()}
+        others = {name: value.detach() * 2 for name, value in (*layer.named_parameters(), *layer.named_buffers())}
+        for name, parameter in layer.named_parameters():
+            others[name] = (parameter.detach() * 2).requires_grad_()
+        x = row.input().requires_grad_()  # torch's group norm of a channels-last input crashes without
+        y = functional_call(layer, others, (x,))
+        names = ["x", *(name for name, _ in layer.named_parameters())]
+        gradients = torch.autograd.grad(y.sin().sum(), [x, *(others[name] for name in names[1:])])
+        found = {f"d{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
+        results.append({"y": y.detach(), **found, **{name: others[name].detach() for name in others}})
+        assert_same(dict(layer.state_dict()), before)
+    assert_same(*results)
 
 
 @feature

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.autograd import forward_ad
 
 from normkit.backends import choose, normalize
 from normkit.backends.eager import HALF
@@ -21,7 +22,9 @@ _BATCH = Norm("batch")
 _MESSAGE = 2048  # numbers in the first message of every rank, whatever its layer
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # collectives do not belong into a graph
+@torch.compiler.disable(  # type: ignore[untyped-decorator, no-untyped-call]
+    reason="SyncBatchNorm talks to other ranks, which does not belong into a graph: leave fullgraph=True away"
+)
 def sync_batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running | None, eps: float, group: Any
 ) -> Tensor:
@@ -29,7 +32,13 @@ def sync_batch_norm(
 
     Raises:
         ValueError: all ranks together have one value per channel, or none.
+        NotImplementedError: torch.func or forward-mode differentiation is active.
     """
+    if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise NotImplementedError(
+            "SyncBatchNorm in training shares statistics with other ranks, which torch.func (grad, vmap, jvp) and "
+            "forward-mode differentiation cannot follow: use normkit.revert_sync_batchnorm, or evaluation mode"
+        )
     y: Tensor = _SyncBatchNorm.apply(x, weight, bias, running, eps, group)  # type: ignore[no-untyped-call]
     return y
 
