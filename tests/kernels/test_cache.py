@@ -93,7 +93,7 @@ def compile_one() -> None:
     """Compile a kernel that does nothing."""
 
     @jit.kernel
-    def nothing(data, part, parts):
+    def nothing(data, part, parts, phase):
         pass
 
 
@@ -137,6 +137,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return jit.kernel(function)
 
     def clear() -> None:
+        numba.launch.cache_clear()
         numba._compiled.cache_clear()
         numba._compile.cache_clear()
 

@@ -138,17 +138,22 @@ def test_inference_mode() -> None:
         assert torch.equal(y, expected)
 
 
-@cfunc(types.void(types.voidptr, types.int64, types.int64))
-def count_parts(data, part, parts):
-    """A kernel that leaves in y[part] of how many parts it was one."""
-    carray(pointer(carray(data, 1, RECORD)[0].y), 8, np.int64)[part] += parts
+@cfunc(types.void(types.voidptr, types.int64, types.int64, types.int64))
+def count_parts(data, part, parts, phase):
+    """A kernel that leaves in y[phase, part] of how many parts it was one, and fails where a phase is not over."""
+    seen = carray(pointer(carray(data, 1, RECORD)[0].y), (5, 8), np.int64)
+    if phase == 3:
+        for other in range(parts):
+            seen[phase, part] += seen[1, other] - parts
+    seen[phase, part] += parts
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_team_runs_each_part_once(threads: int, kind: str) -> None:
-    seen = np.zeros(8, np.int64)
-    team.run_team(count_parts.address, Arguments(y=seen.ctypes.data), threads)
-    assert seen.tolist() == [threads] * threads + [0] * (8 - threads)
+def test_a_team_runs_each_part_of_each_phase_once(threads: int, kind: str) -> None:
+    seen = np.zeros((5, 8), np.int64)
+    team.run_team(count_parts.address, Arguments(y=seen.ctypes.data, phases=0b11010), threads)
+    each = [threads] * threads + [0] * (8 - threads)
+    assert seen.tolist() == [[0] * 8, each, [0] * 8, each, each]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

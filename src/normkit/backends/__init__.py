@@ -176,18 +176,19 @@ def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> s
         return "the call is intercepted by a dispatch mode"
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is a subclass of Tensor with rules of its own"
-    if x.device.type != "cpu" or x.layout is not torch.strided:
+    if not x.is_cpu or x.layout is not torch.strided:
         return f"the input is on {x.device.type} ({x.layout}), and the kernels read dense CPU memory"
-    if x.dtype not in KERNEL_DTYPES:
-        return f"the kernels compute float64, float32, bfloat16 and float16, not {x.dtype}"
-    if x.dtype is torch.float16 and not _converts_float16():
+    dtype = x.dtype
+    if dtype not in KERNEL_DTYPES:
+        return f"the kernels compute float64, float32, bfloat16 and float16, not {dtype}"
+    if dtype is torch.float16 and not _converts_float16():
         return "this processor has no instructions that convert float16"
     for parameter in (weight, bias):
-        if parameter is not None and (
-            parameter.device.type != "cpu"
-            or (parameter.dtype != x.dtype and not (parameter.dtype is torch.float32 and x.dtype in eager.HALF))
+        if parameter is not None and not (
+            parameter.is_cpu
+            and (parameter.dtype is dtype or (parameter.dtype is torch.float32 and dtype in eager.HALF))
         ):
-            return f"weight and bias are {parameter.dtype} on {parameter.device.type} beside an input in {x.dtype}"
+            return f"weight and bias are {parameter.dtype} on {parameter.device.type} beside an input in {dtype}"
     if x.numel() == 0:
         return "the input is empty"
     if torch._C._get_tracing_state() is not None or torch.is_autocast_enabled("cpu"):
@@ -202,7 +203,8 @@ def _numba_missing() -> str | None:
 
 @lru_cache(maxsize=1)
 def _converts_float16() -> bool:
-    return _numba_missing() is not None or import_module("normkit.backends.numba.jit").converts_float16()
+    """Whether the kernels can; without the instructions LLVM would abort the process."""
+    return _numba_missing() is not None or import_module("normkit.backends.numba.simd").processor_has("f16c")
 
 
 @lru_cache(maxsize=1)

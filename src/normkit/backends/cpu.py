@@ -1,6 +1,5 @@
 """The Numba kernels as a differentiable torch operation on CPU tensors."""
 
-import math
 from typing import Any
 
 import torch
@@ -52,18 +51,30 @@ def forward(
         x = x.contiguous()
     v = view(norm, tuple(x.shape), order)
     compute = torch.float64 if x.dtype is torch.float64 else torch.float32
-    units = v.shape[0] * v.shape[2]
+    affine = weight is not None or bias is not None
+    call = numba.launch(v, DTYPES[x.dtype], affine, norm.centred, not use_input_stats, False)
     y = torch.empty_like(x)
-    rstd = torch.empty(units, dtype=compute)
+    rstd = torch.empty(call.units, dtype=compute)
+    running_mean = running_var = 0
+    momentum = 0.0
     if use_input_stats:
-        mean, var = torch.empty(units, dtype=compute), torch.empty(units, dtype=compute)
+        mean, var = torch.empty_like(rstd), torch.empty_like(rstd)
+        if (
+            running is not None
+            and norm.kind == "batch"
+            and not isinstance(running.momentum, Tensor)
+            and _can_be_moved(running.mean, compute)
+            and _can_be_moved(running.var, compute)
+        ):
+            running_mean, running_var = running.mean.data_ptr(), running.var.data_ptr()
+            momentum, running = running.momentum, None
     else:
         assert running is not None  # functional.py has checked it
-        mean, var = (_given(statistic, units, compute) for statistic in running[:2])
+        mean, var = (_given(statistic, call.units, compute) for statistic in running[:2])
     w, b = _affine(weight, v, compute), _affine(bias, v, compute)
+    scratch = torch.empty(call.scratch, dtype=torch.uint8) if call.scratch else None
     numba.forward(
-        v,
-        DTYPES[x.dtype],
+        call,
         x.data_ptr(),
         y.data_ptr(),
         0 if w is None else w.data_ptr(),
@@ -71,16 +82,28 @@ def forward(
         mean.data_ptr(),
         var.data_ptr(),
         rstd.data_ptr(),
-        eps=eps,
-        centred=norm.centred,
-        given=not use_input_stats,
-        affine_size=0 if w is None and b is None else math.prod(v.affine_sizes),
-        threads=torch.get_num_threads(),
+        running_mean,
+        running_var,
+        momentum,
+        eps,
+        0 if scratch is None else scratch.data_ptr(),
+        torch.get_num_threads(),
     )
     if use_input_stats and running is not None:
         shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
         update_running(running, mean.view(shape), var.view(shape), v.count)
     return y, mean, var, rstd
+
+
+def _can_be_moved(statistic: Tensor, compute: torch.dtype) -> bool:
+    """Whether a kernel can move a running statistic where it lies."""
+    return (
+        type(statistic) is Tensor
+        and statistic.dtype is compute
+        and statistic.is_cpu
+        and statistic.is_contiguous()
+        and not statistic.is_neg()
+    )
 
 
 def _given(statistic: Tensor, units: int, compute: torch.dtype) -> Tensor:
@@ -95,6 +118,8 @@ def _affine(parameter: Tensor | None, v: View, compute: torch.dtype) -> Tensor |
     if parameter is None:
         return None
     parameter = parameter.resolve_neg()
+    if parameter.dtype is compute and parameter.dim() == 1 and parameter.is_contiguous():
+        return parameter
     if parameter.dim() > 1:
         parameter = parameter.permute(v.affine_order)
     return parameter.to(compute).contiguous()
@@ -160,33 +185,43 @@ def backward(
     else:
         dy = eager.channels_last(dy)
     v = view(ctx.norm, tuple(x.shape), order)
+    affine = weight is not None or ctx.bias is not None
+    call = numba.launch(v, DTYPES[x.dtype], affine, ctx.norm.centred, not ctx.use_input_stats, True)
     w = _affine(weight, v, mean.dtype)
     by_row = v.affine_steps[2] != 0  # that kernel takes dweight along with dx
     dx = torch.empty_like(x) if needs_x or by_row else None
-    dweight, dbias = numba.backward(
-        v,
-        DTYPES[x.dtype],
+    dweight = dbias = None
+    if needs_bias or (weight is not None and needs_weight):
+        dweight = torch.empty(call.affine_size, dtype=mean.dtype)
+        dbias = torch.empty_like(dweight)
+    scratch = torch.empty(call.scratch, dtype=torch.uint8)
+    numba.backward(
+        call,
         x.data_ptr(),
         dy.data_ptr(),
         0 if dx is None else dx.data_ptr(),
         0 if w is None else w.data_ptr(),
         mean.data_ptr(),
         rstd.data_ptr(),
-        centred=ctx.norm.centred,
-        given=not ctx.use_input_stats,
-        affine_size=math.prod(v.affine_sizes) if weight is not None or ctx.bias is not None else 0,
-        threads=torch.get_num_threads(),
+        0 if dweight is None else dweight.data_ptr(),
+        0 if dbias is None else dbias.data_ptr(),
+        scratch.data_ptr(),
+        torch.get_num_threads(),
     )
+    parameters = (None if weight is None else (weight.shape, weight.dtype)), ctx.bias
     return (
         dx if needs_x else None,
-        _like(dweight, weight.shape, weight.dtype, v) if weight is not None and needs_weight else None,
-        _like(dbias, ctx.bias[0], ctx.bias[1], v) if needs_bias else None,
+        _like(dweight, parameters[0], v) if needs_weight else None,
+        _like(dbias, parameters[1], v) if needs_bias else None,
     )
 
 
-def _like(gradient: Any, shape: torch.Size, dtype: torch.dtype, v: View) -> Tensor:
-    """A gradient in memory order, in the shape and type of its parameter."""
-    result = torch.from_numpy(gradient).to(dtype)
+def _like(gradient: Tensor | None, parameter: tuple[torch.Size, torch.dtype] | None, v: View) -> Tensor | None:
+    """A gradient in memory order, in the shape and type of its parameter, if there is one."""
+    if gradient is None or parameter is None:
+        return None
+    shape, dtype = parameter
+    result = gradient.to(dtype)
     if len(shape) > 1:
         result = result.view([shape[axis] for axis in v.affine_order])
         result = result.permute([v.affine_order.index(axis) for axis in range(len(shape))]).contiguous()

@@ -5,6 +5,7 @@
 on the number of threads: the same input gives the same bits whatever it is.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from normkit.backends.numba import columns, runs
 from normkit.backends.numba.jit import Arguments
+from normkit.backends.numba.parts import ADD_PARTS
 from normkit.backends.numba.team import run_team
 from normkit.spec import View
 
@@ -79,36 +81,100 @@ def _compile(walk: bool, backwards: bool, dtype: str) -> Any:
     return (family.backward if backwards else family.forward)(*STORAGES[dtype])
 
 
-def _arguments(view: View, p: Plan, affine_size: int) -> Arguments:
-    a, r, k, s = view.shape
-    arguments = Arguments(a=a, r=r, k=k, s=s, chunk=p.chunk, tile=p.tile, fold=p.fold, affine_size=affine_size)
-    steps = view.affine_steps if affine_size else (1, 0, 0, 0, max(s, 1), 0)
-    (arguments.a_period, arguments.a_step, arguments.r_step, arguments.k_step, arguments.s_run, arguments.s_step) = (
-        steps
+@dataclass(frozen=True)
+class Launch:
+    """All that can be known of a call before its addresses are: made once for each sort of call."""
+
+    function: int
+    template: bytes  # of the arguments
+    outer: int  # kept rows; a team of more threads shares out the chunks of rows as well
+    phased: bool  # the sums of a statistic may be shared out
+    tiled: bool  # more than one tile: they are always
+    alone: bool  # so little work that a team is not worth waking
+    given: bool  # statistics need not be taken
+    units: int
+    affine_size: int
+    affine_parts: int
+    partial: int  # bytes of scratch: sums of parts,
+    coefficients: int  # what follows from them,
+    dweights: int  # and gradients of weights and biases by part
+    keep: tuple[NDArray[Any], ...]  # what the template points to
+
+    @property
+    def scratch(self) -> int:
+        """How many bytes of scratch memory a call needs."""
+        return self.partial + self.coefficients + self.dweights
+
+    def arguments(self, scratch: int) -> Arguments:
+        """A record to be completed."""
+        arguments = Arguments.from_buffer_copy(self.template)
+        arguments.partial = scratch
+        arguments.coefficients = scratch + self.partial
+        arguments.dweights = scratch + self.partial + self.coefficients
+        return arguments
+
+    def run(self, arguments: Arguments, threads: int, extra: int = 0) -> None:
+        """Run the kernel; `extra` is a phase that follows."""
+        threads = 1 if self.alone else threads
+        phases = 1
+        if self.phased and (self.tiled or self.outer < threads):
+            phases = 1 << 3 if self.given else 1 << 1 | 1 << 2 | 1 << 3
+        arguments.phases = phases | extra
+        run_team(self.function, arguments, threads)
+
+
+@lru_cache(maxsize=1024)
+def launch(view: View, dtype: str, affine: bool, centred: bool, given: bool, backwards: bool) -> Launch:
+    """Prepare the calls of one sort; compiles the kernel if it is the first that needs it.
+
+    Args:
+        view: The view of x.
+        dtype: A key of STORAGES.
+        affine: Whether there are weights or biases.
+        centred: Whether the mean is subtracted.
+        given: Whether mean and var are given, rather than those of x.
+        backwards: Which of the two passes.
+    """
+    p = plan(view)
+    (a, r, k, s), (storage, compute) = view.shape, STORAGES[dtype]
+    size = np.dtype(compute).itemsize
+    steps = view.affine_steps if affine else (1, 0, 0, 0, max(s, 1), 0)
+    a_period, _, r_step, *_ = steps
+    affine_size = math.prod(view.affine_sizes) if affine else 1
+    tiles = -(-k * s // p.tile)
+    by_tile = a * tiles if r_step else a
+    affine_parts = -(-a // max(p.chunk, a_period)) if p.walk else by_tile
+    ones: NDArray[Any] = np.ones(affine_size, compute)
+    zeros: NDArray[Any] = np.zeros(affine_size, compute)
+    template = Arguments(
+        a=a, r=r, k=k, s=s, chunk=p.chunk, tile=p.tile, fold=p.fold,
+        affine_size=affine_size, affine_parts=affine_parts,
+        centred=centred, given=given, stream=a * r * k * s * np.dtype(storage).itemsize >= _STREAM,
+        weight=ones.ctypes.data, bias=zeros.ctypes.data,
+    )  # fmt: skip
+    for name, step in zip(("a_period", "a_step", "r_step", "k_step", "s_run", "s_step"), steps, strict=True):
+        setattr(template, name, step)
+    chunks = 1 if p.walk else -(-r // p.chunk)
+    return Launch(
+        function=_compiled(p.walk, backwards, dtype).address,
+        template=bytes(template),
+        outer=a,
+        phased=chunks > 1,
+        tiled=tiles > 1,
+        alone=a * r * k * s < _SERIAL,
+        given=given and not backwards,
+        units=a * k,
+        affine_size=affine_size,
+        affine_parts=affine_parts,
+        partial=0 if p.walk else 8 * a * (3 if backwards else 2) * chunks * k * s,
+        coefficients=0 if p.walk else size * (3 if backwards else 1) * a * k,
+        dweights=size * 2 * affine_parts * affine_size if backwards else 0,
+        keep=(ones, zeros),
     )
-    return arguments
-
-
-def _run(walk: bool, backwards: bool, dtype: str, arguments: Arguments, threads: int) -> None:
-    """Run a kernel in as few launches as the shape allows."""
-    function = _compiled(walk, backwards, dtype).address
-    size = arguments.a * arguments.r * arguments.k * arguments.s
-    arguments.stream = size * np.dtype(STORAGES[dtype][0]).itemsize >= _STREAM
-    threads = 1 if size < _SERIAL else threads
-    if not walk:
-        tiles = -(-arguments.k * arguments.s // arguments.tile)
-        one_task_each = arguments.chunk >= arguments.r or (tiles == 1 and arguments.a >= threads)
-        if not one_task_each:
-            for phase in (3,) if arguments.given and not backwards else (1, 2, 3):
-                arguments.phase = phase
-                run_team(function, arguments, threads)
-            return
-    run_team(function, arguments, threads)
 
 
 def forward(
-    view: View,
-    dtype: str,
+    call: Launch,
     x: int,
     y: int,
     weight: int,
@@ -116,85 +182,66 @@ def forward(
     mean: int,
     var: int,
     rstd: int,
-    *,
+    running_mean: int,
+    running_var: int,
+    momentum: float,
     eps: float,
-    centred: bool,
-    given: bool,
-    affine_size: int,
+    scratch: int,
     threads: int,
 ) -> None:
     """Normalize.
 
     Args:
-        view: The view of x and y.
-        dtype: A key of STORAGES.
+        call: Of the view of x and y, not backwards.
         x, y: Addresses of A · R · K · S numbers in memory order.
-        weight, bias: Addresses of affine_size numbers of the compute type (ignored where that is 0).
-        mean, var, rstd: Addresses of A · K numbers of the compute type; mean and var are read where `given`, else
-            written; rstd is always written.
-        affine_size: How many weights there are; 0 for none.
+        weight, bias: Addresses of affine_size numbers of the compute type; 0: ones, zeros.
+        mean, var, rstd: Addresses of A · K numbers of the compute type; mean and var are read where they are given,
+            else written; rstd is always written.
+        running_mean, running_var: Addresses of K numbers of the compute type to be moved by momentum; 0: there are
+            none.
+        eps: Added to the variance.
+        scratch: Address of as many bytes as the call needs.
         threads: How many threads may work on it.
     """
-    p = plan(view)
-    arguments = _arguments(view, p, affine_size)
-    a, r, k, s = view.shape
-    keep = _affine(arguments, dtype, weight, bias)
+    arguments = call.arguments(scratch)
     arguments.x, arguments.y, arguments.mean, arguments.var, arguments.rstd = x, y, mean, var, rstd
-    arguments.eps, arguments.centred, arguments.given = eps, centred, given
-    if not p.walk:
-        partial = np.empty((a, 2, -(-r // p.chunk), k * s))
-        coefficients: NDArray[Any] = np.empty(a * k, STORAGES[dtype][1])
-        arguments.partial, arguments.coefficients = partial.ctypes.data, coefficients.ctypes.data
-    _run(p.walk, False, dtype, arguments, threads)
-    del keep
+    arguments.running_mean, arguments.running_var, arguments.momentum = running_mean, running_var, momentum
+    arguments.eps = eps
+    if weight:
+        arguments.weight = weight
+    if bias:
+        arguments.bias = bias
+    call.run(arguments, threads)
 
 
 def backward(
-    view: View,
-    dtype: str,
+    call: Launch,
     x: int,
     dy: int,
     dx: int,
     weight: int,
     mean: int,
     rstd: int,
-    *,
-    centred: bool,
-    given: bool,
-    affine_size: int,
+    dweight: int,
+    dbias: int,
+    scratch: int,
     threads: int,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The gradients of :func:`forward`: writes dx (skipped where its address is 0), returns dweight and dbias.
+) -> None:
+    """The gradients of :func:`forward`.
 
-    dweight and dbias have affine_size numbers of the compute type, in the memory order of the view.
+    Args:
+        call: Of the view of x, backwards.
+        x, dy: Addresses of A · R · K · S numbers in memory order.
+        dx: Where as many are written; 0: it is skipped.
+        weight, mean, rstd: As for :func:`forward`.
+        dweight, dbias: Where affine_size numbers of the compute type each are written, in the memory order of the view;
+            both 0: they are not wanted.
+        scratch: Address of as many bytes as the call needs.
+        threads: How many threads may work on it.
     """
-    p = plan(view)
-    arguments = _arguments(view, p, affine_size)
-    a, r, k, s = view.shape
-    compute = STORAGES[dtype][1]
-    keep = _affine(arguments, dtype, weight, weight)
+    arguments = call.arguments(scratch)
     arguments.x, arguments.dy, arguments.dx, arguments.mean, arguments.rstd = x, dy, dx, mean, rstd
-    arguments.centred, arguments.given = centred, given
-    if p.walk:
-        parts = -(-a // max(p.chunk, arguments.a_period))
-    else:
-        parts = a * -(-k * s // p.tile) if arguments.r_step else a
-        partial = np.empty((a, 3, -(-r // p.chunk), k * s))
-        coefficients: NDArray[Any] = np.empty((3, a * k), compute)
-        arguments.partial, arguments.coefficients = partial.ctypes.data, coefficients.ctypes.data
-    dweights = np.zeros((2, parts, arguments.affine_size), compute)
-    arguments.dweight = dweights.ctypes.data
-    _run(p.walk, True, dtype, arguments, threads)
-    del keep
-    dweight, dbias = dweights.sum(axis=1, dtype=np.float64).astype(compute)
-    return dweight, dbias
-
-
-def _affine(arguments: Arguments, dtype: str, weight: int, bias: int) -> list[NDArray[Any]]:
-    """Set weight and bias, ones and zeros where there are none; returns the arrays that must outlive the call."""
-    size = arguments.affine_size = max(arguments.affine_size, 1)
-    compute = STORAGES[dtype][1]
-    keep = [] if weight and bias else [np.ones(size, compute), np.zeros(size, compute)]
-    arguments.weight = weight or keep[0].ctypes.data
-    arguments.bias = bias or keep[1].ctypes.data
-    return keep
+    if weight:
+        arguments.weight = weight
+    arguments.dweight, arguments.dbias = dweight, dbias
+    call.run(arguments, threads, 1 << ADD_PARTS if dweight else 0)

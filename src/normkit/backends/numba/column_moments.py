@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from normkit.backends.numba.jit import cast, jit, load
-from normkit.backends.numba.run_moments import FAR
+from normkit.backends.numba.jit import cast, jit
+from normkit.backends.numba.run_moments import FAR, number
+from normkit.backends.numba.simd import fma, lanes, put, take
 
 BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
+GROUP = 4  # rows that are summed at once: a sum is read and written once for all of them
 SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
 
 
@@ -23,29 +25,22 @@ def repeat(table, columns):
 
 
 @jit
-def sum_rows(x, start, rows, stride, pivot, total):
-    """total[c] = sum over the rows of x[row, c] - pivot[c].
-
-    One row at a time: several at once would read several streams, and the prefetchers of the memory follow one best.
-    """
-    total[:] = 0
-    for at in range(start, start + rows * stride, stride):
-        row = x[at : at + pivot.size]
-        for c in range(pivot.size):
-            total[c] += load(row, c) - pivot[c]
-
-
-@jit
-def square_rows(x, start, rows, stride, pivot, first, second):
+def square_rows(x, start, rows, stride, pivot, plain, squares, zero):
     """Sums over the rows of x - pivot and of its square."""
-    first[:] = 0
-    second[:] = 0
-    for at in range(start, start + rows * stride, stride):
-        row = x[at : at + pivot.size]
-        for c in range(pivot.size):
-            d = load(row, c) - pivot[c]
-            first[c] += d
-            second[c] += d * d
+    step, width = lanes(zero), pivot.size
+    plain[:] = zero
+    squares[:] = zero
+    for top in range(0, rows, GROUP):
+        begin, end = start + top * stride, start + min(top + GROUP, rows) * stride
+        for c in range(0, width, step):
+            n = width - c
+            about, f, s = take(pivot, c, n, zero), take(plain, c, n, zero), take(squares, c, n, zero)
+            for at in range(begin, end, stride):
+                d = take(x, at + c, n, zero) - about
+                f += d
+                s = fma(d, d, s)
+            put(plain, c, f, n, zero)
+            put(squares, c, s, n, zero)
 
 
 @jit
@@ -71,11 +66,11 @@ def moments_of_block(x, start, rows, stride, width, mean, m2, work, count, centr
     if centred:
         sample = min(rows, SAMPLE_ROWS)
         for c in range(width):
-            pivot[c] = load(x, start + c)
-        sum_rows(x, start, sample, stride, pivot, first)
+            pivot[c] = number(x, start + c)
+        square_rows(x, start, sample, stride, pivot, first, second, zero)
         for c in range(width):
             pivot[c] += first[c] / cast(sample, zero)
-    square_rows(x, start, rows, stride, pivot, first, second)
+    square_rows(x, start, rows, stride, pivot, first, second, zero)
     if centred:
         far = False
         for c in range(width):
@@ -83,7 +78,7 @@ def moments_of_block(x, start, rows, stride, width, mean, m2, work, count, centr
         if far:
             for c in range(width):
                 pivot[c] += first[c] / cast(rows, zero)
-            square_rows(x, start, rows, stride, pivot, first, second)
+            square_rows(x, start, rows, stride, pivot, first, second, zero)
     columns = mean.size
     block_mean, block_m2 = np.empty(columns), np.empty(columns)
     for left in range(0, width, columns):
@@ -104,10 +99,10 @@ def wide_moments_of_rows(x, start, rows, stride, mean, m2, centred):
     if centred:
         for row in range(rows):
             for c in range(columns):
-                wide_mean[c] += float(load(x, start + row * stride + c)) / rows
+                wide_mean[c] += float(number(x, start + row * stride + c)) / rows
     for row in range(rows):
         for c in range(columns):
-            deviation = float(load(x, start + row * stride + c)) - wide_mean[c]
+            deviation = float(number(x, start + row * stride + c)) - wide_mean[c]
             wide_m2[c] += deviation * deviation
     for c in range(columns):
         if not np.isfinite(m2[c]):

@@ -3,38 +3,34 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.column_moments import BLOCK_ROWS, repeat, row_of
-from normkit.backends.numba.jit import (
-    RECORD,
-    SHORT,
-    cast,
-    fence,
-    flush,
-    jit,
-    jit_sum,
-    kernel,
-    load,
-    minus,
-    pointer,
-    store,
-    target,
-)
+from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, repeat, row_of
+from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
+from normkit.backends.numba.parts import ADD_PARTS, add_parts
+from normkit.backends.numba.simd import fence, fma, lanes, put, splat, stream, take, total
+from normkit.backends.numba.streams import unaligned, writer
 
 
 @jit
-def product_rows(x, dy, start, rows, stride, high, weights, step, sums):
+def product_rows(x, dy, start, rows, stride, high, weights, weight_step, sums, zero):
     """Sums over the rows of x - high, g and g (x - high), where g = dy · weight of the row."""
-    width = high.size
-    sums[:] = 0
+    step, width = lanes(zero), high.size
+    sums[:] = zero
     deviations, plain, crossed = row_of(sums, 0, width), row_of(sums, 1, width), row_of(sums, 2, width)
-    for row in range(rows):
-        at = start + row * stride
-        x_row, dy_row, weight = x[at : at + width], dy[at : at + width], weights[row * step]
-        for c in range(width):
-            d, p = load(x_row, c) - high[c], load(dy_row, c) * weight
-            deviations[c] += d
-            plain[c] += p
-            crossed[c] += p * d
+    for top in range(0, rows, GROUP):
+        bottom = min(top + GROUP, rows)
+        for c in range(0, width, step):
+            n = width - c
+            about = take(high, c, n, zero)
+            d_sum, p_sum, c_sum = take(deviations, c, n, zero), take(plain, c, n, zero), take(crossed, c, n, zero)
+            for row in range(top, bottom):
+                at = start + row * stride + c
+                d, p = take(x, at, n, zero) - about, take(dy, at, n, zero) * splat(weights[row * weight_step])
+                d_sum += d
+                p_sum += p
+                c_sum = fma(p, d, c_sum)
+            put(deviations, c, d_sum, n, zero)
+            put(plain, c, p_sum, n, zero)
+            put(crossed, c, c_sum, n, zero)
 
 
 @jit
@@ -45,47 +41,34 @@ def add_folded(sums, wide, columns, totals):
             totals[c] += float(sums[left + c])
 
 
+@writer
 @jit
-def project_row(x, dy, dx, high, rstd, scale, crossed, plain):
+def project_row(i, n, zero, x, dy, at, high, rstd, scale, crossed, plain):
     """dx of rows whose columns have their own weight; see `fill_coefficients`."""
-    for c in range(x.size):
-        d = (load(x, c) - high[c]) * rstd[c]
-        store(dx, c, load(dy, c) * scale[c] - d * crossed[c] - plain[c])
+    d = (take(x, at + i, n, zero) - take(high, i, n, zero)) * take(rstd, i, n, zero)
+    g = take(dy, at + i, n, zero) * take(scale, i, n, zero)
+    return g - fma(d, take(crossed, i, n, zero), take(plain, i, n, zero))
 
 
 @jit
-def project_row_of(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero):
+def project_row_of(x, dy, dx, at, high, rstd, scale, crossed, plain, shift, weight, streams, zero):
     """dx of a row that has one weight; returns the row's share of dweight and dbias."""
-    if x.size >= SHORT:
-        return project_and_sum(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero)
-    for c in range(x.size):
-        d = (load(x, c) - high[c]) * rstd[c]
-        store(dx, c, load(dy, c) * (scale[c] * weight) - d * crossed[c] - plain[c])
-    return sum_row(x, dy, high, rstd, shift, zero)
-
-
-@jit_sum
-def sum_row(x, dy, high, rstd, shift, zero):
-    dweight = zero
-    dbias = zero
-    for c in range(x.size):
-        gradient = load(dy, c)
-        dweight += gradient * (minus(load(x, c), high[c]) * rstd[c] + shift[c])
-        dbias += gradient
-    return dweight, dbias
-
-
-@jit_sum
-def project_and_sum(x, dy, dx, high, rstd, scale, crossed, plain, shift, weight, zero):
-    dweight = zero
-    dbias = zero
-    for c in range(x.size):
-        d = minus(load(x, c), high[c]) * rstd[c]
-        gradient = load(dy, c)
-        store(dx, c, gradient * (scale[c] * weight) - d * crossed[c] - plain[c])
-        dweight += gradient * (d + shift[c])
-        dbias += gradient
-    return dweight, dbias
+    step, size = lanes(zero), high.size
+    streams = streams and unaligned(dx, at, size, zero) == 0  # the sums are the same wherever the row begins
+    dweight, dbias = splat(zero), splat(zero)
+    for i in range(0, size, step):
+        n = size - i
+        d = (take(x, at + i, n, zero) - take(high, i, n, zero)) * take(rstd, i, n, zero)
+        p = take(dy, at + i, n, zero)
+        g = p * (take(scale, i, n, zero) * splat(weight))
+        value = g - fma(d, take(crossed, i, n, zero), take(plain, i, n, zero))
+        dweight = fma(p, d + take(shift, i, n, zero), dweight)
+        dbias += p
+        if streams and n >= step:
+            stream(dx, at + i, value)
+        else:
+            put(dx, at + i, value, n, zero)
+    return total(dweight), total(dbias)
 
 
 @jit
@@ -117,6 +100,8 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
             if g.r_step == 0:
                 at = place + s // g.s_run * g.s_step
                 factor = float(weight[at])
+                if s % g.s_run == 0:
+                    dweight[at], dbias[at] = zero, zero
                 dweight[at] += cast(column_crossed, zero)
                 dbias[at] += cast(column_plain, zero)
             plain += factor * column_plain
@@ -149,10 +134,10 @@ def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, t
 
 
 def backward(storage, compute):
-    """dx, and dweight and dbias by part (to be summed over the parts; the arrays come filled with zeros)."""
+    """dx, and dweight and dbias by part."""
 
     @kernel
-    def columns_backward(data, part, parts):
+    def columns_backward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
         size = g.a * g.r * g.k * g.s
         x = carray(pointer(g.x), size, storage)
@@ -163,18 +148,24 @@ def backward(storage, compute):
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
         coefficients = carray(pointer(g.coefficients), 3 * g.a * g.k, compute)
         zero = compute(0)
+        streams = g.stream != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
         by_row = g.r_step != 0
         partial = carray(pointer(g.partial), g.a * chunks * 3 * width, np.float64)
-        affine_parts = g.a * tiles if by_row else g.a
-        dweights = carray(pointer(g.dweight), 2 * affine_parts * g.affine_size, compute)
-        # the phases are those of the forward kernel
-        chunk_tasks = 1 if g.phase == 0 else chunks
-        tasks = g.a * g.k if g.phase == 2 else g.a * tiles * chunk_tasks
+        affine_parts = g.affine_parts
+        dweights = carray(pointer(g.dweights), 2 * affine_parts * g.affine_size, compute)
+        if phase == ADD_PARTS:
+            dweight = carray(pointer(g.dweight), g.affine_size, compute)
+            dbias = carray(pointer(g.dbias), g.affine_size, compute)
+            add_parts(g, dweights, dweight, dbias, part, parts, zero)
+            return
+        # the other phases are those of the forward kernel
+        chunk_tasks = 1 if phase == 0 else chunks
+        tasks = g.a * g.k if phase == 2 else g.a * tiles * chunk_tasks
         begin, end = tasks * part // parts, tasks * (part + 1) // parts
-        if g.phase == 2:
+        if phase == 2:
             while begin < end:
                 a, k = begin // g.k, begin % g.k
                 stop = min(g.k, k + end - begin)
@@ -185,17 +176,16 @@ def backward(storage, compute):
         sums = np.empty(3 * g.tile * g.fold, compute)
         tables = np.empty(6 * g.tile * g.fold, compute)
         ones = np.ones(1, compute)
-        buffer = np.empty(g.tile * g.fold if g.stream else 0, storage)
         tabulated = -1
         for task in range(begin, end):
             a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
             left, right = tile * g.tile, min((tile + 1) * g.tile, width)
             columns = right - left
             wide = columns * g.fold
-            first_chunk, last_chunk = (0, chunks) if g.phase == 0 else (chunk, chunk + 1)
+            first_chunk, last_chunk = (0, chunks) if phase == 0 else (chunk, chunk + 1)
             fresh = tabulated != a * tiles + tile
             tabulated = a * tiles + tile
-            if g.phase <= 1:
+            if phase <= 1:
                 if fresh:
                     for c in range(columns):
                         highs[c] = means[a * g.k + (left + c) // g.s]
@@ -219,15 +209,16 @@ def backward(storage, compute):
                             weight[row:] if by_row else ones,
                             g.r_step,
                             sums[: 3 * n],
+                            zero,
                         )
                         for i in range(3):
                             totals = partial[at + i * width : at + i * width + columns]
                             add_folded(row_of(sums, i, n), n, columns, totals)
                         row += height * fold
-            if g.phase == 1:
+            if phase == 1:
                 continue
             if fresh:
-                if g.phase == 0:
+                if phase == 0:
                     k0, k1 = left // g.s, right // g.s
                     coefficients_of(g, partial, weight, rstds, coefficients, dweights, affine_parts, a, k0, k1, zero)
                 fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero)
@@ -240,36 +231,15 @@ def backward(storage, compute):
                 while row < bottom:
                     fold = g.fold if row + g.fold <= bottom else 1
                     at, n = (a * rows + row) * width + left, columns * fold
-                    out = target(dx, at, n, buffer)
                     if by_row:
                         place = tabulated * g.affine_size + row
                         dweights[place], dweights[affine_parts * g.affine_size + place] = project_row_of(
-                            x[at : at + n],
-                            dy[at : at + n],
-                            out,
-                            high[:n],
-                            rstd[:n],
-                            scale[:n],
-                            crossed[:n],
-                            plain[:n],
-                            shift[:n],
-                            weight[row],
-                            zero,
+                            x, dy, dx, at, high[:n], rstd, scale, crossed, plain, shift, weight[row], streams, zero
                         )
                     else:
-                        project_row(
-                            x[at : at + n],
-                            dy[at : at + n],
-                            out,
-                            high[:n],
-                            rstd[:n],
-                            scale[:n],
-                            crossed[:n],
-                            plain[:n],
-                        )
-                    flush(dx, at, n, buffer)
+                        project_row(dx, at, n, streams, zero, x, dy, at, high, rstd, scale, crossed, plain)
                     row += fold
-        if g.stream:
+        if streams:
             fence()
 
     return columns_backward

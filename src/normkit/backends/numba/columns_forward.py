@@ -4,24 +4,25 @@ import numpy as np
 from numba import carray
 
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
-from normkit.backends.numba.jit import (
-    RECORD,
-    cast,
-    fence,
-    flush,
-    jit,
-    kernel,
-    load,
-    pointer,
-    store,
-    target,
-)
+from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
+from normkit.backends.numba.running import move_running
+from normkit.backends.numba.simd import fence, fma, splat, take
+from normkit.backends.numba.streams import writer
 
 
+@writer
 @jit
-def scale_row(x, y, high, scale, shift, weight, bias):
-    for c in range(high.size):
-        store(y, c, ((load(x, c) - high[c]) * scale[c] + shift[c]) * weight + bias)
+def scale_row(i, n, zero, x, at, high, factor, shift):
+    """(x - high) · factor + shift, each of its own column."""
+    return fma(take(x, at + i, n, zero) - take(high, i, n, zero), take(factor, i, n, zero), take(shift, i, n, zero))
+
+
+@writer
+@jit
+def scale_row_of(i, n, zero, x, at, high, factor, shift, weight, bias):
+    """The same, times the weight and plus the bias of the row."""
+    x_hat = fma(take(x, at + i, n, zero) - take(high, i, n, zero), take(factor, i, n, zero), take(shift, i, n, zero))
+    return fma(x_hat, splat(weight), splat(bias))
 
 
 @jit
@@ -50,7 +51,7 @@ def forward(storage, compute):
     """Statistics (unless given) and the normalized result."""
 
     @kernel
-    def columns_forward(data, part, parts):
+    def columns_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
         size = g.a * g.r * g.k * g.s
         x = carray(pointer(g.x), size, storage)
@@ -61,32 +62,35 @@ def forward(storage, compute):
         variances = carray(pointer(g.var), g.a * g.k, compute)
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
         lows = carray(pointer(g.coefficients), g.a * g.k, compute)
+        running_means = carray(pointer(g.running_mean), g.k, compute)
+        running_variances = carray(pointer(g.running_var), g.k, compute)
         zero = compute(0)
+        streams = g.stream != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
+        statistics = (means, variances, rstds, lows, running_means, running_variances)
         partial = carray(pointer(g.partial), g.a * chunks * 2 * width, np.float64)
         # phase 0: a task is a tile of one a, all of its chunks; 1 and 3: one chunk of it; 2: the statistics of one k
-        chunk_tasks = 1 if g.phase == 0 else chunks
-        tasks = g.a * g.k if g.phase == 2 else g.a * tiles * chunk_tasks
+        chunk_tasks = 1 if phase == 0 else chunks
+        tasks = g.a * g.k if phase == 2 else g.a * tiles * chunk_tasks
         begin, end = tasks * part // parts, tasks * (part + 1) // parts
-        if g.phase == 2:
+        if phase == 2:
             while begin < end:
                 a, k = begin // g.k, begin % g.k
                 stop = min(g.k, k + end - begin)
-                finish(g, partial, means, variances, rstds, lows, a, k, stop, zero)
+                finish(g, partial, statistics, a, k, stop, zero)
                 begin += stop - k
             return
         work = np.empty(3 * g.tile * g.fold, compute)
         tables = np.empty(3 * g.tile * g.fold, compute)
-        buffer = np.empty(g.tile * g.fold if g.stream else 0, storage)
         tabulated = -1
         for task in range(begin, end):
             a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
             left, right = tile * g.tile, min((tile + 1) * g.tile, width)
             columns = right - left
-            first_chunk, last_chunk = (0, chunks) if g.phase == 0 else (chunk, chunk + 1)
-            if g.phase <= 1 and not g.given:
+            first_chunk, last_chunk = (0, chunks) if phase == 0 else (chunk, chunk + 1)
+            if phase <= 1 and not g.given:
                 for j in range(first_chunk, last_chunk):
                     at = (a * chunks + j) * 2 * width + left
                     moments_of_rows(
@@ -101,15 +105,15 @@ def forward(storage, compute):
                         g.centred != 0,
                         zero,
                     )
-            if g.phase == 1:
+            if phase == 1:
                 continue
             if tabulated != a * tiles + tile:
                 tabulated = a * tiles + tile
                 if g.given:
                     for unit in range(a * g.k + left // g.s, a * g.k + right // g.s):
                         rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
-                elif g.phase == 0:
-                    finish(g, partial, means, variances, rstds, lows, a, left // g.s, right // g.s, zero)
+                elif phase == 0:
+                    finish(g, partial, statistics, a, left // g.s, right // g.s, zero)
                 fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero)
             wide = columns * g.fold
             high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
@@ -119,22 +123,23 @@ def forward(storage, compute):
                 while row < bottom:
                     fold = g.fold if row + g.fold <= bottom else 1
                     at, n = (a * rows + row) * width + left, columns * fold
-                    factor, offset = compute(1), zero
-                    if g.r_step != 0:
-                        factor, offset = weight[row * g.r_step], bias[row * g.r_step]
-                    out = target(y, at, n, buffer)
-                    scale_row(x[at : at + n], out, high[:n], scale[:n], shift[:n], factor, offset)
-                    flush(y, at, n, buffer)
+                    if g.r_step == 0:
+                        scale_row(y, at, n, streams, zero, x, at, high, scale, shift)
+                    else:
+                        place = row * g.r_step
+                        operands = (x, at, high, scale, shift, weight[place], bias[place])
+                        scale_row_of(y, at, n, streams, zero, *operands)
                     row += fold
-        if g.stream:
+        if streams:
             fence()
 
     return columns_forward
 
 
 @jit
-def finish(g, partial, means, variances, rstds, lows, a, k0, k1, zero):
+def finish(g, partial, statistics, a, k0, k1, zero):
     """The statistics k0 … k1 of one a, from those of its chunks."""
+    means, variances, rstds, lows, running_means, running_variances = statistics
     width = g.k * g.s
     chunks = (g.r + g.chunk - 1) // g.chunk
     mean, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
@@ -146,3 +151,4 @@ def finish(g, partial, means, variances, rstds, lows, a, k0, k1, zero):
         variances[unit] = cast(var, zero)
         rstds[unit] = cast(1.0 / np.sqrt(var + g.eps), zero)
         lows[unit] = cast(mean[k - k0] - float(means[unit]), zero)
+        move_running(g, running_means, running_variances, k, mean[k - k0], var, zero)

@@ -1,111 +1,129 @@
 """The backward kernel of `runs`."""
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
+
 from numba import carray
 
-from normkit.backends.numba.jit import (
-    PIECE,
-    RECORD,
-    SHORT,
-    cast,
+from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
+from normkit.backends.numba.parts import ADD_PARTS, add_parts
+from normkit.backends.numba.run_moments import AHEAD, BLOCK
+from normkit.backends.numba.simd import (
     fence,
-    flush,
-    jit,
-    jit_sum,
-    kernel,
+    first,
+    fma,
+    lanes,
     load,
-    minus,
-    pointer,
+    load_part,
+    prefetch,
+    splat,
     store,
-    target,
+    store_part,
+    take,
+    total,
 )
-from normkit.backends.numba.run_moments import BLOCK, sum_about
+from normkit.backends.numba.streams import writer
 
 
-@jit_sum
-def products(x, dy, high, zero):
-    """Sums of x - high, dy and their product."""
-    deviations = zero
-    plain = zero
-    crossed = zero
-    for i in range(x.size):
-        deviation = minus(load(x, i), high)
-        gradient = load(dy, i)
-        deviations += deviation
-        plain += gradient
-        crossed += gradient * deviation
-    return deviations, plain, crossed
+def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop that sums x - high, g and their product over `rows` runs of `size` numbers, `stride` apart."""
+
+    @jit
+    def sums(start, rows, stride, size, zero, x, dy, *operands):
+        step, none = lanes(zero), splat(zero)
+        deviations, plain, crossed = none, none, none
+        deviations_2, plain_2, crossed_2 = none, none, none
+        ahead = AHEAD // size * stride
+        for at in range(start, start + rows * stride, stride):
+            i = 0
+            while i + 2 * step <= size:
+                for tensor in (x, dy):
+                    prefetch(tensor, at + i + ahead)
+                    prefetch(tensor, at + i + ahead + step)
+                d, p = value(at, i, step, zero, x, dy, *operands)
+                d_2, p_2 = value(at, i + step, step, zero, x, dy, *operands)
+                deviations += d
+                deviations_2 += d_2
+                plain += p
+                plain_2 += p_2
+                crossed, crossed_2 = fma(p, d, crossed), fma(p_2, d_2, crossed_2)
+                i += 2 * step
+            while i < size:
+                rest = min(step, size - i)
+                d, p = value(at, i, rest, zero, x, dy, *operands)
+                d = first(d, rest)
+                deviations += d
+                plain += p
+                crossed = fma(p, d, crossed)
+                i += step
+        return (
+            float(total(deviations + deviations_2)),
+            float(total(plain + plain_2)),
+            float(total(crossed + crossed_2)),
+        )
+
+    return sums
+
+
+@_summing
+@jit
+def products(at, i, n, zero, x, dy, high):
+    """x - high and dy."""
+    return take(x, at + i, n, zero) - splat(high), take(dy, at + i, n, zero)
+
+
+@_summing
+@jit
+def products_by(at, i, n, zero, x, dy, high, weight, place):
+    """x - high and g = dy · weight, a weight for each number."""
+    g = take(dy, at + i, n, zero) * take(weight, place + i, n, zero)
+    return take(x, at + i, n, zero) - splat(high), g
 
 
 @jit
-def long_products(x, dy, high, zero):
-    """`products` of a run of any length, its blocks added in float64."""
-    deviations, plain, crossed = 0.0, 0.0, 0.0
-    for left in range(0, x.size, BLOCK):
-        right = min(left + BLOCK, x.size)
-        d, p, c = products(x[left:right], dy[left:right], high, zero)
-        deviations += d
-        plain += p
-        crossed += c
-    return deviations, plain, crossed
+def add_gradients(x, dy, start, size, high, rstd, shift, dweights, to_weight, to_bias, zero):
+    """Add dy · x_hat and dy of a run to the gradients of its weights and biases."""
+    step, highs, rstds, shifts = lanes(zero), splat(high), splat(rstd), splat(shift)
+    i = 0
+    while i + step <= size:
+        p, x_hat = load(dy, start + i), fma(load(x, start + i) - highs, rstds, shifts)
+        store(dweights, to_weight + i, fma(p, x_hat, load(dweights, to_weight + i)))
+        store(dweights, to_bias + i, p + load(dweights, to_bias + i))
+        i += step
+    if i < size:
+        rest = size - i
+        p, x_hat = load_part(dy, start + i, rest), fma(load_part(x, start + i, rest) - highs, rstds, shifts)
+        store_part(dweights, to_weight + i, fma(p, x_hat, load_part(dweights, to_weight + i, rest)), rest)
+        store_part(dweights, to_bias + i, p + load_part(dweights, to_bias + i, rest), rest)
 
 
 @jit
-def products_by(x, dy, high, rstd, shift, weight, dweight, dbias, zero):
-    """Sums of g = dy * weight and g * x_hat; dy * x_hat and dy are added to dweight and dbias."""
-    if x.size >= SHORT:
-        return add_and_sum(x, dy, high, rstd, shift, weight, dweight, dbias, zero)
-    for i in range(x.size):
-        gradient = load(dy, i)
-        dbias[i] += gradient
-        dweight[i] += gradient * ((load(x, i) - high) * rstd + shift)
-    return sum_products(x, dy, high, rstd, shift, weight, zero)
+def project(d, g, rstd, shift, plain, crossed):
+    """dx, from x - high and g."""
+    return ((g - splat(plain)) - fma(d, splat(rstd), splat(shift)) * splat(crossed)) * splat(rstd)
 
 
-@jit_sum
-def sum_products(x, dy, high, rstd, shift, weight, zero):
-    plain = zero
-    crossed = zero
-    for i in range(x.size):
-        g = load(dy, i) * weight[i]
-        plain += g
-        crossed += g * (minus(load(x, i), high) * rstd + shift)
-    return plain, crossed
-
-
-@jit_sum
-def add_and_sum(x, dy, high, rstd, shift, weight, dweight, dbias, zero):
-    plain = zero
-    crossed = zero
-    for i in range(x.size):
-        x_hat = minus(load(x, i), high) * rstd + shift
-        gradient = load(dy, i)
-        dbias[i] += gradient
-        dweight[i] += gradient * x_hat
-        plain += gradient * weight[i]
-        crossed += gradient * weight[i] * x_hat
-    return plain, crossed
-
-
+@writer
 @jit
-def project_run(x, dy, dx, high, rstd, shift, weight, plain, crossed):
-    for i in range(x.size):
-        x_hat = (load(x, i) - high) * rstd + shift
-        store(dx, i, (minus(load(dy, i) * weight, plain) - x_hat * crossed) * rstd)
+def project_run(i, n, zero, x, dy, at, high, rstd, shift, plain, crossed, weight):
+    """dx of a run with one weight."""
+    g = take(dy, at + i, n, zero) * splat(weight)
+    return project(take(x, at + i, n, zero) - splat(high), g, rstd, shift, plain, crossed)
 
 
+@writer
 @jit
-def project_run_by(x, dy, dx, high, rstd, shift, weight, plain, crossed):
-    for i in range(x.size):
-        x_hat = (load(x, i) - high) * rstd + shift
-        store(dx, i, (minus(load(dy, i) * weight[i], plain) - x_hat * crossed) * rstd)
+def project_run_by(i, n, zero, x, dy, at, high, rstd, shift, plain, crossed, weight, place):
+    """dx of a run with a weight for each number."""
+    g = take(dy, at + i, n, zero) * take(weight, place + i, n, zero)
+    return project(take(x, at + i, n, zero) - splat(high), g, rstd, shift, plain, crossed)
 
 
 def backward(storage, compute):
-    """dx, and dweight and dbias by part (to be summed over the parts)."""
+    """dx, and dweight and dbias by part."""
 
     @kernel
-    def runs_backward(data, part, parts):
+    def runs_backward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
         size = g.a * g.r * g.k * g.s
         x = carray(pointer(g.x), size, storage)
@@ -114,15 +132,20 @@ def backward(storage, compute):
         weight = carray(pointer(g.weight), g.affine_size, compute)
         means = carray(pointer(g.mean), g.a * g.k, compute)
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
-        part_size = max(g.chunk, g.a_period)  # units whose gradients of weight and bias lie in one part
-        affine_parts = (g.a + part_size - 1) // part_size
-        dweights = carray(pointer(g.dweight), (2, affine_parts, g.affine_size), compute)
+        dweights = carray(pointer(g.dweights), 2 * g.affine_parts * g.affine_size, compute)
         zero = compute(0)
+        if phase == ADD_PARTS:
+            dweight = carray(pointer(g.dweight), g.affine_size, compute)
+            dbias = carray(pointer(g.dbias), g.affine_size, compute)
+            add_parts(g, dweights, dweight, dbias, part, parts, zero)
+            return
+        streams = g.stream != 0
         rows, length, stride = g.r, g.s, g.k * g.s
         by_place = g.s_step != 0 and g.s_run == 1
         run, step = (length, 0) if by_place else (g.s_run, g.s_step)
-        buffer = np.empty(PIECE if g.stream else 0, storage)
+        height = max(1, BLOCK // run)
         n = float(rows * length)
+        part_size = max(g.chunk, g.a_period)  # units whose gradients of weight and bias lie in one part
         chunks = (g.a + g.chunk - 1) // g.chunk
         for task in range(chunks * g.k * part // parts, chunks * g.k * (part + 1) // parts):
             chunk, k = task // g.k, task % g.k
@@ -131,76 +154,63 @@ def backward(storage, compute):
                 place = a % g.a_period * g.a_step + k * g.k_step
                 unit = a * g.k + k
                 high, rstd = means[unit], rstds[unit]
-                dweight = dweights[0, a // part_size, place:]
-                dbias = dweights[1, a // part_size, place:]
+                to_weight = a // part_size * g.affine_size + place
+                to_bias = to_weight + g.affine_parts * g.affine_size
                 deviations, plain, crossed = 0.0, 0.0, 0.0
-                low = zero
                 if by_place:
-                    if not g.given and g.centred:
-                        for at in range(base, base + rows * stride, stride):
-                            for left in range(0, length, BLOCK):
-                                right = min(left + BLOCK, length)
-                                deviations += sum_about(x[at + left : at + right], high, zero)
-                        low = cast(deviations / n, zero)
                     for at in range(base, base + rows * stride, stride):
                         for left in range(0, length, BLOCK):
-                            right = min(left + BLOCK, length)
-                            p, c = products_by(
-                                x[at + left : at + right],
-                                dy[at + left : at + right],
-                                high,
-                                rstd,
-                                -low * rstd,
-                                weight[place + left : place + right],
-                                dweight[left:right],
-                                dbias[left:right],
-                                zero,
-                            )
+                            width, first_weight = min(BLOCK, length - left), place + left
+                            d, p, c = products_by(at + left, 1, stride, width, zero, x, dy, high, weight, first_weight)
+                            deviations += d
                             plain += p
                             crossed += c
                 else:
                     for piece in range(length // run):
                         piece_plain, piece_crossed = 0.0, 0.0
-                        for at in range(base + piece * run, base + piece * run + rows * stride, stride):
-                            d, p, c = long_products(x[at : at + run], dy[at : at + run], high, zero)
-                            deviations += d
-                            piece_plain += p
-                            piece_crossed += c
-                        factor = weight[place + piece * step]
+                        for top in range(0, rows, height):
+                            start, block = base + piece * run + top * stride, min(height, rows - top)
+                            for left in range(0, run, BLOCK):
+                                width = min(BLOCK, run - left)
+                                d, p, c = products(start + left, block, stride, width, zero, x, dy, high)
+                                deviations += d
+                                piece_plain += p
+                                piece_crossed += c
+                        factor = float(weight[place + piece * step])
                         plain += factor * piece_plain
                         crossed += factor * piece_crossed
-                        dweight[piece * step] = cast(piece_crossed, zero)
-                        dbias[piece * step] = cast(piece_plain, zero)
-                    if not g.given and g.centred:
-                        low = cast(deviations / n, zero)
+                        dweights[to_weight + piece * step] = cast(piece_crossed, zero)
+                        dweights[to_bias + piece * step] = cast(piece_plain, zero)
+                low = deviations / n if g.centred and not g.given else 0.0
+                shift = cast(-low * float(rstd), zero)
+                if by_place:
+                    if a % part_size < g.a_period:  # the first of its part that has these weights
+                        dweights[to_weight : to_weight + length] = zero
+                        dweights[to_bias : to_bias + length] = zero
+                    for at in range(base, base + rows * stride, stride):
+                        add_gradients(x, dy, at, length, high, rstd, shift, dweights, to_weight, to_bias, zero)
+                else:
                     for piece in range(length // run):
-                        crossed_part = float(dweight[piece * step]) - float(low) * float(dbias[piece * step])
-                        dweight[piece * step] = cast(crossed_part * float(rstd), zero)
-                    crossed = (crossed - float(low) * plain) * float(rstd)
+                        at = to_weight + piece * step
+                        rest = low * float(dweights[to_bias + piece * step])
+                        dweights[at] = cast((float(dweights[at]) - rest) * float(rstd), zero)
                 if g.dx == 0:
                     continue
                 mean_plain, mean_crossed = zero, zero
                 if not g.given:
-                    mean_crossed = cast(crossed / n, zero)
+                    mean_crossed = cast((crossed - low * plain) * float(rstd) / n, zero)
                     if g.centred:
                         mean_plain = cast(plain / n, zero)
-                shift = -low * rstd
                 for at in range(base, base + rows * stride, stride):
-                    for piece in range(length // run):
-                        factor = weight[place + piece * step]
-                        begin = at + piece * run
-                        for left in range(0, run, PIECE):
-                            size = min(PIECE, run - left)
-                            start = begin + left
-                            out = target(dx, start, size, buffer)
-                            x_run, dy_run = x[start : start + size], dy[start : start + size]
-                            if by_place:
-                                w = weight[place + left : place + left + size]
-                                project_run_by(x_run, dy_run, out, high, rstd, shift, w, mean_plain, mean_crossed)
-                            else:
-                                project_run(x_run, dy_run, out, high, rstd, shift, factor, mean_plain, mean_crossed)
-                            flush(dx, start, size, buffer)
-        if g.stream:
+                    if by_place:
+                        operands = (x, dy, at, high, rstd, shift, mean_plain, mean_crossed, weight, place)
+                        project_run_by(dx, at, length, streams, zero, *operands)
+                    else:
+                        for piece in range(length // run):
+                            start, factor = at + piece * run, weight[place + piece * step]
+                            factors = (x, dy, start, high, rstd, shift, mean_plain, mean_crossed, factor)
+                            project_run(dx, start, run, streams, zero, *factors)
+        if streams:
             fence()
 
     return runs_backward

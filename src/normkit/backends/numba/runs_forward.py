@@ -3,39 +3,33 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import (
-    PIECE,
-    RECORD,
-    cast,
-    fence,
-    flush,
-    jit,
-    kernel,
-    load,
-    pointer,
-    store,
-    target,
-)
+from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.run_moments import moments
+from normkit.backends.numba.running import move_running
+from normkit.backends.numba.simd import fence, fma, splat, take
+from normkit.backends.numba.streams import writer
 
 
+@writer
 @jit
-def scale_run(x, y, high, scale, shift):
-    for i in range(x.size):
-        store(y, i, (load(x, i) - high) * scale + shift)
+def scale_run(i, n, zero, x, start, high, factor, shift):
+    """(x - high) · factor + shift."""
+    return fma(take(x, start + i, n, zero) - splat(high), splat(factor), splat(shift))
 
 
+@writer
 @jit
-def scale_run_by(x, y, high, rstd, shift, weight, bias):
-    for i in range(x.size):
-        store(y, i, ((load(x, i) - high) * rstd + shift) * weight[i] + bias[i])
+def scale_run_by(i, n, zero, x, start, high, rstd, shift, weight, bias, place):
+    """((x - high) · rstd + shift) · weight + bias, a weight for each number."""
+    x_hat = fma(take(x, start + i, n, zero) - splat(high), splat(rstd), splat(shift))
+    return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
 
 def forward(storage, compute):
     """Statistics (unless given) and the normalized result."""
 
     @kernel
-    def runs_forward(data, part, parts):
+    def runs_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
         size = g.a * g.r * g.k * g.s
         x = carray(pointer(g.x), size, storage)
@@ -45,11 +39,13 @@ def forward(storage, compute):
         means = carray(pointer(g.mean), g.a * g.k, compute)
         variances = carray(pointer(g.var), g.a * g.k, compute)
         rstds = carray(pointer(g.rstd), g.a * g.k, compute)
+        running_means = carray(pointer(g.running_mean), g.k, compute)
+        running_variances = carray(pointer(g.running_var), g.k, compute)
         zero = compute(0)
+        streams = g.stream != 0
         rows, length, stride = g.r, g.s, g.k * g.s
         by_place = g.s_step != 0 and g.s_run == 1  # each number of a run has its own weight
         run, step = (length, 0) if by_place else (g.s_run, g.s_step)
-        buffer = np.empty(PIECE if g.stream else 0, storage)
         units = g.a * g.k
         for unit in range(units * part // parts, units * (part + 1) // parts):
             a, k = unit // g.k, unit % g.k
@@ -61,26 +57,21 @@ def forward(storage, compute):
             rstd = cast(1.0 / np.sqrt(var + g.eps), zero)
             high = cast(mean, zero)
             low = cast(mean - float(high), zero)
-            means[unit] = high
-            variances[unit] = cast(var, zero)
             rstds[unit] = rstd
+            if not g.given:
+                means[unit] = high
+                variances[unit] = cast(var, zero)
+                move_running(g, running_means, running_variances, k, mean, var, zero)
             place = a % g.a_period * g.a_step + k * g.k_step
             for at in range(base, base + rows * stride, stride):
-                for piece in range(length // run):
-                    scale = rstd * weight[place + piece * step]
-                    shift = bias[place + piece * step] - low * scale
-                    begin = at + piece * run
-                    for left in range(0, run, PIECE):
-                        size = min(PIECE, run - left)
-                        start = begin + left
-                        out = target(y, start, size, buffer)
-                        if by_place:
-                            w, b = weight[place + left : place + left + size], bias[place + left : place + left + size]
-                            scale_run_by(x[start : start + size], out, high, rstd, -low * rstd, w, b)
-                        else:
-                            scale_run(x[start : start + size], out, high, scale, shift)
-                        flush(y, start, size, buffer)
-        if g.stream:
+                if by_place:
+                    scale_run_by(y, at, length, streams, zero, x, at, high, rstd, -low * rstd, weight, bias, place)
+                else:
+                    for piece in range(length // run):
+                        factor, start = rstd * weight[place + piece * step], at + piece * run
+                        shift = bias[place + piece * step] - low * factor
+                        scale_run(y, start, run, streams, zero, x, start, high, factor, shift)
+        if streams:
             fence()
 
     return runs_forward

@@ -19,7 +19,8 @@ from numba.extending import intrinsic
 
 from normkit.backends.numba.jit import RECORD, Arguments
 
-_Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_PHASES = 5
 
 
 class Team(Protocol):
@@ -30,11 +31,17 @@ class Team(Protocol):
 
 
 def run_team(function: int, arguments: Arguments, threads: int) -> None:
-    """Run the kernel at this address; returns when all of its work is done."""
+    """Run the phases of the kernel at this address one after the other; returns when all of its work is done."""
     if threads <= 1:
-        _call(function, ctypes.addressof(arguments), 0, 1)
+        for phase in _phases(arguments.phases):
+            _call(function, ctypes.addressof(arguments), 0, 1, phase)
     else:
         _team()(function, arguments, threads)
+
+
+@lru_cache(maxsize=1 << _PHASES)
+def _phases(bits: int) -> tuple[int, ...]:
+    return tuple(phase for phase in range(_PHASES) if bits >> phase & 1)
 
 
 def team_name() -> str:
@@ -47,18 +54,19 @@ def _function(address: int) -> Any:
     return _Signature(address)
 
 
-def _call(function: int, arguments: int, part: int, parts: int) -> None:
-    _function(function)(arguments, part, parts)
+def _call(function: int, arguments: int, part: int, parts: int, phase: int) -> None:
+    _function(function)(arguments, part, parts, phase)
 
 
 def _with_threads(function: int, arguments: Arguments, threads: int) -> None:
     address = ctypes.addressof(arguments)
-    others: list[Future[None]] = [
-        _pool(threads - 1).submit(_call, function, address, part, threads) for part in range(1, threads)
-    ]
-    _call(function, address, 0, threads)
-    for other in others:
-        other.result()
+    for phase in _phases(arguments.phases):
+        others: list[Future[None]] = [
+            _pool(threads - 1).submit(_call, function, address, part, threads, phase) for part in range(1, threads)
+        ]
+        _call(function, address, 0, threads, phase)
+        for other in others:
+            other.result()
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +89,7 @@ def _parallel() -> Any:
     """OpenMP's entry point in the runtime that this process has loaded, or None."""
     try:
         runtime = ctypes.CDLL(None)
-        for name in ("omp_get_thread_num", "omp_get_num_threads"):
+        for name in ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier"):
             binding.add_symbol(name, ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value)
         parallel = runtime.GOMP_parallel
     except (AttributeError, OSError, TypeError):  # another runtime, or a platform without a global symbol table
@@ -92,7 +100,7 @@ def _parallel() -> Any:
 
 
 @intrinsic
-def _call_pointer(_context, function, data, part, parts):
+def _call_pointer(_context, function, data, part, parts, phase):
     """Call the C function at an address."""
 
     def codegen(_context, builder, _signature, arguments):
@@ -100,18 +108,25 @@ def _call_pointer(_context, function, data, part, parts):
         kind = ir.FunctionType(ir.VoidType(), [value.type for value in rest])
         builder.call(builder.inttoptr(address, kind.as_pointer()), rest)
 
-    return types.void(function, data, part, parts), codegen
+    return types.void(function, data, part, parts, phase), codegen
 
 
 @lru_cache(maxsize=1)
 def _trampoline() -> int:
-    """What each thread of an OpenMP team starts in: it calls the kernel with its place in the team."""
+    """What each thread of an OpenMP team starts in: it calls the kernel with its place in the team, phase by phase."""
     thread = types.ExternalFunction("omp_get_thread_num", types.int32())
     threads = types.ExternalFunction("omp_get_num_threads", types.int32())
+    barrier = types.ExternalFunction("GOMP_barrier", types.void())
 
     @cfunc(types.void(types.voidptr))
     def trampoline(data):
-        _call_pointer(carray(data, 1, RECORD)[0].function, data, types.int64(thread()), types.int64(threads()))
+        g = carray(data, 1, RECORD)[0]
+        part, parts = types.int64(thread()), types.int64(threads())
+        for phase in range(_PHASES):
+            if g.phases >> phase & 1:
+                _call_pointer(g.function, data, part, parts, phase)
+                if g.phases >> phase > 1:
+                    barrier()
 
     address: int = trampoline.address
     _keep.append(trampoline)

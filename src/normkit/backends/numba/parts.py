@@ -1,0 +1,23 @@
+"""The gradients of weight and bias, which a backward kernel sums by parts of the input, of all parts together."""
+
+import numpy as np
+
+from normkit.backends.numba.jit import cast, jit
+
+ADD_PARTS = 4  # the phase of a backward kernel that does this
+
+
+@jit
+def add_parts(g, dweights, dweight, dbias, part, parts, zero):
+    """dweight and dbias: the sums over p of dweights[0, p] and of dweights[1, p], for a share of their numbers."""
+    size = g.affine_size
+    left, right = size * part // parts, size * (part + 1) // parts
+    totals = np.empty(right - left)
+    for which, result in enumerate((dweight, dbias)):
+        totals[:] = 0.0
+        for p in range(g.affine_parts):
+            at = (which * g.affine_parts + p) * size + left
+            for c in range(right - left):
+                totals[c] += float(dweights[at + c])
+        for c in range(right - left):
+            result[left + c] = cast(totals[c], zero)

@@ -1,0 +1,292 @@
+"""Vectors of numbers as values that a kernel computes with: one cache line each, in the type of computation.
+
+A kernel says itself what is summed in which lane, so its sums are the same wherever arrays lie and however a compiler
+cuts loops; and a half type becomes numbers, or an output bypasses the caches, in the one place where it is read or
+written. LLVM splits these vectors into the registers that the processor has.
+"""
+
+import operator
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import config, njit, types
+from numba.core.cgutils import get_or_insert_function
+from numba.core.codegen import get_host_cpu_features
+from numba.core.datamodel import models
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, overload, register_model
+
+
+def processor_has(feature: str) -> bool:
+    """Whether the processor that kernels are compiled for has some instructions of x86; those of ARM have them all."""
+    features = config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()
+    return platform.machine().lower() in ("aarch64", "arm64") or f"+{feature}" in features
+
+
+LINE = 64  # bytes of a cache line, and of a vector
+
+_INDEX = ir.IntType(32)
+# How a number of a stored type is read: its type in LLVM, and that type in the name of an operation on vectors.
+_STORED = {
+    types.float64: (ir.DoubleType(), "f64"),
+    types.float32: (ir.FloatType(), "f32"),
+    types.uint16: (ir.IntType(16), "i16"),  # bfloat16
+    types.int16: (ir.HalfType(), "f16"),  # float16
+}
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """The Numba type of a vector of float32 or float64."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        self.lanes = LINE * 8 // dtype.bitwidth
+        super().__init__(name=f"Vector({dtype})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        super().__init__(manager, kind, ir.VectorType(_STORED[kind.dtype][0], kind.lanes))
+
+
+def _arithmetic(function: Any, instruction: str) -> None:
+    """Let two vectors be combined by an operator of Python."""
+
+    @infer_global(function)
+    class _Operation(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+                return signature(args[0], *args)
+            return None
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, instruction)(*args)
+
+    lower_builtin(function, Vector, Vector)(lower)
+
+
+for _name, _instruction in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul")):
+    _arithmetic(getattr(operator, _name), _instruction)
+    _arithmetic(getattr(operator, f"i{_name}"), _instruction)
+
+
+def _compute(stored: Any) -> Vector:
+    """The vectors that numbers stored like this are computed in."""
+    return Vector(types.float64 if stored == types.float64 else types.float32)
+
+
+def _constant(number: int, lanes: int, width: int = 32) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(width), lanes), [number] * lanes)
+
+
+def _spread(builder: Any, value: Any, lanes: int) -> Any:
+    """A number in every lane."""
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(undefined, value, _INDEX(0)), undefined, _constant(0, lanes))
+
+
+def _mask(builder: Any, count: Any, lanes: int) -> Any:
+    """True in the first `count` lanes."""
+    places = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", places, _spread(builder, builder.trunc(count, _INDEX), lanes))
+
+
+def _widen(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
+    if stored == types.uint16:
+        bits = builder.shl(builder.zext(value, ir.VectorType(_INDEX, lanes)), _constant(16, lanes))
+        return builder.bitcast(bits, ir.VectorType(ir.FloatType(), lanes))
+    if stored == types.int16:
+        return builder.fpext(value, ir.VectorType(ir.FloatType(), lanes))
+    return value
+
+
+def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
+    """Rounded to nearest even."""
+    if stored == types.uint16:
+        sixteen = _constant(16, lanes)
+        bits = builder.bitcast(value, ir.VectorType(_INDEX, lanes))
+        odd = builder.and_(builder.lshr(bits, sixteen), _constant(1, lanes))
+        rounded = builder.add(builder.add(bits, _constant(0x7FFF, lanes)), odd)
+        is_number = builder.fcmp_ordered("ord", value, value)
+        rounded = builder.select(is_number, rounded, _constant(0x7FC00000, lanes))
+        return builder.trunc(builder.lshr(rounded, sixteen), ir.VectorType(ir.IntType(16), lanes))
+    if stored == types.int16:
+        return builder.fptrunc(value, ir.VectorType(ir.HalfType(), lanes))
+    return value
+
+
+def _place(context: Any, builder: Any, sig: Any, args: Any, kind: Any) -> Any:
+    """The address of array[index], of the first two arguments, as that of a vector."""
+    array = context.make_array(sig.args[0])(context, builder, args[0])
+    return builder.bitcast(builder.gep(array.data, [args[1]]), kind.as_pointer())
+
+
+def _function(builder: Any, name: str, result: Any, parameters: list[Any]) -> Any:
+    return get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
+
+
+def lanes(like: Any) -> int:
+    """How many numbers of this type a vector holds."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(lanes)
+def _lanes(like):
+    count = LINE * 8 // like.bitwidth
+    return lambda like: count
+
+
+@intrinsic
+def splat(_context, value):
+    """A vector of one number."""
+    vector = Vector(value)
+
+    def codegen(_context, builder, _sig, args):
+        return _spread(builder, args[0], vector.lanes)
+
+    return vector(value), codegen
+
+
+@intrinsic
+def fma(_context, a, b, c):
+    """a · b + c, rounded once where the processor has an instruction for it."""
+
+    def codegen(_context, builder, _sig, args):
+        if not processor_has("fma"):
+            return builder.fadd(builder.fmul(args[0], args[1]), args[2])
+        kind = args[0].type
+        name = f"llvm.fma.v{a.lanes}{_STORED[a.dtype][1]}"
+        return builder.call(_function(builder, name, kind, [kind] * 3), args)
+
+    return a(a, b, c), codegen
+
+
+@intrinsic
+def first(_context, vector, count):
+    """The first `count` lanes; zeros in the others."""
+
+    def codegen(_context, builder, _sig, args):
+        zeros = ir.Constant(args[0].type, None)
+        return builder.select(_mask(builder, args[1], vector.lanes), args[0], zeros)
+
+    return vector(vector, types.int64), codegen
+
+
+@intrinsic
+def total(_context, vector):
+    """The sum of all lanes, of neighbours first."""
+
+    def codegen(_context, builder, _sig, args):
+        number, kind = args[0].type.element, args[0].type
+        name = f"llvm.vector.reduce.fadd.v{vector.lanes}{_STORED[vector.dtype][1]}"
+        add = _function(builder, name, number, [number, kind])
+        return builder.call(add, [ir.Constant(number, -0.0), args[0]], fastmath=("reassoc",))
+
+    return vector.dtype(vector), codegen
+
+
+@intrinsic
+def load(_context, array, index):
+    """array[index : index + lanes]."""
+    vector = _compute(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        kind = ir.VectorType(_STORED[array.dtype][0], vector.lanes)
+        value = builder.load(_place(context, builder, sig, args, kind), align=array.dtype.bitwidth // 8)
+        return _widen(builder, array.dtype, value, vector.lanes)
+
+    return vector(array, types.int64), codegen
+
+
+@intrinsic
+def load_part(_context, array, index, count):
+    """array[index : index + count], and zeros; no more is read."""
+    vector = _compute(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        number, suffix = _STORED[array.dtype]
+        kind = ir.VectorType(number, vector.lanes)
+        place, mask = _place(context, builder, sig, args, kind), _mask(builder, args[2], vector.lanes)
+        name = f"llvm.masked.load.v{vector.lanes}{suffix}.p0"
+        read = _function(builder, name, kind, [place.type, _INDEX, mask.type, kind])
+        value = builder.call(read, [place, _INDEX(array.dtype.bitwidth // 8), mask, ir.Constant(kind, None)])
+        return _widen(builder, array.dtype, value, vector.lanes)
+
+    return vector(array, types.int64, types.int64), codegen
+
+
+@intrinsic
+def prefetch(_context, array, index):
+    """Ask for the cache line of array[index], which may lie outside."""
+
+    def codegen(context, builder, sig, args):
+        place = _place(context, builder, sig, args, ir.IntType(8))
+        ask = _function(builder, "llvm.prefetch.p0", ir.VoidType(), [place.type, _INDEX, _INDEX, _INDEX])
+        builder.call(ask, [place, _INDEX(0), _INDEX(3), _INDEX(1)])  # to read; into all caches; data
+
+    return types.void(array, types.int64), codegen
+
+
+def _storing(align: Callable[[Any, int], int], past_caches: bool) -> Any:
+    @intrinsic
+    def write(_context, array, index, vector):
+        def codegen(context, builder, sig, args):
+            value = _narrow(builder, array.dtype, args[2], vector.lanes)
+            place = _place(context, builder, sig, args, value.type)
+            written = builder.store(value, place, align=align(array.dtype, vector.lanes))
+            if past_caches:
+                written.set_metadata("nontemporal", builder.module.add_metadata([_INDEX(1)]))
+
+        return types.void(array, types.int64, vector), codegen
+
+    return write
+
+
+# array[index : index + lanes] = vector; the second past the caches, to an address that is a multiple of its size
+store = _storing(lambda dtype, lanes: dtype.bitwidth // 8, False)
+stream = _storing(lambda dtype, lanes: dtype.bitwidth // 8 * lanes, True)
+
+
+@intrinsic
+def store_part(_context, array, index, vector, count):
+    """array[index : index + count] = vector; nothing else is written."""
+
+    def codegen(context, builder, sig, args):
+        value = _narrow(builder, array.dtype, args[2], vector.lanes)
+        place, mask = _place(context, builder, sig, args, value.type), _mask(builder, args[3], vector.lanes)
+        name = f"llvm.masked.store.v{vector.lanes}{_STORED[array.dtype][1]}.p0"
+        write = _function(builder, name, ir.VoidType(), [value.type, place.type, _INDEX, mask.type])
+        builder.call(write, [value, place, _INDEX(array.dtype.bitwidth // 8), mask])
+
+    return types.void(array, types.int64, vector, types.int64), codegen
+
+
+@njit
+def take(array, index, count, zero):
+    """The `count` numbers from array[index] on, and zeros; `zero` is one of the type of computation."""
+    return load(array, index) if count >= lanes(zero) else load_part(array, index, count)
+
+
+@njit
+def put(array, index, vector, count, zero):
+    """Write the first `count` numbers of a vector, at most all of them."""
+    if count >= lanes(zero):
+        store(array, index, vector)
+    else:
+        store_part(array, index, vector, count)
+
+
+@intrinsic
+def fence(_context):
+    """Make what was streamed visible before the kernel returns."""
+
+    def codegen(_context, builder, _sig, _args):
+        builder.fence("seq_cst")
+
+    return types.void(), codegen
