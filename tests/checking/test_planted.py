@@ -121,6 +121,7 @@ PLANTED = {
     variants.RectifiesItsOutput: {"formula-wrong": "error"},
     variants.LosesTheOrderOfAxes: {"wrong-axes": "error"},
     variants.SumOfSquares: {"formula-wrong": "error"},
+    variants.WeightBeforeNormalizing: {"affine-ignored": "error"},
     variants.TinyEpsOutside: {"eps-misplaced": "error"},
     variants.RefusesFloat64: {"output-dtype": "warning"},
     variants.DifferentMomentumForVariance: {"unbiased-normalization": "error", "momentum-differs": "error"},

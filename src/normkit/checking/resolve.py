@@ -223,9 +223,7 @@ def accept(subject: Subject, claim: Claim) -> Resolved:
         refused.update(dict.fromkeys(resized, "weight and bias broadcast the input to another shape"))
     ranks = ranks or resized
     if subject.kind == "function":
-        preferred = claim.ranks or _RANKS.get(claim.family or "", _ANY_RANK)
-        order = sorted(ranks, key=lambda rank: preferred.index(rank) if rank in preferred else len(preferred))
-        subject = dataclasses.replace(subject, returned=returned_roles(subject, order))
+        subject = dataclasses.replace(subject, returned=returned_roles(subject, ranks))
     return Resolved(subject, claim, tuple(ranks), refused)
 
 

@@ -22,7 +22,7 @@ def returned_roles(subject: Subject, ranks: Iterable[int]) -> Returned:
 
     Args:
         subject: A function that runs.
-        ranks: The input ranks that it takes, the likeliest first. One that it takes without being meant for it tells
+        ranks: The input ranks that it takes, in rising order. One that it takes without being meant for it tells
             nothing, so the first at which the results fit counts, or else the one at which they fit best.
     """
     best: tuple[float, Returned] = (np.inf, ())

@@ -148,10 +148,11 @@ class BatchSizeDependent(Rule):
     )
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
-        for rank in (lab.rank,) if lab.library.compiles else lab.ranks:
+        few = lab.library.compiles
+        least = 2 if lab.family == "batch" else 1
+        for rank in (lab.rank,) if few else lab.ranks:
             wrong: dict[int, str] = {}
-            sizes = (2, 3, 4, 5, 8) if lab.family == "batch" else (1, 2, 3, 4, 5, 8)
-            for batch in sizes:
+            for batch in (size for size in ((1, 2, 4, 5) if few else (1, 2, 3, 4, 5, 8)) if size >= least):
                 trouble = self._training(lab, rank, batch)
                 if trouble:
                     wrong[batch] = f"a batch of {batch} {trouble}"

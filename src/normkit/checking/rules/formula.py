@@ -78,7 +78,7 @@ class FormulaWrong(Rule):
             return "divides by the variance, not by its square root"
         if power == 1.0:
             return "does not divide by the standard deviation"
-        if abs(formula.scale * np.sqrt(formula.var_over.count) - 1) < 1e-3:
+        if abs(formula.scale * np.sqrt(formula.var_over.count) - 1) < 5e-3:
             return "divides by the root of the sum of squares, not of their mean"
         if abs(formula.scale - 1) > 1e-3 and np.isfinite(formula.misfit):
             return f"the output is {number(formula.scale)} times the normalized input"

@@ -83,7 +83,7 @@ class GradientWrong(GradientRule):
     """
 
     code = "gradient-wrong"
-    requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "statistics-detached")
+    requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "statistics-detached", "affine-ignored")
 
     def check(self, lab: "Lab") -> Iterator[Finding]:
         try:
