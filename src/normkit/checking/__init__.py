@@ -38,9 +38,11 @@ def check(
         convention: torch, keras, flax or onnx: whose momentum and running variance apply. None takes torch's, or
             Keras' or Flax's where the code follows theirs.
         timeout: Seconds after which it is stopped.
-        isolated: Whether to run it in another process. A string always is; an object is where the platform can fork.
+        isolated: Whether to run it in another process. A string always is; an object is where the platform can fork
+            and the object does not work on JAX arrays. ``Report.isolation`` says where it ran.
     Raises:
-        UserError: it cannot be built or called; the message says what was tried.
+        UserError: it cannot be built or called, crashes or takes too long; the message says what was tried. The
+            ``findings`` of such an error hold what was found before.
 
     >>> import torch
     >>> report = check(torch.nn.BatchNorm2d)

@@ -105,13 +105,7 @@ def _output(identity: Identity) -> str:
 def of_finding(finding: Finding) -> Section:
     """What there is to say about a finding."""
     lines = [("measured", finding.evidence), ("why it matters", finding.why), ("how to fix", finding.fix)]
-    lines = [(label, plain(text)) for label, text in lines]
     return Section(f"{finding.severity}  {finding.code}: {finding.message}", lines, finding.severity)
-
-
-def plain(text: str) -> str:
-    """Documentation without its markup for code."""
-    return text.replace("``", "`")
 
 
 def verdict(report: Report) -> str:
@@ -170,7 +164,7 @@ def as_github(findings: Sequence[Finding], source: str | None = None, line: int 
     place = f"file={_property(_relative(source))},line={line or 1}," if source is not None else ""
     return "\n".join(
         f"::{level[f.severity]} {place}title={_property(f'normkit check: {f.code}')}::"
-        + _data(plain(f"{f.message}\nmeasured: {f.evidence}\nfix: {f.fix}"))
+        + _data(f"{f.message}\nmeasured: {f.evidence}\nfix: {f.fix}")
         for f in findings
     )
 
@@ -199,7 +193,7 @@ def documentation(code: str) -> Section:
         ("how to fix", rule.section("fix")),
     ]
     lines += [("severity", rule.severity), ("applies to", _list(rule.families)), ("runs after", _list(rule.requires))]
-    return Section(code, [(label, plain(text)) for label, text in lines if text])
+    return Section(code, [(label, text) for label, text in lines if text])
 
 
 def _list(names: Iterable[str]) -> str:

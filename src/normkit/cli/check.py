@@ -49,7 +49,7 @@ def check(
 ) -> None:
     """Check anybody's normalization layer: what it computes, what deviates, why it matters, how to fix it.
 
-    TARGET is a torch module, a plain class or a function, on torch tensors or NumPy arrays. Its code is run, in a
+    TARGET is a torch module, a plain class or a function, on torch tensors, NumPy or JAX arrays. Its code is run, in a
     process of its own. Exit status: 0 equivalent, 1 findings of severity error, 2 it could not be run.
     """
     if list_codes:
@@ -161,10 +161,9 @@ def _print_list() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from normkit.checking.render import plain
     from normkit.checking.rules import RULES
 
-    rows = [(code, rule.severity, plain(rule.section("what"))) for code, rule in RULES.items()]
+    rows = [(code, rule.severity, rule.section("what")) for code, rule in RULES.items()]
     console = Console(highlight=False)
     if console.is_terminal:
         table = Table.grid(padding=(0, 2))

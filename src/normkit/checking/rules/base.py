@@ -38,14 +38,14 @@ class Rule(ABC):
 
     @classmethod
     def section(cls, name: str) -> str:
-        """One part of the documentation, on one line: "what", "why" or "fix"."""
+        """One part of the documentation, on one line: "what", "why" or "fix"; code is in single backticks there."""
         paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
         if name == "what":
             found = paragraphs[0]
         else:
             label = f"{name.capitalize()}:"
             found = next((p.removeprefix(label) for p in paragraphs if p.startswith(label)), "")
-        return re.sub(r"\s+", " ", found).strip()
+        return re.sub(r"\s+", " ", found).strip().replace("``", "`")
 
     def finding(
         self, message: str, evidence: str, *, severity: Severity | None = None, fix: str | None = None
