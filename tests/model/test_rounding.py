@@ -33,6 +33,7 @@ def errors(found: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor]) -> Tensor
     return torch.stack([(a.double() - b.double()).abs().max() / b.double().abs().max() for a, b in pairs])
 
 
+@pytest.mark.slow
 def test_mobilenet_in_float32_is_as_near_to_float64_as_the_original() -> None:
     ours, torchs, amplified = [], [], []
     for seed in SEEDS:

@@ -20,11 +20,11 @@ from normkit.train import Progress, Step, TrainConfig
 from normkit.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, RUNNING_TOLERANCE
 
 RANKS = 2
-NORMS = ("batch", "layer")
+NORMS = ("batch",)
 TIMES = {"seconds", "images_per_second"}
 # Weights and running statistics after 6 steps, relative to the largest of their tensor: 8.4e-6 was measured, of a bias
 # before a batch norm, whose gradients are nothing but rounding. Shares weighted alike, although one of 32 and one of 33
-# images stand in the last batch, are off by 2.5e-2.
+# images stand in the last batch, are off by 1e-3 and more.
 TOLERANCE = 5e-5
 
 
@@ -67,7 +67,7 @@ def on_rank(rank: int, ports: list[int], data: Path, folder: Path) -> None:
         os.environ.update({name: str(value) for name, value in environment.items()})
         with train.join(None if resume else out, out if resume else None) as (first, own_out, own_resume):
             assert first == (rank == 0)
-            train.run(config, own_resume or own_out, resume=resume, progress=Stop(stop))
+            train.run(config, own_resume or own_out, resume=resume, progress=Stop(stop), draw=False)
 
     joined(folder / "straight")
     with pytest.raises(train.Interrupted) as stopped:
@@ -81,7 +81,7 @@ def runs(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the runs of two ranks, and "alone", one process's."""
     folder = tmp_path_factory.mktemp("sync")
     multiprocessing.spawn(on_rank, (free_ports(3), small_data, folder), nprocs=RANKS)
-    train.run(config_for(small_data), folder / "alone")
+    train.run(config_for(small_data), folder / "alone", draw=False)
     return folder
 
 
@@ -115,6 +115,7 @@ def test_two_ranks_report_the_numbers_of_one_process(runs: Path) -> None:
 
 def test_an_interrupted_and_resumed_run_ends_with_the_same_bits(runs: Path) -> None:
     assert numbers(runs / "stopped") == numbers(runs / "straight")
+    assert not list((runs / "stopped").glob("*.png"))  # none were asked for
     for norm in NORMS:
         resumed, straight = weights(runs / "stopped", norm), weights(runs / "straight", norm)
         assert all(torch.equal(resumed[name], straight[name]) for name in straight)

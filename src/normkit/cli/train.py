@@ -124,7 +124,7 @@ def train(
     if config.sync:
         with training.join(out, resume) as (first, own_out, own_resume):
             if not first:
-                training.run(config, own_resume or own_out, resume=own_resume is not None)
+                training.run(config, own_resume or own_out, resume=own_resume is not None, draw=False)
                 return
             _run(config, out, resume, trace, output)
     else:

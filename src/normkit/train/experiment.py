@@ -34,7 +34,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run(
-    config: TrainConfig, out: Path | None = None, *, resume: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    draw: bool = True,
 ) -> RunResult:
     """Train every norm of ``config`` and write metrics, checkpoints and pictures.
 
@@ -43,6 +48,7 @@ def run(
         out: The run folder; ``runs/<data>-<time>`` if None.
         resume: Go on with the run in ``out``, whose options must be ``config``.
         progress: Told of every step and epoch.
+        draw: Whether to draw the pictures, which takes longer than some trainings.
     Raises:
         UserError: something cannot be used; if found before the training, nothing has been written.
         Interrupted: Ctrl-C; all finished epochs are saved and drawn.
@@ -70,10 +76,10 @@ def run(
         with _threads(config.threads), memory.shortage_explained(config.batch_size):
             _train(out, config, trainings, progress)
     except KeyboardInterrupt:
-        raise Interrupted(_finish(out, config, trainings)) from None
+        raise Interrupted(_finish(out, config, trainings, draw)) from None
     finally:
         progress.end()
-    return _finish(out, config, trainings)
+    return _finish(out, config, trainings, draw)
 
 
 def _train(out: Path, config: TrainConfig, trainings: list[Training], progress: Progress) -> None:
@@ -109,8 +115,8 @@ def _write_tables(result: RunResult) -> None:
     run_folder.write_json(result.folder / "metrics.json", result.to_json())
 
 
-def _finish(out: Path, config: TrainConfig, trainings: list[Training]) -> RunResult:
-    results = [training.result for training in trainings if training.epochs_done]
+def _finish(out: Path, config: TrainConfig, trainings: list[Training], draw: bool) -> RunResult:
+    results = [training.result for training in trainings if training.epochs_done and draw]
     if results:
         title = (
             f"LeNet on {Path(config.data).name}, {config.impl} layers, "
