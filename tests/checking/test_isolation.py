@@ -113,11 +113,12 @@ def test_report_says_where_it_ran(monkeypatch):
     assert "run in" not in str(check("torch.nn:LayerNorm"))
 
 
-def test_target_that_ends_the_program():
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_target_that_ends_the_program(error):
     def layer_norm(x):
-        raise SystemExit(4)
+        raise error(4)
 
-    with pytest.raises(CannotRunError, match="raised SystemExit: 4"):
+    with pytest.raises(CannotRunError, match=f"raised {error.__name__}: 4"):
         check(layer_norm)
 
 

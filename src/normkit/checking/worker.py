@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from normkit.checking import surroundings
-from normkit.checking.errors import CannotRunError
+from normkit.checking.errors import CannotRunError, describe
 from normkit.checking.options import Options
 from normkit.checking.report import Finding, Report
 from normkit.checking.run import Progress, examine
@@ -68,8 +68,10 @@ def outcome(action: Callable[[], Report]) -> dict[str, Any]:
         return {"report": action().to_dict()}
     except CannotRunError as error:
         return {"cannot_run": str(error)}
-    except BaseException as error:  # an exception that is not the target's is ours: keep its traceback
-        import traceback
+    except BaseException as error:
+        if not isinstance(error, Exception):  # KeyboardInterrupt and the like: nothing here raises them
+            return {"cannot_run": f"the target raised {describe(error)}"}
+        import traceback  # an exception that is not the target's is ours: keep its traceback
 
         return {"bug": "".join(traceback.format_exception(error))}
 
