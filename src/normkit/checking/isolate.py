@@ -73,7 +73,7 @@ def check_target(target: str, options: Options, timeout: float = TIMEOUT, *, for
         result = folder / "result"
         if not result.is_file():
             raise _crashed(target, code, *_progress(folder))
-        return read_outcome(json.loads(result.read_text()))
+        return read_outcome(json.loads(result.read_text()), _progress(folder)[1])
 
 
 def check_object(target: Any, options: Options, name: str, timeout: float = TIMEOUT) -> Report:
@@ -110,7 +110,7 @@ def _in_fork(work: _Work, name: str, timeout: float) -> Report:
         while receiver.poll(max(deadline - time.monotonic(), 0)):
             kind, value = receiver.recv()
             if kind == "outcome":
-                return read_outcome(value)
+                return read_outcome(value, seen[1])
             seen = value
         raise _too_slow(name, timeout, *seen)
     except EOFError:
@@ -152,9 +152,12 @@ def _is_module(target: Any) -> bool:
     return isinstance(target, torch.nn.Module)
 
 
-def read_outcome(result: dict[str, Any]) -> Report:
+def read_outcome(result: dict[str, Any], findings: Sequence[Finding]) -> Report:
     """The report out of what another process sent.
 
+    Args:
+        result: What it sent.
+        findings: What it had found before that.
     Raises:
         CannotRunError: the target could not be run.
         RuntimeError: normkit itself failed there.
@@ -162,7 +165,7 @@ def read_outcome(result: dict[str, Any]) -> Report:
     if "report" in result:
         return Report.from_dict(result["report"])
     if "cannot_run" in result:
-        raise CannotRunError(result["cannot_run"])
+        raise _stopped(result["cannot_run"], findings)
     raise RuntimeError(f"normkit's own code failed while checking; please report it:\n{result['bug']}")
 
 
