@@ -21,7 +21,7 @@ def main() -> None:
     from normkit.errors import UserError
 
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="normkit", standalone_mode=False)
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
