@@ -135,3 +135,14 @@ def test_only_the_gradients_that_are_asked_for(backend: str) -> None:
         with normkit.use_backend(backend):
             normkit.functional.batch_norm(leaves[0], None, None, leaves[1], leaves[2], True).pow(2).sum().backward()
         assert [leaf.grad is not None for leaf in leaves] == [leaf.requires_grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "aten", "eager"])
+def test_parameters_of_a_group_norm_get_gradients_where_a_channels_last_input_needs_none(backend: str) -> None:
+    x = torch.randn(2, 6, 4, 4).contiguous(memory_format=torch.channels_last)  # torch's own group norm crashes here
+    layer = normkit.GroupNorm(2, 6)
+    with normkit.use_backend(backend):
+        (layer(x) * x).sum().backward()
+    expected = torch.nn.functional.group_norm(x.contiguous(), 2) * x
+    torch.testing.assert_close(layer.weight.grad, expected.sum((0, 2, 3)))
+    torch.testing.assert_close(layer.bias.grad, x.sum((0, 2, 3)))

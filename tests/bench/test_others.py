@@ -121,8 +121,8 @@ def test_crossover_report(monkeypatch):
     found = crossover.Crossover()
     found.run(Progress())
     (section,) = found.sections()
-    assert section.columns == ("norm", "pass", "256", "512", "faster from")
-    assert [len(row) for row in section.rows] == [5]
+    assert section.columns == ("norm", "pass", "256", "512", "faster from", "kernel from")
+    assert [len(row) for row in section.rows] == [6]
     assert set(found.to_json()["crossover"][0]["ratios"]) == {256, 512}
     assert np.isfinite(list(found.lines[0].ratios.values())).all()
 

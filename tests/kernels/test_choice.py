@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import normkit
-from normkit.backends import CROSSOVER, NAMES, choose, use_backend
+from normkit.backends import NAMES, choose, use_backend
+from normkit.backends.crossover import SMALLEST, crossover
+from normkit.spec import Norm
 
-LARGE = torch.ones(2, CROSSOVER)
+LARGE = torch.ones(2, 1 << 21)  # of the size from which on batches of vectors get a kernel
 
 
 class Subclass(torch.Tensor):
@@ -47,9 +49,18 @@ def test_reasons_are_sentences() -> None:
     assert [reason for reason in reasons if len(reason.split()) < 4 or "None" in reason] == []
 
 
-@pytest.mark.parametrize(("size", "name"), [(CROSSOVER - 1, "aten"), (CROSSOVER, "numba")])
-def test_small_inputs_are_left_to_torch(size: int, name: str) -> None:
-    assert choose(torch.ones(size)).name == name
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["batch", "layer", "group", "instance", "channel"])
+def test_small_inputs_are_left_to_torch(kind: str, dtype: torch.dtype, channels_last: bool) -> None:
+    norm = Norm(kind, num_groups=1, normalized_shape=(256,))
+    size = crossover(norm, dtype, 4, channels_last)
+    assert SMALLEST <= size <= 1 << 24
+    for fraction, name in ((2, "aten"), (1, "numba")):
+        x = torch.empty(2, 1, size // fraction // 512, 256, dtype=dtype)
+        if channels_last:
+            x = torch.empty(2, 2, size // fraction // 1024, 256, dtype=dtype, memory_format=torch.channels_last)
+        assert choose(x, norm=norm).name == name
 
 
 def test_blocks_nest_and_end() -> None:

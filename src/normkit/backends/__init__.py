@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from normkit.backends import aten, compiled, eager
+from normkit.backends.crossover import SMALLEST, crossover
 from normkit.spec import Norm
 from normkit.statistics import Running
 
@@ -41,11 +42,6 @@ class Choice(NamedTuple):
 
 NAMES = ("auto", "numba", "aten", "eager")
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-# Below this many numbers torch's own operation is as fast as a kernel, whose call costs more. torch's layer and group
-# norms are themselves near the speed of memory, so a kernel pays later there. `normkit bench --crossover` measures it.
-CROSSOVER = 1 << 17
-CROSSOVER_LAYER_AND_GROUP = 1 << 22
 
 _BATCH = Norm("batch")
 _FORCED = {name: Choice(name, "forced by normkit.use_backend") for name in NAMES}
@@ -118,7 +114,7 @@ def is_handed_over(x: Tensor) -> bool:
     """
     return (
         not torch.compiler.is_compiling()  # first: a size may be a symbol there, and asking for it fixes it
-        and x.numel() < CROSSOVER
+        and x.numel() < SMALLEST
         and not torch.is_grad_enabled()
         and type(x) is Tensor
         and x.is_contiguous()
@@ -152,22 +148,24 @@ def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, 
 def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Norm) -> Choice:
     if _is_transformed():
         return _TRANSFORMED
-    is_near_memory_speed = norm.centred and norm.kind in ("layer", "group")
-    if 0 < x.numel() < (CROSSOVER_LAYER_AND_GROUP if is_near_memory_speed else CROSSOVER):
+    numbers = x.numel()
+    if 0 < numbers < SMALLEST or 0 < numbers < crossover(norm, x.dtype, x.dim(), eager.memory_order(x) is not None):
         return _SMALL
     obstacle = _kernel_obstacle(x, weight, bias)
     return _WORTH if obstacle is None else Choice("aten", obstacle)
 
 
 def _traced() -> Normalize:
-    """What goes into a graph: standard operators where it is exported, our registered ones where it is compiled."""
-    if torch.compiler.is_exporting() or forward_ad._current_level >= 0:
+    """What goes into a graph: our registered operators; torch's own where it is exported or transformed."""
+    if torch.compiler.is_exporting() or _is_transformed():
         return aten.normalize
     return compiled.normalize
 
 
 def _is_transformed() -> bool:
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    # not "is not None", which is true of anything in a graph that is being compiled
+    functorch = torch._C._functorch
+    return forward_ad._current_level >= 0 or isinstance(functorch.peek_interpreter_stack(), functorch.CInterpreter)
 
 
 def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:

@@ -50,11 +50,14 @@ def _normalize(
     if norm.kind == "batch":
         return F.batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "instance":
-        if x.shape[0] == 1 and torch.is_grad_enabled() and not is_compiling():
+        if x.shape[0] == 1 and _is_recording():
             # torch's gradient of a single sample is wrong where dy is channels last
             return eager.normalize(x, norm, weight, bias, eps, running, use_input_stats)
         return F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "group":
+        if not x.requires_grad and _is_recording() and eager.memory_order(x) is not None:
+            # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)
+            return eager.normalize(x, norm, weight, bias, eps, running, use_input_stats)
         return F.group_norm(x, norm.num_groups, weight, bias, eps)
     if norm.kind == "channel":
         order = (0, *range(2, x.dim()), 1)
@@ -64,3 +67,8 @@ def _normalize(
     if norm.centred:
         return F.layer_norm(x, list(norm.normalized_shape), weight, bias, eps)
     return F.rms_norm(x, list(norm.normalized_shape), weight, eps)
+
+
+def _is_recording() -> bool:
+    """Whether gradients may be asked for, other than those of a graph, which torch derives anew."""
+    return torch.is_grad_enabled() and not is_compiling() and torch._C._get_tracing_state() is None

@@ -188,8 +188,7 @@ def backward(
     affine = weight is not None or ctx.bias is not None
     call = numba.launch(v, DTYPES[x.dtype], affine, ctx.norm.centred, not ctx.use_input_stats, True)
     w = _affine(weight, v, mean.dtype)
-    by_row = v.affine_steps[2] != 0  # that kernel takes dweight along with dx
-    dx = torch.empty_like(x) if needs_x or by_row else None
+    dx = torch.empty_like(x) if needs_x or call.takes_all else None
     dweight = dbias = None
     if needs_bias or (weight is not None and needs_weight):
         dweight = torch.empty(call.affine_size, dtype=mean.dtype)

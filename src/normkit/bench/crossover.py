@@ -7,15 +7,16 @@ from typing import Any, Final
 import torch
 
 import normkit
-from normkit.backends import CROSSOVER, CROSSOVER_LAYER_AND_GROUP
+from normkit.backends.crossover import crossover as chosen
 from normkit.bench.cases import PASSES, NormCase, Row
 from normkit.bench.contenders import OURS, build
 from normkit.bench.environment import describe
 from normkit.bench.measure import QUICK, Call, interleaved
 from normkit.bench.progress import Progress
 from normkit.bench.section import Section
+from normkit.spec import Norm
 
-SIZES: Final = tuple(2**power for power in range(8, 18))
+SIZES: Final = tuple(2**power for power in range(13, 24))
 
 
 def _image(numbers: int) -> tuple[int, ...]:
@@ -24,6 +25,16 @@ def _image(numbers: int) -> tuple[int, ...]:
     return (4, 16, height, numbers // 64 // height)
 
 
+_NORMS: Final = {
+    "BatchNorm1d": Norm("batch"),
+    "BatchNorm2d": Norm("batch"),
+    "LayerNorm": Norm("layer"),
+    "RMSNorm": Norm("layer", centred=False),
+    "GroupNorm": Norm("group"),
+    "InstanceNorm2d": Norm("instance"),
+    "LayerNorm2d": Norm("channel"),
+}
+
 FAMILIES: Final[tuple[Callable[[int], NormCase], ...]] = (
     lambda numbers: NormCase("BatchNorm1d", (numbers // 64, 64)),
     lambda numbers: NormCase("BatchNorm2d", _image(numbers)),
@@ -31,6 +42,7 @@ FAMILIES: Final[tuple[Callable[[int], NormCase], ...]] = (
     lambda numbers: NormCase("LayerNorm", (numbers // 256, 256)),
     lambda numbers: NormCase("RMSNorm", (numbers // 256, 256)),
     lambda numbers: NormCase("GroupNorm", _image(numbers), groups=4),
+    lambda numbers: NormCase("GroupNorm", _image(numbers), groups=4, channels_last=True),
     lambda numbers: NormCase("InstanceNorm2d", _image(numbers)),
     lambda numbers: NormCase("LayerNorm2d", _image(numbers)),
 )
@@ -43,6 +55,7 @@ class Line:
     norm: str
     measured: str
     ratios: dict[int, float]
+    chosen: int  # the size from which on a kernel takes it
 
     @property
     def crossover(self) -> int | None:
@@ -64,8 +77,11 @@ class Crossover:
             for family in FAMILIES:
                 for measured in PASSES:
                     cases = {numbers: family(numbers) for numbers in SIZES}
-                    name = cases[SIZES[0]].norm + (" channels_last" if cases[SIZES[0]].channels_last else "")
-                    line = Line(name, measured, {size: ratio(Row(case, measured)) for size, case in cases.items()})
+                    one = cases[SIZES[0]]
+                    name = one.norm + (" channels_last" if one.channels_last else "")
+                    limit = chosen(_NORMS[one.norm], torch.float32, len(one.shape), one.channels_last)
+                    ratios = {size: ratio(Row(case, measured)) for size, case in cases.items()}
+                    line = Line(name, measured, ratios, limit)
                     self.lines.append(line)
                     progress.step(f"{name} {measured}: from {line.crossover} numbers on")
         finally:
@@ -79,15 +95,15 @@ class Crossover:
                 line.measured,
                 *(f"{value:.2f}" for value in line.ratios.values()),
                 "later" if line.crossover is None else f"{line.crossover:,}",
+                f"{line.chosen:,}",
             )
             for line in self.lines
         )
         note = (
             "The time of torch's own operation divided by the kernel's, float32, by how many numbers the input has; "
-            f"both called through normkit. Inputs of fewer than {CROSSOVER:,} numbers are handed to torch's operation, "
-            f"of fewer than {CROSSOVER_LAYER_AND_GROUP:,} for layer and group norms."
+            "both called through normkit. Inputs of fewer numbers than the last column says go to torch's operation."
         )
-        columns = ("norm", "pass", *(f"{size:,}" for size in SIZES), "faster from")
+        columns = ("norm", "pass", *(f"{size:,}" for size in SIZES), "faster from", "kernel from")
         return [Section("Where kernels overtake torch's own operations", columns, rows, (note,))]
 
     def to_json(self) -> dict[str, Any]:

@@ -31,8 +31,11 @@ STORAGES: dict[str, tuple[type, type]] = {
 _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
 _STREAM = 16 << 20  # bytes of output from which it is written past the caches, which could not keep it
-_TILE = 1024  # columns that are summed at once
-_CHUNK = 128  # rows of a tile that are summed before they are merged
+_TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
+_WIDE = 4096  # columns, at about, that are summed at once elsewhere: of a part of a row, or of rows folded into one
+_CHUNK = 128  # such rows, at most, that are summed before they are merged,
+_FOLDED = 32  # and at least, or rather fewer are folded
+_ROUND = 8  # where there is one table of rows only, its chunks come in multiples of this: threads share them evenly
 _PARTS = 64  # into how many parts the gradients of weight and bias are split
 _SUMMED = 128  # runs, at most, whose gradients of weight and bias are summed in the compute type: then into more parts
 
@@ -58,11 +61,13 @@ def plan(view: View) -> Plan:
         return Plan(True, min(-(-a // a_period // _PARTS), _SUMMED) * a_period if by_place else 1, 1, 1)
     width = k * s
     if r_step != 0:
-        return Plan(False, r, -(-width // -(-width // (2 * _TILE))), 1)
-    if width > 4 * _TILE:
-        return Plan(False, min(r, _CHUNK), max(1, _TILE // s) * s, 1)
-    fold = max(1, min(_TILE // width, r))
-    return Plan(False, min(r, _CHUNK * fold), width, fold)
+        return Plan(False, r, -(-width // -(-width // _TILE)), 1)
+    if width > 2 * _WIDE:
+        return Plan(False, min(r, _CHUNK), max(1, _WIDE // s) * s, 1)
+    share = _ROUND if a == 1 else 1
+    fold = max(1, min(_WIDE // width, r // (_FOLDED * share)))
+    chunks = share * -(-r // (share * _CHUNK * fold))
+    return Plan(False, fold * -(-r // (chunks * fold)), width, fold)
 
 
 _compiling = Lock()
@@ -92,6 +97,7 @@ class Launch:
     tiled: bool  # more than one tile: they are always
     alone: bool  # so little work that a team is not worth waking
     given: bool  # statistics need not be taken
+    takes_all: bool  # dx must be written for the gradients of weight and bias to be
     units: int
     affine_size: int
     affine_parts: int
@@ -163,6 +169,7 @@ def launch(view: View, dtype: str, affine: bool, centred: bool, given: bool, bac
         tiled=tiles > 1,
         alone=a * r * k * s < _SERIAL,
         given=given and not backwards,
+        takes_all=(steps[5] != 0 and steps[4] == 1) if p.walk else r_step != 0,
         units=a * k,
         affine_size=affine_size,
         affine_parts=affine_parts,
@@ -232,7 +239,7 @@ def backward(
     Args:
         call: Of the view of x, backwards.
         x, dy: Addresses of A · R · K · S numbers in memory order.
-        dx: Where as many are written; 0: it is skipped.
+        dx: Where as many are written; 0: it is skipped, unless the call takes all.
         weight, mean, rstd: As for :func:`forward`.
         dweight, dbias: Where affine_size numbers of the compute type each are written, in the memory order of the view;
             both 0: they are not wanted.

@@ -7,7 +7,7 @@ from normkit.backends.numba.run_moments import FAR, number
 from normkit.backends.numba.simd import fma, lanes, put, take
 
 BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
-GROUP = 4  # rows that are summed at once: a sum is read and written once for all of them
+GROUP = 8  # rows that are summed at once: a sum is read and written once for all of them
 SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
 
 
@@ -65,8 +65,8 @@ def moments_of_block(x, start, rows, stride, width, mean, m2, work, count, centr
     pivot[:] = 0
     if centred:
         sample = min(rows, SAMPLE_ROWS)
-        for c in range(width):
-            pivot[c] = number(x, start + c)
+        for c in range(0, width, lanes(zero)):
+            put(pivot, c, take(x, start + c, width - c, zero), width - c, zero)
         square_rows(x, start, sample, stride, pivot, first, second, zero)
         for c in range(width):
             pivot[c] += first[c] / cast(sample, zero)

@@ -177,7 +177,8 @@ def backward(storage, compute):
         tables = np.empty(6 * g.tile * g.fold, compute)
         ones = np.ones(1, compute)
         tabulated = -1
-        for task in range(begin, end):
+        for step in range(end - begin):
+            task = end - 1 - step if phase == 3 else begin + step  # what was read last may be in a cache still
             a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
             left, right = tile * g.tile, min((tile + 1) * g.tile, width)
             columns = right - left

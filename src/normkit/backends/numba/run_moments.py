@@ -7,7 +7,7 @@ from normkit.backends.numba.simd import first, fma, lanes, load, load_part, pref
 
 BLOCK = 4096  # numbers whose sum may stay in the compute type
 AHEAD = 1024  # numbers that short runs ask for in advance: the next one lies too far off for the processor to guess
-SAMPLE = 256  # numbers whose mean stands for that of a block, unless it proves to be far from it
+SAMPLE = 64  # numbers whose mean stands for that of a block, unless it proves to be far from it
 FAR = 0.75  # of the second moment about the sample's mean may be due to its distance from the block's
 
 

@@ -13,12 +13,9 @@ from normkit.backends.numba.simd import (
     first,
     fma,
     lanes,
-    load,
-    load_part,
     prefetch,
+    put,
     splat,
-    store,
-    store_part,
     take,
     total,
 )
@@ -81,23 +78,6 @@ def products_by(at, i, n, zero, x, dy, high, weight, place):
 
 
 @jit
-def add_gradients(x, dy, start, size, high, rstd, shift, dweights, to_weight, to_bias, zero):
-    """Add dy · x_hat and dy of a run to the gradients of its weights and biases."""
-    step, highs, rstds, shifts = lanes(zero), splat(high), splat(rstd), splat(shift)
-    i = 0
-    while i + step <= size:
-        p, x_hat = load(dy, start + i), fma(load(x, start + i) - highs, rstds, shifts)
-        store(dweights, to_weight + i, fma(p, x_hat, load(dweights, to_weight + i)))
-        store(dweights, to_bias + i, p + load(dweights, to_bias + i))
-        i += step
-    if i < size:
-        rest = size - i
-        p, x_hat = load_part(dy, start + i, rest), fma(load_part(x, start + i, rest) - highs, rstds, shifts)
-        store_part(dweights, to_weight + i, fma(p, x_hat, load_part(dweights, to_weight + i, rest)), rest)
-        store_part(dweights, to_bias + i, p + load_part(dweights, to_bias + i, rest), rest)
-
-
-@jit
 def project(d, g, rstd, shift, plain, crossed):
     """dx, from x - high and g."""
     return ((g - splat(plain)) - fma(d, splat(rstd), splat(shift)) * splat(crossed)) * splat(rstd)
@@ -105,18 +85,27 @@ def project(d, g, rstd, shift, plain, crossed):
 
 @writer
 @jit
-def project_run(i, n, zero, x, dy, at, high, rstd, shift, plain, crossed, weight):
+def project_run(i, n, zero, x, dy, at, ahead, high, rstd, shift, plain, crossed, weight):
     """dx of a run with one weight."""
+    prefetch(x, at + i + ahead)
+    prefetch(dy, at + i + ahead)
     g = take(dy, at + i, n, zero) * splat(weight)
     return project(take(x, at + i, n, zero) - splat(high), g, rstd, shift, plain, crossed)
 
 
 @writer
 @jit
-def project_run_by(i, n, zero, x, dy, at, high, rstd, shift, plain, crossed, weight, place):
-    """dx of a run with a weight for each number."""
-    g = take(dy, at + i, n, zero) * take(weight, place + i, n, zero)
-    return project(take(x, at + i, n, zero) - splat(high), g, rstd, shift, plain, crossed)
+def project_run_by(
+    i, n, zero, x, dy, at, ahead, high, rstd, shift, plain, crossed, weight, place, dweights, to_weight, to_bias
+):
+    """dx of a run with a weight for each number; adds dy · x_hat and dy to the gradients of weights and biases."""
+    prefetch(x, at + i + ahead)
+    prefetch(dy, at + i + ahead)
+    p, x_hat = take(dy, at + i, n, zero), fma(take(x, at + i, n, zero) - splat(high), splat(rstd), splat(shift))
+    put(dweights, to_weight + i, fma(p, x_hat, take(dweights, to_weight + i, n, zero)), n, zero)
+    put(dweights, to_bias + i, p + take(dweights, to_bias + i, n, zero), n, zero)
+    g = p * take(weight, place + i, n, zero)
+    return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
 
 
 def backward(storage, compute):
@@ -144,6 +133,7 @@ def backward(storage, compute):
         by_place = g.s_step != 0 and g.s_run == 1
         run, step = (length, 0) if by_place else (g.s_run, g.s_step)
         height = max(1, BLOCK // run)
+        ahead = length if streams else 0  # as in the forward kernel
         n = float(rows * length)
         part_size = max(g.chunk, g.a_period)  # units whose gradients of weight and bias lie in one part
         chunks = (g.a + g.chunk - 1) // g.chunk
@@ -187,8 +177,6 @@ def backward(storage, compute):
                     if a % part_size < g.a_period:  # the first of its part that has these weights
                         dweights[to_weight : to_weight + length] = zero
                         dweights[to_bias : to_bias + length] = zero
-                    for at in range(base, base + rows * stride, stride):
-                        add_gradients(x, dy, at, length, high, rstd, shift, dweights, to_weight, to_bias, zero)
                 else:
                     for piece in range(length // run):
                         at = to_weight + piece * step
@@ -203,13 +191,14 @@ def backward(storage, compute):
                         mean_plain = cast(plain / n, zero)
                 for at in range(base, base + rows * stride, stride):
                     if by_place:
-                        operands = (x, dy, at, high, rstd, shift, mean_plain, mean_crossed, weight, place)
-                        project_run_by(dx, at, length, streams, zero, *operands)
+                        here = (x, dy, at, ahead, high, rstd, shift, mean_plain, mean_crossed)
+                        places = (weight, place, dweights, to_weight, to_bias)
+                        project_run_by(dx, at, length, streams, zero, *here, *places)
                     else:
                         for piece in range(length // run):
                             start, factor = at + piece * run, weight[place + piece * step]
-                            factors = (x, dy, start, high, rstd, shift, mean_plain, mean_crossed, factor)
-                            project_run(dx, start, run, streams, zero, *factors)
+                            there = (x, dy, start, ahead, high, rstd, shift, mean_plain, mean_crossed)
+                            project_run(dx, start, run, streams, zero, *there, factor)
         if streams:
             fence()
 

@@ -6,21 +6,23 @@ from numba import carray
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import move_running
-from normkit.backends.numba.simd import fence, fma, splat, take
+from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
 from normkit.backends.numba.streams import writer
 
 
 @writer
 @jit
-def scale_run(i, n, zero, x, start, high, factor, shift):
+def scale_run(i, n, zero, x, start, ahead, high, factor, shift):
     """(x - high) · factor + shift."""
+    prefetch(x, start + i + ahead)
     return fma(take(x, start + i, n, zero) - splat(high), splat(factor), splat(shift))
 
 
 @writer
 @jit
-def scale_run_by(i, n, zero, x, start, high, rstd, shift, weight, bias, place):
+def scale_run_by(i, n, zero, x, start, ahead, high, rstd, shift, weight, bias, place):
     """((x - high) · rstd + shift) · weight + bias, a weight for each number."""
+    prefetch(x, start + i + ahead)
     x_hat = fma(take(x, start + i, n, zero) - splat(high), splat(rstd), splat(shift))
     return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
@@ -46,6 +48,7 @@ def forward(storage, compute):
         rows, length, stride = g.r, g.s, g.k * g.s
         by_place = g.s_step != 0 and g.s_run == 1  # each number of a run has its own weight
         run, step = (length, 0) if by_place else (g.s_run, g.s_step)
+        ahead = length if streams else 0  # the next unit comes from memory while this one goes there
         units = g.a * g.k
         for unit in range(units * part // parts, units * (part + 1) // parts):
             a, k = unit // g.k, unit % g.k
@@ -65,12 +68,13 @@ def forward(storage, compute):
             place = a % g.a_period * g.a_step + k * g.k_step
             for at in range(base, base + rows * stride, stride):
                 if by_place:
-                    scale_run_by(y, at, length, streams, zero, x, at, high, rstd, -low * rstd, weight, bias, place)
+                    operands = (x, at, ahead, high, rstd, -low * rstd, weight, bias, place)
+                    scale_run_by(y, at, length, streams, zero, *operands)
                 else:
                     for piece in range(length // run):
                         factor, start = rstd * weight[place + piece * step], at + piece * run
                         shift = bias[place + piece * step] - low * factor
-                        scale_run(y, start, run, streams, zero, x, start, high, factor, shift)
+                        scale_run(y, start, run, streams, zero, x, start, ahead, high, factor, shift)
         if streams:
             fence()
 
