@@ -50,10 +50,11 @@ def _normalize(
     if norm.kind == "batch":
         return F.batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "instance":
-        if x.shape[0] == 1 and _is_recording():
+        y = F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+        if x.shape[0] == 1 and y.requires_grad and _is_recording():
             # torch's gradient of a single sample is wrong where dy is channels last
-            return eager.normalize(x, norm, weight, bias, eps, running, use_input_stats)
-        return F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+            y.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+        return y
     if norm.kind == "group":
         if not x.requires_grad and _is_recording() and eager.memory_order(x) is not None:
             # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)

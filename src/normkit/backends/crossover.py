@@ -33,6 +33,6 @@ def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool) ->
         return 1 << 19 if half else SMALLEST
     if norm.kind == "group" and channels_last:
         return SMALLEST if half else 1 << 20
-    if norm.kind in ("layer", "group") and norm.centred:
+    if norm.centred and (norm.kind in ("layer", "group") or (norm.kind == "channel" and channels_last)):
         return 1 << 19 if half else 3 << 21
     return SMALLEST

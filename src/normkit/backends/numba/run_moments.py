@@ -7,8 +7,15 @@ from normkit.backends.numba.simd import first, fma, lanes, load, load_part, pref
 
 BLOCK = 4096  # numbers whose sum may stay in the compute type
 AHEAD = 1024  # numbers that short runs ask for in advance: the next one lies too far off for the processor to guess
+TOGETHER = 3_000_000  # bytes of input that neighbouring units may have together
 SAMPLE = 64  # numbers whose mean stands for that of a block, unless it proves to be far from it
 FAR = 0.75  # of the second moment about the sample's mean may be due to its distance from the block's
+
+
+@jit
+def units_together(g, itemsize):
+    """How many neighbouring units are worked on at once: what lies together is read together, and stays in a cache."""
+    return max(1, min(g.k, TOGETHER // (g.r * g.s * itemsize))) if g.r > 1 else 1
 
 
 @jit
@@ -69,31 +76,41 @@ def wide_moments(x, base, rows, stride, size, centred):
 
 
 @jit
-def moments(x, base, rows, stride, size, centred, zero):
-    """Mean and biased variance, in float64, of `rows` runs of `size` numbers, `stride` apart."""
+def add_block(x, start, rows, stride, size, centred, count, mean, m2, zero):
+    """Mean and sum of squared deviations of `count` numbers and of one more block, at most BLOCK numbers."""
+    n = float(rows * size)
+    if not centred:
+        return 0.0, m2 + sums_about(x, start, rows, stride, size, zero, zero)[1]
+    sample = min(size, SAMPLE)
+    pivot = number(x, start)
+    pivot += cast(sums_about(x, start, 1, stride, sample, pivot, zero)[0] / sample, zero)
+    plain, squares = sums_about(x, start, rows, stride, size, pivot, zero)
+    if plain * plain > FAR * n * squares:
+        pivot += cast(plain / n, zero)
+        plain, squares = sums_about(x, start, rows, stride, size, pivot, zero)
+    rest = plain / n
+    _, mean, m2 = merge(count, mean, m2, n, float(pivot) + rest, max(squares - rest * plain, 0.0))
+    return mean, m2
+
+
+@jit
+def moments(x, base, rows, stride, size, centred, means, variances, zero):
+    """Mean and biased variance of neighbouring units, each of `rows` runs of `size` numbers, `stride` apart.
+
+    All units take one block of rows before any takes the next: what lies together in memory is read together.
+    """
+    means[:] = 0.0
+    variances[:] = 0.0
     height = max(1, BLOCK // size)
-    count, mean, m2 = 0.0, 0.0, 0.0
     for top in range(0, rows, height):
-        block_rows = min(height, rows - top)
-        for left in range(0, size, BLOCK):
-            width = min(BLOCK, size - left)
-            start = base + top * stride + left
-            n = float(block_rows * width)
-            pivot = zero
-            if centred:
-                sample = min(width, SAMPLE)
-                pivot = number(x, start)
-                pivot += cast(sums_about(x, start, 1, stride, sample, pivot, zero)[0] / sample, zero)
-            plain, squares = sums_about(x, start, block_rows, stride, width, pivot, zero)
-            if centred and plain * plain > FAR * n * squares:
-                pivot += cast(plain / n, zero)
-                plain, squares = sums_about(x, start, block_rows, stride, width, pivot, zero)
-            if centred:
-                rest = plain / n
-                count, mean, m2 = merge(count, mean, m2, n, float(pivot) + rest, max(squares - rest * plain, 0.0))
-            else:
-                count += n
-                m2 += squares
-    if not np.isfinite(m2):
-        mean, m2 = wide_moments(x, base, rows, stride, size, centred)
-    return mean, m2 / count
+        for unit in range(means.size):
+            for left in range(0, size, BLOCK):
+                start, count = base + unit * size + top * stride + left, float(top * size + left)
+                block, width = min(height, rows - top), min(BLOCK, size - left)
+                means[unit], variances[unit] = add_block(
+                    x, start, block, stride, width, centred, count, means[unit], variances[unit], zero
+                )
+    for unit in range(means.size):
+        if not np.isfinite(variances[unit]):
+            means[unit], variances[unit] = wide_moments(x, base + unit * size, rows, stride, size, centred)
+        variances[unit] /= rows * size

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import carray
 
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
-from normkit.backends.numba.run_moments import AHEAD, BLOCK
+from normkit.backends.numba.run_moments import AHEAD, BLOCK, units_together
 from normkit.backends.numba.simd import (
     fence,
     first,
@@ -108,6 +109,106 @@ def project_run_by(
     return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
 
 
+@jit
+def backward_by_place(g, chunk, k, x, dy, dx, weight, means, rstds, dweights, zero):
+    """dx of the units of a chunk, whose numbers each have their own weight; the gradients of these in one part."""
+    rows, length, stride = g.r, g.s, g.k * g.s
+    streams = g.stream != 0
+    ahead = length if streams else 0  # as in the forward kernel
+    n = float(rows * length)
+    part_size = max(g.chunk, g.a_period)
+    for a in range(chunk * g.chunk, min((chunk + 1) * g.chunk, g.a)):
+        base = a * rows * stride + k * length
+        place = a % g.a_period * g.a_step + k * g.k_step
+        unit = a * g.k + k
+        high, rstd = means[unit], rstds[unit]
+        to_weight = a // part_size * g.affine_size + place
+        to_bias = to_weight + g.affine_parts * g.affine_size
+        if a % part_size < g.a_period:  # the first of its part that has these weights
+            dweights[to_weight : to_weight + length] = zero
+            dweights[to_bias : to_bias + length] = zero
+        deviations, plain, crossed = 0.0, 0.0, 0.0
+        for at in range(base, base + rows * stride, stride):
+            for left in range(0, length, BLOCK):
+                width, first_weight = min(BLOCK, length - left), place + left
+                d, p, c = products_by(at + left, 1, stride, width, zero, x, dy, high, weight, first_weight)
+                deviations += d
+                plain += p
+                crossed += c
+        low, mean_plain, mean_crossed = projection(g, n, deviations, plain, crossed, rstd, zero)
+        shift = cast(-low * float(rstd), zero)
+        for at in range(base, base + rows * stride, stride):
+            here = (x, dy, at, ahead, high, rstd, shift, mean_plain, mean_crossed)
+            places = (weight, place, dweights, to_weight, to_bias)
+            project_run_by(dx, at, length, streams, zero, *here, *places)
+
+
+@jit
+def projection(g, n, deviations, plain, crossed, rstd, zero):
+    """low, and what is taken away from g: its mean, and that of g x_hat. From sums over n numbers."""
+    if g.given:
+        return 0.0, zero, zero
+    low = deviations / n if g.centred else 0.0
+    mean_crossed = cast((crossed - low * plain) * float(rstd) / n, zero)
+    return low, cast(plain / n, zero) if g.centred else zero, mean_crossed
+
+
+@jit
+def backward_of_units(g, unit, count, x, dy, dx, weight, means, rstds, dweights, sums, factors, zero):
+    """dx, and the gradients of weights and biases, of neighbouring units, whose runs or pieces of runs have a weight.
+
+    `sums` is scratch for deviations, and for dy and dy (x - high) of each piece; `factors` for three numbers of a unit.
+    """
+    rows, length, stride, run, step = g.r, g.s, g.k * g.s, g.s_run, g.s_step
+    streams = g.stream != 0
+    ahead = count * length if streams else 0  # as in the forward kernel
+    a, k = unit // g.k, unit % g.k
+    base, pieces = a * rows * stride + k * length, length // run
+    deviations, plains, crosseds = sums[:count], sums[count:], sums[count + count * pieces :]
+    sums[:] = 0.0
+    height = max(1, BLOCK // run)
+    for top in range(0, rows, height):
+        block = min(height, rows - top)
+        for i in range(count):
+            high = means[unit + i]
+            for piece in range(pieces):
+                start, at = base + top * stride + i * length + piece * run, i * pieces + piece
+                for left in range(0, run, BLOCK):
+                    d, p, c = products(start + left, block, stride, min(BLOCK, run - left), zero, x, dy, high)
+                    deviations[i] += d
+                    plains[at] += p
+                    crosseds[at] += c
+    for i in range(count):
+        rstd, place = rstds[unit + i], a % g.a_period * g.a_step + (k + i) * g.k_step
+        plain, crossed = 0.0, 0.0
+        for piece in range(pieces):
+            factor = float(weight[place + piece * step])
+            plain += factor * plains[i * pieces + piece]
+            crossed += factor * crosseds[i * pieces + piece]
+        low, mean_plain, mean_crossed = projection(g, float(rows * length), deviations[i], plain, crossed, rstd, zero)
+        factors[3 * i], factors[3 * i + 1], factors[3 * i + 2] = (
+            cast(-low * float(rstd), zero),
+            mean_plain,
+            mean_crossed,
+        )
+        to_weight = a // max(g.chunk, g.a_period) * g.affine_size + place
+        to_bias = to_weight + g.affine_parts * g.affine_size
+        for piece in range(pieces):
+            plain, crossed = plains[i * pieces + piece], crosseds[i * pieces + piece]
+            dweights[to_weight + piece * step] = cast((crossed - low * plain) * float(rstd), zero)
+            dweights[to_bias + piece * step] = cast(plain, zero)
+    if g.dx == 0:
+        return
+    for row in range(rows):
+        for i in range(count):
+            high, rstd, place = means[unit + i], rstds[unit + i], a % g.a_period * g.a_step + (k + i) * g.k_step
+            shift, mean_plain, mean_crossed = factors[3 * i], factors[3 * i + 1], factors[3 * i + 2]
+            for piece in range(pieces):
+                start, factor = base + row * stride + i * length + piece * run, weight[place + piece * step]
+                there = (x, dy, start, ahead, high, rstd, shift, mean_plain, mean_crossed)
+                project_run(dx, start, run, streams, zero, *there, factor)
+
+
 def backward(storage, compute):
     """dx, and dweight and dbias by part."""
 
@@ -127,79 +228,20 @@ def backward(storage, compute):
             dweight = carray(pointer(g.dweight), g.affine_size, compute)
             dbias = carray(pointer(g.dbias), g.affine_size, compute)
             add_parts(g, dweights, dweight, dbias, part, parts, zero)
-            return
-        streams = g.stream != 0
-        rows, length, stride = g.r, g.s, g.k * g.s
-        by_place = g.s_step != 0 and g.s_run == 1
-        run, step = (length, 0) if by_place else (g.s_run, g.s_step)
-        height = max(1, BLOCK // run)
-        ahead = length if streams else 0  # as in the forward kernel
-        n = float(rows * length)
-        part_size = max(g.chunk, g.a_period)  # units whose gradients of weight and bias lie in one part
-        chunks = (g.a + g.chunk - 1) // g.chunk
-        for task in range(chunks * g.k * part // parts, chunks * g.k * (part + 1) // parts):
-            chunk, k = task // g.k, task % g.k
-            for a in range(chunk * g.chunk, min((chunk + 1) * g.chunk, g.a)):
-                base = a * rows * stride + k * length
-                place = a % g.a_period * g.a_step + k * g.k_step
-                unit = a * g.k + k
-                high, rstd = means[unit], rstds[unit]
-                to_weight = a // part_size * g.affine_size + place
-                to_bias = to_weight + g.affine_parts * g.affine_size
-                deviations, plain, crossed = 0.0, 0.0, 0.0
-                if by_place:
-                    for at in range(base, base + rows * stride, stride):
-                        for left in range(0, length, BLOCK):
-                            width, first_weight = min(BLOCK, length - left), place + left
-                            d, p, c = products_by(at + left, 1, stride, width, zero, x, dy, high, weight, first_weight)
-                            deviations += d
-                            plain += p
-                            crossed += c
-                else:
-                    for piece in range(length // run):
-                        piece_plain, piece_crossed = 0.0, 0.0
-                        for top in range(0, rows, height):
-                            start, block = base + piece * run + top * stride, min(height, rows - top)
-                            for left in range(0, run, BLOCK):
-                                width = min(BLOCK, run - left)
-                                d, p, c = products(start + left, block, stride, width, zero, x, dy, high)
-                                deviations += d
-                                piece_plain += p
-                                piece_crossed += c
-                        factor = float(weight[place + piece * step])
-                        plain += factor * piece_plain
-                        crossed += factor * piece_crossed
-                        dweights[to_weight + piece * step] = cast(piece_crossed, zero)
-                        dweights[to_bias + piece * step] = cast(piece_plain, zero)
-                low = deviations / n if g.centred and not g.given else 0.0
-                shift = cast(-low * float(rstd), zero)
-                if by_place:
-                    if a % part_size < g.a_period:  # the first of its part that has these weights
-                        dweights[to_weight : to_weight + length] = zero
-                        dweights[to_bias : to_bias + length] = zero
-                else:
-                    for piece in range(length // run):
-                        at = to_weight + piece * step
-                        rest = low * float(dweights[to_bias + piece * step])
-                        dweights[at] = cast((float(dweights[at]) - rest) * float(rstd), zero)
-                if g.dx == 0:
-                    continue
-                mean_plain, mean_crossed = zero, zero
-                if not g.given:
-                    mean_crossed = cast((crossed - low * plain) * float(rstd) / n, zero)
-                    if g.centred:
-                        mean_plain = cast(plain / n, zero)
-                for at in range(base, base + rows * stride, stride):
-                    if by_place:
-                        here = (x, dy, at, ahead, high, rstd, shift, mean_plain, mean_crossed)
-                        places = (weight, place, dweights, to_weight, to_bias)
-                        project_run_by(dx, at, length, streams, zero, *here, *places)
-                    else:
-                        for piece in range(length // run):
-                            start, factor = at + piece * run, weight[place + piece * step]
-                            there = (x, dy, start, ahead, high, rstd, shift, mean_plain, mean_crossed)
-                            project_run(dx, start, run, streams, zero, *there, factor)
-        if streams:
+        elif g.s_step != 0 and g.s_run == 1:
+            tasks = (g.a + g.chunk - 1) // g.chunk * g.k
+            for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+                chunk, k = task // g.k, task % g.k
+                backward_by_place(g, chunk, k, x, dy, dx, weight, means, rstds, dweights, zero)
+        else:
+            together = units_together(g, 2 * x.itemsize)
+            sums, factors = np.empty(together * (1 + 2 * (g.s // g.s_run))), np.empty(3 * together, compute)
+            unit, end = g.a * g.k * part // parts, g.a * g.k * (part + 1) // parts
+            while unit < end:
+                count = min(together, end - unit, g.k - unit % g.k)
+                backward_of_units(g, unit, count, x, dy, dx, weight, means, rstds, dweights, sums, factors, zero)
+                unit += count
+        if g.stream:
             fence()
 
     return runs_backward

@@ -4,7 +4,7 @@ import numpy as np
 from numba import carray
 
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
-from normkit.backends.numba.run_moments import moments
+from normkit.backends.numba.run_moments import moments, units_together
 from normkit.backends.numba.running import move_running
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
 from normkit.backends.numba.streams import writer
@@ -27,6 +27,22 @@ def scale_run_by(i, n, zero, x, start, ahead, high, rstd, shift, weight, bias, p
     return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
 
+@jit
+def write_run(g, x, y, at, weight, bias, place, high, low, rstd, together, zero):
+    """The result of a run, whatever its weights."""
+    length, streams = g.s, g.stream != 0
+    ahead = together * length if streams else 0  # the next units come from memory while these go there
+    if g.s_step != 0 and g.s_run == 1:
+        operands = (x, at, ahead, high, rstd, -low * rstd, weight, bias, place)
+        scale_run_by(y, at, length, streams, zero, *operands)
+        return
+    run = g.s_run
+    for piece in range(length // run):
+        factor, start = rstd * weight[place + piece * g.s_step], at + piece * run
+        shift = bias[place + piece * g.s_step] - low * factor
+        scale_run(y, start, run, streams, zero, x, start, ahead, high, factor, shift)
+
+
 def forward(storage, compute):
     """Statistics (unless given) and the normalized result."""
 
@@ -44,38 +60,39 @@ def forward(storage, compute):
         running_means = carray(pointer(g.running_mean), g.k, compute)
         running_variances = carray(pointer(g.running_var), g.k, compute)
         zero = compute(0)
-        streams = g.stream != 0
         rows, length, stride = g.r, g.s, g.k * g.s
-        by_place = g.s_step != 0 and g.s_run == 1  # each number of a run has its own weight
-        run, step = (length, 0) if by_place else (g.s_run, g.s_step)
-        ahead = length if streams else 0  # the next unit comes from memory while this one goes there
-        units = g.a * g.k
-        for unit in range(units * part // parts, units * (part + 1) // parts):
-            a, k = unit // g.k, unit % g.k
-            base = a * rows * stride + k * length
-            if g.given:
-                mean, var = float(means[unit]), float(variances[unit])
-            else:
-                mean, var = moments(x, base, rows, stride, length, g.centred != 0, zero)
-            rstd = cast(1.0 / np.sqrt(var + g.eps), zero)
-            high = cast(mean, zero)
-            low = cast(mean - float(high), zero)
-            rstds[unit] = rstd
-            if not g.given:
-                means[unit] = high
-                variances[unit] = cast(var, zero)
-                move_running(g, running_means, running_variances, k, mean, var, zero)
-            place = a % g.a_period * g.a_step + k * g.k_step
-            for at in range(base, base + rows * stride, stride):
-                if by_place:
-                    operands = (x, at, ahead, high, rstd, -low * rstd, weight, bias, place)
-                    scale_run_by(y, at, length, streams, zero, *operands)
-                else:
-                    for piece in range(length // run):
-                        factor, start = rstd * weight[place + piece * step], at + piece * run
-                        shift = bias[place + piece * step] - low * factor
-                        scale_run(y, start, run, streams, zero, x, start, ahead, high, factor, shift)
-        if streams:
+        if g.given:  # in the order of the memory
+            runs = g.a * rows * g.k
+            for i in range(runs * part // parts, runs * (part + 1) // parts):
+                a, k = i // (rows * g.k), i % g.k
+                unit, place = a * g.k + k, a % g.a_period * g.a_step + k * g.k_step
+                rstd = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
+                rstds[unit] = rstd
+                write_run(g, x, y, i * length, weight, bias, place, means[unit], zero, rstd, 1, zero)
+        else:
+            together = units_together(g, x.itemsize)
+            some_means, some_variances = np.empty(together), np.empty(together)
+            units = g.a * g.k
+            unit, end = units * part // parts, units * (part + 1) // parts
+            while unit < end:
+                a, k = unit // g.k, unit % g.k
+                count = min(together, end - unit, g.k - k)
+                base = a * rows * stride + k * length
+                moments(x, base, rows, stride, length, g.centred != 0, some_means[:count], some_variances[:count], zero)
+                for i in range(count):
+                    mean, var = some_means[i], some_variances[i]
+                    means[unit + i], variances[unit + i] = cast(mean, zero), cast(var, zero)
+                    rstds[unit + i] = cast(1.0 / np.sqrt(var + g.eps), zero)
+                    move_running(g, running_means, running_variances, k + i, mean, var, zero)
+                for row in range(rows):
+                    for i in range(count):
+                        high, rstd = means[unit + i], rstds[unit + i]
+                        low = cast(some_means[i] - float(high), zero)
+                        place = a % g.a_period * g.a_step + (k + i) * g.k_step
+                        at = base + row * stride + i * length
+                        write_run(g, x, y, at, weight, bias, place, high, low, rstd, count, zero)
+                unit += count
+        if g.stream:
             fence()
 
     return runs_forward
