@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from normkit.backends import eager, numba
+from normkit.backends.huge_pages import empty_like
 from normkit.spec import Norm, View, view
 from normkit.statistics import Running, update_running
 
@@ -53,7 +54,7 @@ def forward(
     compute = torch.float64 if x.dtype is torch.float64 else torch.float32
     affine = weight is not None or bias is not None
     call = numba.launch(v, DTYPES[x.dtype], affine, norm.centred, not use_input_stats, False)
-    y = torch.empty_like(x)
+    y = empty_like(x)
     rstd = torch.empty(call.units, dtype=compute)
     running_mean = running_var = 0
     momentum = 0.0
@@ -188,7 +189,7 @@ def backward(
     affine = weight is not None or ctx.bias is not None
     call = numba.launch(v, DTYPES[x.dtype], affine, ctx.norm.centred, not ctx.use_input_stats, True)
     w = _affine(weight, v, mean.dtype)
-    dx = torch.empty_like(x) if needs_x or call.takes_all else None
+    dx = empty_like(x) if needs_x or call.takes_all else None
     dweight = dbias = None
     if needs_bias or (weight is not None and needs_weight):
         dweight = torch.empty(call.affine_size, dtype=mean.dtype)

@@ -94,23 +94,23 @@ def add_block(x, start, rows, stride, size, centred, count, mean, m2, zero):
 
 
 @jit
-def moments(x, base, rows, stride, size, centred, means, variances, zero):
-    """Mean and biased variance of neighbouring units, each of `rows` runs of `size` numbers, `stride` apart.
+def moments(x, base, rows, stride, size, count, centred, means, variances, zero):
+    """Mean and biased variance of `count` neighbouring units, each of `rows` runs of `size` numbers, `stride` apart.
 
     All units take one block of rows before any takes the next: what lies together in memory is read together.
     """
-    means[:] = 0.0
-    variances[:] = 0.0
+    for unit in range(count):
+        means[unit], variances[unit] = 0.0, 0.0
     height = max(1, BLOCK // size)
     for top in range(0, rows, height):
-        for unit in range(means.size):
+        block = min(height, rows - top)
+        for unit in range(count):
+            start, mean, m2 = base + unit * size + top * stride, means[unit], variances[unit]
             for left in range(0, size, BLOCK):
-                start, count = base + unit * size + top * stride + left, float(top * size + left)
-                block, width = min(height, rows - top), min(BLOCK, size - left)
-                means[unit], variances[unit] = add_block(
-                    x, start, block, stride, width, centred, count, means[unit], variances[unit], zero
-                )
-    for unit in range(means.size):
+                before, width = float(top * size + left), min(BLOCK, size - left)
+                mean, m2 = add_block(x, start + left, block, stride, width, centred, before, mean, m2, zero)
+            means[unit], variances[unit] = mean, m2
+    for unit in range(count):
         if not np.isfinite(variances[unit]):
             means[unit], variances[unit] = wide_moments(x, base + unit * size, rows, stride, size, centred)
         variances[unit] /= rows * size

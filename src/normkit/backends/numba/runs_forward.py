@@ -3,7 +3,7 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
+from normkit.backends.numba.jit import RECORD, cast, jit, jit_inline, kernel, pointer
 from normkit.backends.numba.run_moments import moments, units_together
 from normkit.backends.numba.running import move_running
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
@@ -27,7 +27,7 @@ def scale_run_by(i, n, zero, x, start, ahead, high, rstd, shift, weight, bias, p
     return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
 
-@jit
+@jit_inline
 def write_run(g, x, y, at, weight, bias, place, high, low, rstd, together, zero):
     """The result of a run, whatever its weights."""
     length, streams = g.s, g.stream != 0
@@ -78,7 +78,7 @@ def forward(storage, compute):
                 a, k = unit // g.k, unit % g.k
                 count = min(together, end - unit, g.k - k)
                 base = a * rows * stride + k * length
-                moments(x, base, rows, stride, length, g.centred != 0, some_means[:count], some_variances[:count], zero)
+                moments(x, base, rows, stride, length, count, g.centred != 0, some_means, some_variances, zero)
                 for i in range(count):
                     mean, var = some_means[i], some_variances[i]
                     means[unit + i], variances[unit + i] = cast(mean, zero), cast(var, zero)
