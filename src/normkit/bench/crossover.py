@@ -16,7 +16,7 @@ from normkit.bench.progress import Progress
 from normkit.bench.section import Section
 from normkit.spec import Norm
 
-SIZES: Final = tuple(2**power for power in range(13, 24))
+SIZES: Final = tuple(2**power for power in range(13, 24, 2))
 
 
 def _image(numbers: int) -> tuple[int, ...]:
