@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as TF
 
 from normkit.backends import is_handed_over, normalize
+from normkit.backends.exact import make_exact
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
 
@@ -86,7 +87,10 @@ def batch_norm(
         result: ArrayT = _on_arrays(batch_norm, locals(), ("running_mean", "running_var"))
         return result
     if is_handed_over(input) and not isinstance(momentum, Tensor):
-        return TF.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        y = TF.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        if training and y.requires_grad:
+            make_exact(y, input, _BATCH, weight, bias, eps)
+        return y
     if training:
         if prod(input.shape[2:], start=input.shape[0]) == 1:
             raise ValueError(
@@ -132,8 +136,11 @@ def instance_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(instance_norm, locals(), ("running_mean", "running_var"))
         return result
-    if is_handed_over(input):
-        return TF.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    if is_handed_over(input) and input.shape[0] > 1:
+        y = TF.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+        if use_input_stats and y.requires_grad:
+            make_exact(y, input, _INSTANCE, weight, bias, eps)
+        return y
     if use_input_stats and prod(input.shape[2:]) == 1:
         raise ValueError(
             f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}; "
@@ -170,7 +177,10 @@ def layer_norm(
         result: ArrayT = _on_arrays(layer_norm, locals())
         return result
     if is_handed_over(input):
-        return torch.layer_norm(input, normalized_shape, weight, bias, eps)
+        y = torch.layer_norm(input, normalized_shape, weight, bias, eps)
+        if y.requires_grad:
+            make_exact(y, input, _layer(tuple(normalized_shape), True), weight, bias, eps)
+        return y
     norm = _layer(tuple(normalized_shape), True)
     _check("layer_norm", input, norm, weight, bias)
     return normalize(input, norm, weight, bias, eps)

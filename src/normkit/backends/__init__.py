@@ -110,12 +110,11 @@ def _setting() -> str:
 def is_handed_over(x: Tensor) -> bool:
     """Whether a call is so small and plain that torch's own function is to do all of it, the checks too.
 
-    A tiny evaluation takes torch a few microseconds: this costs less than one.
+    A tiny normalization takes torch a few microseconds: this costs less than one.
     """
     return (
         not torch.compiler.is_compiling()  # first: a size may be a symbol there, and asking for it fixes it
         and x.numel() < SMALLEST
-        and not torch.is_grad_enabled()
         and type(x) is Tensor
         and x.is_contiguous()
         and torch._C._get_tracing_state() is None
