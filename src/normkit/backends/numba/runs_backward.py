@@ -88,8 +88,9 @@ def project(d, g, rstd, shift, plain, crossed):
 @jit
 def project_run(i, n, zero, x, dy, at, ahead, high, rstd, shift, plain, crossed, weight):
     """dx of a run with one weight."""
-    prefetch(x, at + i + ahead)
-    prefetch(dy, at + i + ahead)
+    if ahead:
+        prefetch(x, at + i + ahead)
+        prefetch(dy, at + i + ahead)
     g = take(dy, at + i, n, zero) * splat(weight)
     return project(take(x, at + i, n, zero) - splat(high), g, rstd, shift, plain, crossed)
 
@@ -100,8 +101,9 @@ def project_run_by(
     i, n, zero, x, dy, at, ahead, high, rstd, shift, plain, crossed, weight, place, dweights, to_weight, to_bias
 ):
     """dx of a run with a weight for each number; adds dy · x_hat and dy to the gradients of weights and biases."""
-    prefetch(x, at + i + ahead)
-    prefetch(dy, at + i + ahead)
+    if ahead:
+        prefetch(x, at + i + ahead)
+        prefetch(dy, at + i + ahead)
     p, x_hat = take(dy, at + i, n, zero), fma(take(x, at + i, n, zero) - splat(high), splat(rstd), splat(shift))
     put(dweights, to_weight + i, fma(p, x_hat, take(dweights, to_weight + i, n, zero)), n, zero)
     put(dweights, to_bias + i, p + take(dweights, to_bias + i, n, zero), n, zero)

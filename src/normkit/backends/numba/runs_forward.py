@@ -14,7 +14,8 @@ from normkit.backends.numba.streams import writer
 @jit
 def scale_run(i, n, zero, x, start, ahead, high, factor, shift):
     """(x - high) · factor + shift."""
-    prefetch(x, start + i + ahead)
+    if ahead:
+        prefetch(x, start + i + ahead)
     return fma(take(x, start + i, n, zero) - splat(high), splat(factor), splat(shift))
 
 
@@ -22,7 +23,8 @@ def scale_run(i, n, zero, x, start, ahead, high, factor, shift):
 @jit
 def scale_run_by(i, n, zero, x, start, ahead, high, rstd, shift, weight, bias, place):
     """((x - high) · rstd + shift) · weight + bias, a weight for each number."""
-    prefetch(x, start + i + ahead)
+    if ahead:
+        prefetch(x, start + i + ahead)
     x_hat = fma(take(x, start + i, n, zero) - splat(high), splat(rstd), splat(shift))
     return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
@@ -63,12 +65,13 @@ def forward(storage, compute):
         rows, length, stride = g.r, g.s, g.k * g.s
         if g.given:  # in the order of the memory
             runs = g.a * rows * g.k
-            for i in range(runs * part // parts, runs * (part + 1) // parts):
+            begin, end = runs * part // parts, runs * (part + 1) // parts
+            for unit in range(g.a * g.k) if rows > 1 else range(begin, end):  # all, as every thread meets all of them
+                rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
+            for i in range(begin, end):
                 a, k = i // (rows * g.k), i % g.k
                 unit, place = a * g.k + k, a % g.a_period * g.a_step + k * g.k_step
-                rstd = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
-                rstds[unit] = rstd
-                write_run(g, x, y, i * length, weight, bias, place, means[unit], zero, rstd, 1, zero)
+                write_run(g, x, y, i * length, weight, bias, place, means[unit], zero, rstds[unit], 1, zero)
         else:
             together = units_together(g, x.itemsize)
             some_means, some_variances = np.empty(together), np.empty(together)
