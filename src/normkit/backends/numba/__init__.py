@@ -74,16 +74,17 @@ _compiling = Lock()
 
 
 @lru_cache(maxsize=64)
-def _compiled(walk: bool, backwards: bool, dtype: str) -> Any:
+def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool) -> Any:
     """A kernel; threads that need it at once wait for the first of them to compile it."""
     with _compiling:
-        return _compile(walk, backwards, dtype)
+        return _compile(walk, backwards, dtype, by_place)
 
 
 @lru_cache(maxsize=64)
-def _compile(walk: bool, backwards: bool, dtype: str) -> Any:
-    family = runs if walk else columns
-    return (family.backward if backwards else family.forward)(*STORAGES[dtype])
+def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool) -> Any:
+    if walk:
+        return (runs.backward if backwards else runs.forward)(*STORAGES[dtype], by_place)
+    return (columns.backward if backwards else columns.forward)(*STORAGES[dtype])
 
 
 @dataclass(frozen=True)
@@ -161,15 +162,16 @@ def launch(view: View, dtype: str, affine: bool, centred: bool, given: bool, bac
     for name, step in zip(("a_period", "a_step", "r_step", "k_step", "s_run", "s_step"), steps, strict=True):
         setattr(template, name, step)
     chunks = 1 if p.walk else -(-r // p.chunk)
+    by_place = p.walk and steps[5] != 0 and steps[4] == 1
     return Launch(
-        function=_compiled(p.walk, backwards, dtype).address,
+        function=_compiled(p.walk, backwards, dtype, by_place).address,
         template=bytes(template),
         outer=a,
         phased=chunks > 1,
         tiled=tiles > 1,
         alone=a * r * k * s < _SERIAL,
         given=given and not backwards,
-        takes_all=(steps[5] != 0 and steps[4] == 1) if p.walk else r_step != 0,
+        takes_all=by_place or (not p.walk and r_step != 0),
         units=a * k,
         affine_size=affine_size,
         affine_parts=affine_parts,

@@ -54,12 +54,6 @@ def jit(function: Kernel) -> Kernel:
     return compiled
 
 
-def jit_inline(function: Kernel) -> Kernel:
-    """:func:`jit` of a piece that is called for each run, so that calling it must cost nothing."""
-    compiled: Kernel = njit(error_model="numpy", forceinline=True)(function)
-    return compiled
-
-
 def kernel(function: Kernel) -> Any:
     """Compile a kernel to a C function, cached on disk where some disk can be written."""
     began = time.perf_counter()

@@ -211,8 +211,8 @@ def backward_of_units(g, unit, count, x, dy, dx, weight, means, rstds, dweights,
                 project_run(dx, start, run, streams, zero, *there, factor)
 
 
-def backward(storage, compute):
-    """dx, and dweight and dbias by part."""
+def backward(storage, compute, by_place):
+    """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
 
     @kernel
     def runs_backward(data, part, parts, phase):
@@ -230,7 +230,7 @@ def backward(storage, compute):
             dweight = carray(pointer(g.dweight), g.affine_size, compute)
             dbias = carray(pointer(g.dbias), g.affine_size, compute)
             add_parts(g, dweights, dweight, dbias, part, parts, zero)
-        elif g.s_step != 0 and g.s_run == 1:
+        elif by_place:
             tasks = (g.a + g.chunk - 1) // g.chunk * g.k
             for task in range(tasks * part // parts, tasks * (part + 1) // parts):
                 chunk, k = task // g.k, task % g.k

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, jit, jit_inline, kernel, pointer
+from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.run_moments import moments, units_together
 from normkit.backends.numba.running import move_running
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
@@ -29,24 +29,27 @@ def scale_run_by(i, n, zero, x, start, ahead, high, rstd, shift, weight, bias, p
     return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
 
-@jit_inline
+@jit
 def write_run(g, x, y, at, weight, bias, place, high, low, rstd, together, zero):
-    """The result of a run, whatever its weights."""
-    length, streams = g.s, g.stream != 0
-    ahead = together * length if streams else 0  # the next units come from memory while these go there
-    if g.s_step != 0 and g.s_run == 1:
-        operands = (x, at, ahead, high, rstd, -low * rstd, weight, bias, place)
-        scale_run_by(y, at, length, streams, zero, *operands)
-        return
-    run = g.s_run
-    for piece in range(length // run):
+    """The result of a run that has one weight, or one for each of its pieces."""
+    run, streams = g.s_run, g.stream != 0
+    ahead = together * g.s if streams else 0  # the next units come from memory while these go there
+    for piece in range(g.s // run):
         factor, start = rstd * weight[place + piece * g.s_step], at + piece * run
         shift = bias[place + piece * g.s_step] - low * factor
         scale_run(y, start, run, streams, zero, x, start, ahead, high, factor, shift)
 
 
-def forward(storage, compute):
-    """Statistics (unless given) and the normalized result."""
+@jit
+def write_run_by(g, x, y, at, weight, bias, place, high, low, rstd, together, zero):
+    """The result of a run whose numbers each have their own weight."""
+    streams = g.stream != 0
+    ahead = together * g.s if streams else 0
+    scale_run_by(y, at, g.s, streams, zero, x, at, ahead, high, rstd, -low * rstd, weight, bias, place)
+
+
+def forward(storage, compute, by_place):
+    """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
 
     @kernel
     def runs_forward(data, part, parts, phase):
@@ -71,7 +74,11 @@ def forward(storage, compute):
             for i in range(begin, end):
                 a, k = i // (rows * g.k), i % g.k
                 unit, place = a * g.k + k, a % g.a_period * g.a_step + k * g.k_step
-                write_run(g, x, y, i * length, weight, bias, place, means[unit], zero, rstds[unit], 1, zero)
+                rest = (place, means[unit], zero, rstds[unit], 1, zero)
+                if by_place:
+                    write_run_by(g, x, y, i * length, weight, bias, *rest)
+                else:
+                    write_run(g, x, y, i * length, weight, bias, *rest)
         else:
             together = units_together(g, x.itemsize)
             some_means, some_variances = np.empty(together), np.empty(together)
@@ -93,7 +100,10 @@ def forward(storage, compute):
                         low = cast(some_means[i] - float(high), zero)
                         place = a % g.a_period * g.a_step + (k + i) * g.k_step
                         at = base + row * stride + i * length
-                        write_run(g, x, y, at, weight, bias, place, high, low, rstd, count, zero)
+                        if by_place:
+                            write_run_by(g, x, y, at, weight, bias, place, high, low, rstd, count, zero)
+                        else:
+                            write_run(g, x, y, at, weight, bias, place, high, low, rstd, count, zero)
                 unit += count
         if g.stream:
             fence()
