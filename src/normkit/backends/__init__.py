@@ -46,7 +46,7 @@ KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _BATCH = Norm("batch")
 _FORCED = {name: Choice(name, "forced by normkit.use_backend") for name in NAMES}
 _TRANSFORMED = Choice("eager", "torch.func or forward-mode differentiation is active: only plain operations follow it")
-_SMALL = Choice("aten", "the input is small: torch's own operation is as fast as a kernel, or faster")
+_SMALL = Choice("aten", "torch's own operation is as fast as a kernel on an input of this size and layout, or faster")
 _WORTH = Choice("numba", "the input is large, and in CPU memory: it is worth a kernel")
 
 _forced: ContextVar[str | None] = ContextVar("normkit_backend", default=None)

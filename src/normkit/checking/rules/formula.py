@@ -176,7 +176,7 @@ class EpsDiffers(FormulaRule):
     Why: Pretrained weights and running variances fit one eps; with another, channels that vary little are scaled
     differently. An argument that is ignored misleads.
 
-    Fix: Use the argument as it is, in training and evaluation, with torch's default (1e-5).
+    Fix: Use the argument as it is, in training and evaluation, with the default of torch's layer.
     """
 
     code = "eps-differs"
