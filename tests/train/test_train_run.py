@@ -14,6 +14,7 @@ import torch
 from normkit import train
 from normkit.errors import UserError
 from normkit.train import EpochMetrics, Progress, RunResult, Step, TrainConfig
+from tests.train.stop import Stop
 
 TIMES = {"seconds", "images_per_second"}
 
@@ -38,18 +39,6 @@ def weights(folder: Path, norm: str) -> dict[str, torch.Tensor]:
     state = torch.load(folder / f"checkpoint-{norm}.pt", weights_only=True)["model"]
     assert isinstance(state, dict)
     return state
-
-
-class Stop(Progress):
-    """Ctrl-C in the middle of the given step of the run."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def step(self, step: Step) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 class Log(Progress):

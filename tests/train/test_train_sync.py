@@ -16,8 +16,9 @@ from torch import multiprocessing
 
 from normkit import train
 from normkit.errors import UserError
-from normkit.train import Progress, Step, TrainConfig
+from normkit.train import TrainConfig
 from normkit.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, RUNNING_TOLERANCE
+from tests.train.stop import Stop
 
 RANKS = 2
 NORMS = ("batch",)
@@ -26,18 +27,6 @@ TIMES = {"seconds", "images_per_second"}
 # before a batch norm, whose gradients are nothing but rounding. Shares weighted alike, although one of 32 and one of 33
 # images stand in the last batch, are off by 1e-3 and more.
 TOLERANCE = 5e-5
-
-
-class Stop(Progress):
-    """Ctrl-C in the middle of the given step."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def step(self, step: Step) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 def config_for(data: Path, **options: Any) -> TrainConfig:

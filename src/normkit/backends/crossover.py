@@ -10,10 +10,10 @@ from typing import Final
 
 import torch
 
+from normkit.backends.eager import HALF
 from normkit.spec import Norm
 
 SMALLEST: Final = 1 << 17  # no kernel pays below
-_HALF = (torch.float16, torch.bfloat16)  # their conversion is work for the processor: kernels gain less, or more
 
 
 @lru_cache(maxsize=1024)
@@ -26,7 +26,7 @@ def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool) ->
         axes: Of the input.
         channels_last: Whether it lies in channels-last memory.
     """
-    half = dtype in _HALF
+    half = dtype in HALF  # their conversion is work for the processor: kernels gain less, or more
     if norm.kind == "batch":
         if axes == 2 or channels_last:  # channels lie innermost
             return 1 << 22 if half or axes == 2 else 1 << 23

@@ -101,7 +101,6 @@ class Launch:
     takes_all: bool  # dx must be written for the gradients of weight and bias to be
     units: int
     affine_size: int
-    affine_parts: int
     partial: int  # bytes of scratch: sums of parts,
     coefficients: int  # what follows from them,
     dweights: int  # and gradients of weights and biases by part
@@ -174,7 +173,6 @@ def launch(view: View, dtype: str, affine: bool, centred: bool, given: bool, bac
         takes_all=by_place or (not p.walk and r_step != 0),
         units=a * k,
         affine_size=affine_size,
-        affine_parts=affine_parts,
         partial=0 if p.walk else 8 * a * (3 if backwards else 2) * chunks * k * s,
         coefficients=0 if p.walk else size * (3 if backwards else 1) * a * k,
         dweights=size * 2 * affine_parts * affine_size if backwards else 0,

@@ -157,9 +157,7 @@ def backward(storage, compute):
         affine_parts = g.affine_parts
         dweights = carray(pointer(g.dweights), 2 * affine_parts * g.affine_size, compute)
         if phase == ADD_PARTS:
-            dweight = carray(pointer(g.dweight), g.affine_size, compute)
-            dbias = carray(pointer(g.dbias), g.affine_size, compute)
-            add_parts(g, dweights, dweight, dbias, part, parts, zero)
+            add_parts(g, dweights, compute, part, parts)
             return
         # the other phases are those of the forward kernel
         chunk_tasks = 1 if phase == 0 else chunks

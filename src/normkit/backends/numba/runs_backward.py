@@ -227,9 +227,7 @@ def backward(storage, compute, by_place):
         dweights = carray(pointer(g.dweights), 2 * g.affine_parts * g.affine_size, compute)
         zero = compute(0)
         if phase == ADD_PARTS:
-            dweight = carray(pointer(g.dweight), g.affine_size, compute)
-            dbias = carray(pointer(g.dbias), g.affine_size, compute)
-            add_parts(g, dweights, dweight, dbias, part, parts, zero)
+            add_parts(g, dweights, compute, part, parts)
         elif by_place:
             tasks = (g.a + g.chunk - 1) // g.chunk * g.k
             for task in range(tasks * part // parts, tasks * (part + 1) // parts):
