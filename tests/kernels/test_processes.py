@@ -141,7 +141,7 @@ def test_inference_mode() -> None:
 @cfunc(types.void(types.voidptr, types.int64, types.int64, types.int64))
 def count_parts(data, part, parts, phase):
     """A kernel that leaves in y[phase, part] of how many parts it was one, and fails where a phase is not over."""
-    seen = carray(pointer(carray(data, 1, RECORD)[0].y), (5, 8), np.int64)
+    seen = carray(pointer(carray(data, 1, RECORD)[0].y, np.int64), (5, 8))
     if phase == 3:
         for other in range(parts):
             seen[phase, part] += seen[1, other] - parts

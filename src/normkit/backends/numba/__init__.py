@@ -30,13 +30,14 @@ STORAGES: dict[str, tuple[type, type]] = {
 
 _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
-_STREAM = 16 << 20  # bytes of output from which it is written past the caches, which could not keep it
+_STREAM = 12 << 20  # bytes of output from which it is written past the caches, which could not keep it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
 _WIDE = 4096  # columns, at about, that are summed at once elsewhere: of a part of a row, or of rows folded into one
 _CHUNK = 128  # such rows, at most, that are summed before they are merged,
 _FOLDED = 32  # and at least, or rather fewer are folded
 _ROUND = 8  # where there is one table of rows only, its chunks come in multiples of this: threads share them evenly
 _PARTS = 64  # into how many parts the gradients of weight and bias are split
+_SUMMED_AT_LEAST = 16384  # numbers that are, so that it is not the parts that take the time
 _SUMMED = 128  # runs, at most, whose gradients of weight and bias are summed in the compute type: then into more parts
 
 
@@ -58,7 +59,8 @@ def plan(view: View) -> Plan:
     if r_step == 0 and (s >= _RUN or (r == 1 and k == 1)):
         by_place = s_step != 0 and s_run == 1
         # one task adds up all that goes into its part of dweight, so a chunk holds whole periods
-        return Plan(True, min(-(-a // a_period // _PARTS), _SUMMED) * a_period if by_place else 1, 1, 1)
+        runs_of_part = min(max(-(-a // a_period // _PARTS), _SUMMED_AT_LEAST // s), _SUMMED)
+        return Plan(True, runs_of_part * a_period if by_place else 1, 1, 1)
     width = k * s
     if r_step != 0:
         return Plan(False, r, -(-width // -(-width // _TILE)), 1)

@@ -6,8 +6,8 @@ from numba import carray
 from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
-from normkit.backends.numba.simd import fence, fma, lanes, put, splat, stream, take, total
-from normkit.backends.numba.streams import unaligned, writer
+from normkit.backends.numba.simd import fence, fma, lanes, put, splat, stream, take, total, until_stream
+from normkit.backends.numba.streams import nothing, writer
 
 
 @jit
@@ -41,20 +41,22 @@ def add_folded(sums, wide, columns, totals):
             totals[c] += float(sums[left + c])
 
 
-@writer
 @jit
-def project_row(i, n, zero, x, dy, at, high, rstd, scale, crossed, plain):
+def project_row(at, i, n, zero, _, x, dy, high, rstd, scale, crossed, plain):
     """dx of rows whose columns have their own weight; see `fill_coefficients`."""
     d = (take(x, at + i, n, zero) - take(high, i, n, zero)) * take(rstd, i, n, zero)
     g = take(dy, at + i, n, zero) * take(scale, i, n, zero)
     return g - fma(d, take(crossed, i, n, zero), take(plain, i, n, zero))
 
 
+write_rows = writer(nothing, project_row)
+
+
 @jit
 def project_row_of(x, dy, dx, at, high, rstd, scale, crossed, plain, shift, weight, streams, zero):
     """dx of a row that has one weight; returns the row's share of dweight and dbias."""
     step, size = lanes(zero), high.size
-    streams = streams and unaligned(dx, at, size, zero) == 0  # the sums are the same wherever the row begins
+    streams = streams and until_stream(dx, at) == 0  # the sums are the same wherever the row begins
     dweight, dbias = splat(zero), splat(zero)
     for i in range(0, size, step):
         n = size - i
@@ -139,25 +141,24 @@ def backward(storage, compute):
     @kernel
     def columns_backward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
-        size = g.a * g.r * g.k * g.s
-        x = carray(pointer(g.x), size, storage)
-        dy = carray(pointer(g.dy), size, storage)
-        dx = carray(pointer(g.dx), size, storage)
-        weight = carray(pointer(g.weight), g.affine_size, compute)
-        means = carray(pointer(g.mean), g.a * g.k, compute)
-        rstds = carray(pointer(g.rstd), g.a * g.k, compute)
-        coefficients = carray(pointer(g.coefficients), 3 * g.a * g.k, compute)
-        zero = compute(0)
+        x = pointer(g.x, storage)
+        dy = pointer(g.dy, storage)
+        dx = pointer(g.dx, storage)
+        weight = carray(pointer(g.weight, compute), g.affine_size)
+        means = pointer(g.mean, compute)
+        rstds = pointer(g.rstd, compute)
+        coefficients = pointer(g.coefficients, compute)
+        zero, one = compute(0), np.int64(1)
         streams = g.stream != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
         by_row = g.r_step != 0
-        partial = carray(pointer(g.partial), g.a * chunks * 3 * width, np.float64)
+        partial = carray(pointer(g.partial, np.float64), g.a * chunks * 3 * width)
         affine_parts = g.affine_parts
-        dweights = carray(pointer(g.dweights), 2 * affine_parts * g.affine_size, compute)
+        dweights = carray(pointer(g.dweights, compute), 2 * affine_parts * g.affine_size)
         if phase == ADD_PARTS:
-            add_parts(g, dweights, compute, part, parts)
+            add_parts(g, compute, part, parts)
             return
         # the other phases are those of the forward kernel
         chunk_tasks = 1 if phase == 0 else chunks
@@ -236,7 +237,7 @@ def backward(storage, compute):
                             x, dy, dx, at, high[:n], rstd, scale, crossed, plain, shift, weight[row], streams, zero
                         )
                     else:
-                        project_row(dx, at, n, streams, zero, x, dy, at, high, rstd, scale, crossed, plain)
+                        write_rows(dx, at, one, n, one, n, streams, zero, x, dy, high, rstd, scale, crossed, plain)
                     row += fold
         if streams:
             fence()

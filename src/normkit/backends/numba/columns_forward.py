@@ -7,22 +7,24 @@ from normkit.backends.numba.column_moments import fold_moments, moments_of_rows,
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.running import move_running
 from normkit.backends.numba.simd import fence, fma, splat, take
-from normkit.backends.numba.streams import writer
+from normkit.backends.numba.streams import nothing, writer
 
 
-@writer
 @jit
-def scale_row(i, n, zero, x, at, high, factor, shift):
+def scale_row(at, i, n, zero, _, x, high, factor, shift):
     """(x - high) · factor + shift, each of its own column."""
     return fma(take(x, at + i, n, zero) - take(high, i, n, zero), take(factor, i, n, zero), take(shift, i, n, zero))
 
 
-@writer
 @jit
-def scale_row_of(i, n, zero, x, at, high, factor, shift, weight, bias):
+def scale_row_of(at, i, n, zero, _, x, high, factor, shift, weight, bias):
     """The same, times the weight and plus the bias of the row."""
     x_hat = fma(take(x, at + i, n, zero) - take(high, i, n, zero), take(factor, i, n, zero), take(shift, i, n, zero))
     return fma(x_hat, splat(weight), splat(bias))
+
+
+write_rows = writer(nothing, scale_row)
+write_row = writer(nothing, scale_row_of)
 
 
 @jit
@@ -53,24 +55,23 @@ def forward(storage, compute):
     @kernel
     def columns_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
-        size = g.a * g.r * g.k * g.s
-        x = carray(pointer(g.x), size, storage)
-        y = carray(pointer(g.y), size, storage)
-        weight = carray(pointer(g.weight), g.affine_size, compute)
-        bias = carray(pointer(g.bias), g.affine_size, compute)
-        means = carray(pointer(g.mean), g.a * g.k, compute)
-        variances = carray(pointer(g.var), g.a * g.k, compute)
-        rstds = carray(pointer(g.rstd), g.a * g.k, compute)
-        lows = carray(pointer(g.coefficients), g.a * g.k, compute)
-        running_means = carray(pointer(g.running_mean), g.k, compute)
-        running_variances = carray(pointer(g.running_var), g.k, compute)
-        zero = compute(0)
+        x = pointer(g.x, storage)
+        y = pointer(g.y, storage)
+        weight = pointer(g.weight, compute)
+        bias = pointer(g.bias, compute)
+        means = pointer(g.mean, compute)
+        variances = pointer(g.var, compute)
+        rstds = pointer(g.rstd, compute)
+        lows = pointer(g.coefficients, compute)
+        running_means = pointer(g.running_mean, compute)
+        running_variances = pointer(g.running_var, compute)
+        zero, one = compute(0), np.int64(1)
         streams = g.stream != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
         statistics = (means, variances, rstds, lows, running_means, running_variances)
-        partial = carray(pointer(g.partial), g.a * chunks * 2 * width, np.float64)
+        partial = carray(pointer(g.partial, np.float64), g.a * chunks * 2 * width)
         # phase 0: a task is a tile of one a, all of its chunks; 1 and 3: one chunk of it; 2: the statistics of one k
         chunk_tasks = 1 if phase == 0 else chunks
         tasks = g.a * g.k if phase == 2 else g.a * tiles * chunk_tasks
@@ -125,11 +126,11 @@ def forward(storage, compute):
                     fold = g.fold if row + g.fold <= bottom else 1
                     at, n = (a * rows + row) * width + left, columns * fold
                     if g.r_step == 0:
-                        scale_row(y, at, n, streams, zero, x, at, high, scale, shift)
+                        write_rows(y, at, one, n, one, n, streams, zero, x, high, scale, shift)
                     else:
                         place = row * g.r_step
-                        operands = (x, at, high, scale, shift, weight[place], bias[place])
-                        scale_row_of(y, at, n, streams, zero, *operands)
+                        operands = (x, high, scale, shift, weight[place], bias[place])
+                        write_row(y, at, one, n, one, n, streams, zero, *operands)
                     row += fold
         if streams:
             fence()

@@ -81,13 +81,14 @@ def _sources() -> str:
 
 
 @intrinsic
-def pointer(_context: Any, address: Any) -> Any:
-    """An address as a pointer."""
+def pointer(_context: Any, address: Any, dtype: Any) -> Any:
+    """An address as a pointer to numbers of a type, which can be indexed; unlike an array it is passed as one word."""
+    kind = types.CPointer(dtype.instance_type)
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
 
-    return types.voidptr(types.int64), codegen
+    return kind(types.int64, dtype), codegen
 
 
 def cast(value: float, like: Any) -> Any:

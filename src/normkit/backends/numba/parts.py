@@ -1,7 +1,6 @@
 """The gradients of weight and bias, which a backward kernel sums by parts of the input, of all parts together."""
 
 import numpy as np
-from numba import carray
 
 from normkit.backends.numba.jit import cast, jit, pointer
 
@@ -9,12 +8,12 @@ ADD_PARTS = 4  # the phase of a backward kernel that does this
 
 
 @jit
-def add_parts(g, dweights, compute, part, parts):
+def add_parts(g, compute, part, parts):
     """dweight and dbias: the sums over p of dweights[0, p] and of dweights[1, p], for a share of their numbers."""
     size = g.affine_size
     left, right = size * part // parts, size * (part + 1) // parts
-    dweight, dbias = carray(pointer(g.dweight), size, compute), carray(pointer(g.dbias), size, compute)
-    zero, totals = compute(0), np.empty(right - left)
+    dweight, dbias = pointer(g.dweight, compute), pointer(g.dbias, compute)
+    dweights, zero, totals = pointer(g.dweights, compute), compute(0), np.empty(right - left)
     for which, result in enumerate((dweight, dbias)):
         totals[:] = 0.0
         for p in range(g.affine_parts):

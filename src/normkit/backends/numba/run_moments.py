@@ -7,15 +7,8 @@ from normkit.backends.numba.simd import first, fma, lanes, load, load_part, pref
 
 BLOCK = 4096  # numbers whose sum may stay in the compute type
 AHEAD = 1024  # numbers that short runs ask for in advance: the next one lies too far off for the processor to guess
-TOGETHER = 3_000_000  # bytes of input that neighbouring units may have together
 SAMPLE = 64  # numbers whose mean stands for that of a block, unless it proves to be far from it
 FAR = 0.75  # of the second moment about the sample's mean may be due to its distance from the block's
-
-
-@jit
-def units_together(g, itemsize):
-    """How many neighbouring units are worked on at once: what lies together is read together, and stays in a cache."""
-    return max(1, min(g.k, TOGETHER // (g.r * g.s * itemsize))) if g.r > 1 else 1
 
 
 @jit
@@ -24,22 +17,25 @@ def sums_about(x, start, rows, stride, size, pivot, zero):
     step, about, none = lanes(zero), splat(pivot), splat(zero)
     plain, plain_2, squares, squares_2 = none, none, none, none
     ahead = AHEAD // size * stride
+    whole = size - size % (2 * step)
+    rest = min(step, size - whole)
+    rest_2 = size - whole - rest
     for at in range(start, start + rows * stride, stride):
-        i = 0
-        while i + 2 * step <= size:
-            prefetch(x, at + i + ahead)
-            prefetch(x, at + i + ahead + step)
-            d, d_2 = load(x, at + i) - about, load(x, at + i + step) - about
+        for i in range(at, at + whole, 2 * step):
+            prefetch(x, i + ahead)
+            prefetch(x, i + ahead + step)
+            d, d_2 = load(x, i) - about, load(x, i + step) - about
             plain += d
             plain_2 += d_2
             squares, squares_2 = fma(d, d, squares), fma(d_2, d_2, squares_2)
-            i += 2 * step
-        while i < size:
-            rest = min(step, size - i)
-            d = first(take(x, at + i, rest, zero) - about, rest)
+        if rest:
+            d = first(load_part(x, at + whole, rest) - about, rest)
             plain += d
             squares = fma(d, d, squares)
-            i += step
+        if rest_2:
+            d = first(load_part(x, at + whole + step, rest_2) - about, rest_2)
+            plain_2 += d
+            squares_2 = fma(d, d, squares_2)
     return float(total(plain + plain_2)), float(total(squares + squares_2))
 
 
@@ -76,14 +72,21 @@ def wide_moments(x, base, rows, stride, size, centred):
 
 
 @jit
+def mean_of_beginning(x, start, size, zero):
+    """The mean of `size` numbers, to be close to that of all that follow."""
+    plain, step = splat(zero), lanes(zero)
+    for i in range(0, size, step):
+        plain += take(x, start + i, size - i, zero)
+    return cast(float(total(plain)) / size, zero)
+
+
+@jit
 def add_block(x, start, rows, stride, size, centred, count, mean, m2, zero):
     """Mean and sum of squared deviations of `count` numbers and of one more block, at most BLOCK numbers."""
     n = float(rows * size)
     if not centred:
         return 0.0, m2 + sums_about(x, start, rows, stride, size, zero, zero)[1]
-    sample = min(size, SAMPLE)
-    pivot = number(x, start)
-    pivot += cast(sums_about(x, start, 1, stride, sample, pivot, zero)[0] / sample, zero)
+    pivot = mean_of_beginning(x, start, min(size, SAMPLE), zero)
     plain, squares = sums_about(x, start, rows, stride, size, pivot, zero)
     if plain * plain > FAR * n * squares:
         pivot += cast(plain / n, zero)
@@ -94,22 +97,28 @@ def add_block(x, start, rows, stride, size, centred, count, mean, m2, zero):
 
 
 @jit
-def moments(x, base, rows, stride, size, count, centred, means, variances, zero):
-    """Mean and biased variance of `count` neighbouring units, each of `rows` runs of `size` numbers, `stride` apart.
+def moments(g, x, base, count, means, variances, zero):
+    """Mean and biased variance of `count` neighbouring units, which begin at `base`.
 
     All units take one block of rows before any takes the next: what lies together in memory is read together.
     """
-    for unit in range(count):
-        means[unit], variances[unit] = 0.0, 0.0
-    height = max(1, BLOCK // size)
-    for top in range(0, rows, height):
-        block = min(height, rows - top)
+    rows, size, stride, centred = g.r, g.s, g.k * g.s, g.centred != 0
+    if rows == 1 and size <= BLOCK:
         for unit in range(count):
-            start, mean, m2 = base + unit * size + top * stride, means[unit], variances[unit]
-            for left in range(0, size, BLOCK):
-                before, width = float(top * size + left), min(BLOCK, size - left)
-                mean, m2 = add_block(x, start + left, block, stride, width, centred, before, mean, m2, zero)
-            means[unit], variances[unit] = mean, m2
+            start = base + unit * size
+            means[unit], variances[unit] = add_block(x, start, rows, stride, size, centred, 0.0, 0.0, 0.0, zero)
+    else:
+        for unit in range(count):
+            means[unit], variances[unit] = 0.0, 0.0
+        height = max(1, BLOCK // size)
+        for top in range(0, rows, height):
+            block = min(height, rows - top)
+            for unit in range(count):
+                start, mean, m2 = base + unit * size + top * stride, means[unit], variances[unit]
+                for left in range(0, size, BLOCK):
+                    before, width = float(top * size + left), min(BLOCK, size - left)
+                    mean, m2 = add_block(x, start + left, block, stride, width, centred, before, mean, m2, zero)
+                means[unit], variances[unit] = mean, m2
     for unit in range(count):
         if not np.isfinite(variances[unit]):
             means[unit], variances[unit] = wide_moments(x, base + unit * size, rows, stride, size, centred)

@@ -8,7 +8,7 @@ from numba import carray
 
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
-from normkit.backends.numba.run_moments import AHEAD, BLOCK, units_together
+from normkit.backends.numba.run_moments import AHEAD, BLOCK
 from normkit.backends.numba.simd import (
     fence,
     first,
@@ -21,6 +21,7 @@ from normkit.backends.numba.simd import (
     total,
 )
 from normkit.backends.numba.streams import writer
+from normkit.backends.numba.units import group_of, place_of, units_together
 
 
 def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,9 +33,11 @@ def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
         deviations, plain, crossed = none, none, none
         deviations_2, plain_2, crossed_2 = none, none, none
         ahead = AHEAD // size * stride
+        whole = size - size % (2 * step)
+        rest = min(step, size - whole)
+        rest_2 = size - whole - rest
         for at in range(start, start + rows * stride, stride):
-            i = 0
-            while i + 2 * step <= size:
+            for i in range(0, whole, 2 * step):
                 for tensor in (x, dy):
                     prefetch(tensor, at + i + ahead)
                     prefetch(tensor, at + i + ahead + step)
@@ -45,15 +48,16 @@ def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
                 plain += p
                 plain_2 += p_2
                 crossed, crossed_2 = fma(p, d, crossed), fma(p_2, d_2, crossed_2)
-                i += 2 * step
-            while i < size:
-                rest = min(step, size - i)
-                d, p = value(at, i, rest, zero, x, dy, *operands)
-                d = first(d, rest)
-                deviations += d
+            if rest:
+                d, p = value(at, whole, rest, zero, x, dy, *operands)
+                deviations += first(d, rest)
                 plain += p
                 crossed = fma(p, d, crossed)
-                i += step
+            if rest_2:
+                d, p = value(at, whole + step, rest_2, zero, x, dy, *operands)
+                deviations_2 += first(d, rest_2)
+                plain_2 += p
+                crossed_2 = fma(p, d, crossed_2)
         return (
             float(total(deviations + deviations_2)),
             float(total(plain + plain_2)),
@@ -79,28 +83,44 @@ def products_by(at, i, n, zero, x, dy, high, weight, place):
 
 
 @jit
-def project(d, g, rstd, shift, plain, crossed):
-    """dx, from x - high and g."""
-    return ((g - splat(plain)) - fma(d, splat(rstd), splat(shift)) * splat(crossed)) * splat(rstd)
+def projections(run, g, unit, x, dy, ahead, means, rstds, coefficients):
+    """high, rstd, shift, the means of g and of g x_hat, and the weight of a piece."""
+    size, of = coefficients.size // 4, unit + run // (g.s // g.s_run)
+    shift, plain, crossed, weight = (
+        coefficients[run],
+        coefficients[size + run],
+        coefficients[2 * size + run],
+        coefficients[3 * size + run],
+    )
+    return means[of], rstds[of], shift, plain, crossed, weight
 
 
-@writer
 @jit
-def project_run(i, n, zero, x, dy, at, ahead, high, rstd, shift, plain, crossed, weight):
-    """dx of a run with one weight."""
+def project(at, i, n, zero, known, g, unit, x, dy, ahead, means, rstds, coefficients):
+    """dx of numbers with one weight."""
+    high, rstd, shift, plain, crossed, weight = known
     if ahead:
         prefetch(x, at + i + ahead)
         prefetch(dy, at + i + ahead)
     g = take(dy, at + i, n, zero) * splat(weight)
-    return project(take(x, at + i, n, zero) - splat(high), g, rstd, shift, plain, crossed)
+    x_hat = fma(take(x, at + i, n, zero) - splat(high), splat(rstd), splat(shift))
+    return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
 
 
-@writer
 @jit
-def project_run_by(
-    i, n, zero, x, dy, at, ahead, high, rstd, shift, plain, crossed, weight, place, dweights, to_weight, to_bias
-):
-    """dx of a run with a weight for each number; adds dy · x_hat and dy to the gradients of weights and biases."""
+def projections_by(run, g, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
+    """high, rstd, shift, the means of g and of g x_hat of a unit, and where its weights and their gradients begin."""
+    size, place, a = coefficients.size // 3, place_of(g, unit + run), (unit + run) // g.k
+    to_weight = a // max(g.chunk, g.a_period) * g.affine_size + place
+    shift, plain, crossed = coefficients[run], coefficients[size + run], coefficients[2 * size + run]
+    to_bias = to_weight + g.affine_parts * g.affine_size
+    return means[unit + run], rstds[unit + run], shift, plain, crossed, place, to_weight, to_bias
+
+
+@jit
+def project_by(at, i, n, zero, known, g, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
+    """dx of numbers with a weight each; adds dy · x_hat and dy to the gradients of weights and biases."""
+    high, rstd, shift, plain, crossed, place, to_weight, to_bias = known
     if ahead:
         prefetch(x, at + i + ahead)
         prefetch(dy, at + i + ahead)
@@ -111,38 +131,8 @@ def project_run_by(
     return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
 
 
-@jit
-def backward_by_place(g, chunk, k, x, dy, dx, weight, means, rstds, dweights, zero):
-    """dx of the units of a chunk, whose numbers each have their own weight; the gradients of these in one part."""
-    rows, length, stride = g.r, g.s, g.k * g.s
-    streams = g.stream != 0
-    ahead = length if streams else 0  # as in the forward kernel
-    n = float(rows * length)
-    part_size = max(g.chunk, g.a_period)
-    for a in range(chunk * g.chunk, min((chunk + 1) * g.chunk, g.a)):
-        base = a * rows * stride + k * length
-        place = a % g.a_period * g.a_step + k * g.k_step
-        unit = a * g.k + k
-        high, rstd = means[unit], rstds[unit]
-        to_weight = a // part_size * g.affine_size + place
-        to_bias = to_weight + g.affine_parts * g.affine_size
-        if a % part_size < g.a_period:  # the first of its part that has these weights
-            dweights[to_weight : to_weight + length] = zero
-            dweights[to_bias : to_bias + length] = zero
-        deviations, plain, crossed = 0.0, 0.0, 0.0
-        for at in range(base, base + rows * stride, stride):
-            for left in range(0, length, BLOCK):
-                width, first_weight = min(BLOCK, length - left), place + left
-                d, p, c = products_by(at + left, 1, stride, width, zero, x, dy, high, weight, first_weight)
-                deviations += d
-                plain += p
-                crossed += c
-        low, mean_plain, mean_crossed = projection(g, n, deviations, plain, crossed, rstd, zero)
-        shift = cast(-low * float(rstd), zero)
-        for at in range(base, base + rows * stride, stride):
-            here = (x, dy, at, ahead, high, rstd, shift, mean_plain, mean_crossed)
-            places = (weight, place, dweights, to_weight, to_bias)
-            project_run_by(dx, at, length, streams, zero, *here, *places)
+write_pieces = writer(projections, project)
+write_units = writer(projections_by, project_by)
 
 
 @jit
@@ -156,92 +146,122 @@ def projection(g, n, deviations, plain, crossed, rstd, zero):
 
 
 @jit
-def backward_of_units(g, unit, count, x, dy, dx, weight, means, rstds, dweights, sums, factors, zero):
-    """dx, and the gradients of weights and biases, of neighbouring units, whose runs or pieces of runs have a weight.
+def sum_units(g, unit, count, base, x, dy, weight, means, rstds, dweights, coefficients, zero):
+    """Shift and means of g and of g x_hat of neighbouring units whose numbers each have their own weight."""
+    length, stride, one = g.s, g.k * g.s, np.int64(1)
+    for i in range(count):
+        start, high, rstd, place = base + i * length, means[unit + i], rstds[unit + i], place_of(g, unit + i)
+        deviations, plain, crossed = 0.0, 0.0, 0.0
+        for at in range(start, start + g.r * stride, stride):
+            for left in range(0, length, BLOCK):
+                width, first_weight = min(BLOCK, length - left), place + left
+                d, p, c = products_by(at + left, one, stride, width, zero, x, dy, high, weight, first_weight)
+                deviations += d
+                plain += p
+                crossed += c
+        low, plain_mean, crossed_mean = projection(g, float(g.r * length), deviations, plain, crossed, rstd, zero)
+        coefficients[i], coefficients[count + i] = cast(-low * float(rstd), zero), plain_mean
+        coefficients[2 * count + i] = crossed_mean
+        a, part_size = (unit + i) // g.k, max(g.chunk, g.a_period)
+        if a % part_size < g.a_period:  # the first of its part that has these weights
+            to_weight = a // part_size * g.affine_size + place
+            for to in (to_weight, to_weight + g.affine_parts * g.affine_size):
+                for j in range(to, to + length):
+                    dweights[j] = zero
 
-    `sums` is scratch for deviations, and for dy and dy (x - high) of each piece; `factors` for three numbers of a unit.
-    """
-    rows, length, stride, run, step = g.r, g.s, g.k * g.s, g.s_run, g.s_step
-    streams = g.stream != 0
-    ahead = count * length if streams else 0  # as in the forward kernel
-    a, k = unit // g.k, unit % g.k
-    base, pieces = a * rows * stride + k * length, length // run
-    deviations, plains, crosseds = sums[:count], sums[count:], sums[count + count * pieces :]
-    sums[:] = 0.0
+
+@jit
+def sum_pieces(g, unit, count, base, x, dy, means, deviations, plains, crosseds, zero):
+    """Sums of x - high of each of some neighbouring units, and of dy and dy (x - high) of each of their pieces."""
+    rows, run, stride, pieces = g.r, g.s_run, g.k * g.s, g.s // g.s_run
     height = max(1, BLOCK // run)
     for top in range(0, rows, height):
-        block = min(height, rows - top)
+        block, start, at = min(height, rows - top), base + top * stride, 0
         for i in range(count):
             high = means[unit + i]
-            for piece in range(pieces):
-                start, at = base + top * stride + i * length + piece * run, i * pieces + piece
+            for _ in range(pieces):
                 for left in range(0, run, BLOCK):
                     d, p, c = products(start + left, block, stride, min(BLOCK, run - left), zero, x, dy, high)
                     deviations[i] += d
                     plains[at] += p
                     crosseds[at] += c
+                start += run
+                at += 1
+
+
+@jit
+def fill_coefficients(g, unit, count, weight, rstds, deviations, plains, crosseds, dweights, coefficients, zero):
+    """Shift, means of g and of g x_hat, and weight of each piece; writes dweight and dbias of their part."""
+    pieces, n, size = g.s // g.s_run, float(g.r * g.s), coefficients.size // 4
     for i in range(count):
-        rstd, place = rstds[unit + i], a % g.a_period * g.a_step + (k + i) * g.k_step
+        begin, rstd, place = i * pieces, rstds[unit + i], place_of(g, unit + i)
         plain, crossed = 0.0, 0.0
         for piece in range(pieces):
-            factor = float(weight[place + piece * step])
-            plain += factor * plains[i * pieces + piece]
-            crossed += factor * crosseds[i * pieces + piece]
-        low, mean_plain, mean_crossed = projection(g, float(rows * length), deviations[i], plain, crossed, rstd, zero)
-        factors[3 * i], factors[3 * i + 1], factors[3 * i + 2] = (
-            cast(-low * float(rstd), zero),
-            mean_plain,
-            mean_crossed,
-        )
-        to_weight = a // max(g.chunk, g.a_period) * g.affine_size + place
-        to_bias = to_weight + g.affine_parts * g.affine_size
+            factor = float(weight[place + piece * g.s_step])
+            plain += factor * plains[begin + piece]
+            crossed += factor * crosseds[begin + piece]
+        low, plain_mean, crossed_mean = projection(g, n, deviations[i], plain, crossed, rstd, zero)
+        part = (unit + i) // g.k // max(g.chunk, g.a_period)
         for piece in range(pieces):
-            plain, crossed = plains[i * pieces + piece], crosseds[i * pieces + piece]
-            dweights[to_weight + piece * step] = cast((crossed - low * plain) * float(rstd), zero)
-            dweights[to_bias + piece * step] = cast(plain, zero)
-    if g.dx == 0:
-        return
-    for row in range(rows):
-        for i in range(count):
-            high, rstd, place = means[unit + i], rstds[unit + i], a % g.a_period * g.a_step + (k + i) * g.k_step
-            shift, mean_plain, mean_crossed = factors[3 * i], factors[3 * i + 1], factors[3 * i + 2]
-            for piece in range(pieces):
-                start, factor = base + row * stride + i * length + piece * run, weight[place + piece * step]
-                there = (x, dy, start, ahead, high, rstd, shift, mean_plain, mean_crossed)
-                project_run(dx, start, run, streams, zero, *there, factor)
+            at, where = begin + piece, place + piece * g.s_step
+            to_weight = part * g.affine_size + where
+            dweights[to_weight] = cast((crosseds[at] - low * plains[at]) * float(rstd), zero)
+            dweights[to_weight + g.affine_parts * g.affine_size] = cast(plains[at], zero)
+            coefficients[at], coefficients[size + at] = cast(-low * float(rstd), zero), plain_mean
+            coefficients[2 * size + at], coefficients[3 * size + at] = crossed_mean, weight[where]
 
 
 def backward(storage, compute, by_place):
     """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
 
+    itemsize = np.dtype(storage).itemsize
+
     @kernel
     def runs_backward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
-        size = g.a * g.r * g.k * g.s
-        x = carray(pointer(g.x), size, storage)
-        dy = carray(pointer(g.dy), size, storage)
-        dx = carray(pointer(g.dx), size, storage)
-        weight = carray(pointer(g.weight), g.affine_size, compute)
-        means = carray(pointer(g.mean), g.a * g.k, compute)
-        rstds = carray(pointer(g.rstd), g.a * g.k, compute)
-        dweights = carray(pointer(g.dweights), 2 * g.affine_parts * g.affine_size, compute)
-        zero = compute(0)
+        x = pointer(g.x, storage)
+        dy = pointer(g.dy, storage)
+        dx = pointer(g.dx, storage)
+        weight = pointer(g.weight, compute)
+        means = pointer(g.mean, compute)
+        rstds = pointer(g.rstd, compute)
+        dweights = pointer(g.dweights, compute)
+        zero, streams = compute(0), g.stream != 0
+        together, stride, pieces = units_together(g, np.int64(2 * itemsize)), g.k * g.s, g.s // g.s_run
         if phase == ADD_PARTS:
-            add_parts(g, dweights, compute, part, parts)
+            add_parts(g, compute, part, parts)
         elif by_place:
-            tasks = (g.a + g.chunk - 1) // g.chunk * g.k
-            for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+            coefficients = np.empty(3 * together, compute)
+            chunks = (g.a + g.chunk - 1) // g.chunk
+            for task in range(chunks * g.k * part // parts, chunks * g.k * (part + 1) // parts):
                 chunk, k = task // g.k, task % g.k
-                backward_by_place(g, chunk, k, x, dy, dx, weight, means, rstds, dweights, zero)
+                a, end = chunk * g.chunk, min((chunk + 1) * g.chunk, g.a)
+                while a < end:
+                    unit = a * g.k + k  # whose neighbour is that of the next a where there is one k
+                    count, base = group_of(g, unit, end if g.k == 1 else unit + 1, together)
+                    known = coefficients[: 3 * count]
+                    sum_units(g, unit, count, base, x, dy, weight, means, rstds, dweights, known, zero)
+                    ahead = count * g.s if streams else 0  # as in the forward kernel
+                    there = (g, unit, x, dy, ahead, means, rstds, known, weight, dweights)
+                    write_units(dx, base, g.r, stride, count, g.s, streams, zero, *there)
+                    a += count
         else:
-            together = units_together(g, 2 * x.itemsize)
-            sums, factors = np.empty(together * (1 + 2 * (g.s // g.s_run))), np.empty(3 * together, compute)
+            deviations, plains, crosseds = np.empty(together), np.empty(together * pieces), np.empty(together * pieces)
+            coefficients = np.empty(4 * together * pieces, compute)
             unit, end = g.a * g.k * part // parts, g.a * g.k * (part + 1) // parts
             while unit < end:
-                count = min(together, end - unit, g.k - unit % g.k)
-                backward_of_units(g, unit, count, x, dy, dx, weight, means, rstds, dweights, sums, factors, zero)
+                count, base = group_of(g, unit, end, together)
+                sums = (deviations, plains, crosseds)
+                for some in sums:
+                    some[:] = 0.0
+                sum_pieces(g, unit, count, base, x, dy, means, *sums, zero)
+                fill_coefficients(g, unit, count, weight, rstds, *sums, dweights, coefficients, zero)
+                if g.dx != 0:
+                    ahead = count * g.s if streams else 0
+                    there = (g, unit, x, dy, ahead, means, rstds, coefficients)
+                    write_pieces(dx, base, g.r, stride, count * pieces, g.s_run, streams, zero, *there)
                 unit += count
-        if g.stream:
+        if streams:
             fence()
 
     return runs_backward

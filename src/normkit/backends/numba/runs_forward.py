@@ -4,108 +4,123 @@ import numpy as np
 from numba import carray
 
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
-from normkit.backends.numba.run_moments import moments, units_together
+from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import move_running
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
 from normkit.backends.numba.streams import writer
+from normkit.backends.numba.units import group_of, place_of, units_together
 
 
-@writer
 @jit
-def scale_run(i, n, zero, x, start, ahead, high, factor, shift):
+def scales(run, x, ahead, first, coefficients):
+    """high, factor and shift of a piece."""
+    size, at = coefficients.size // 3, first + run
+    return coefficients[at], coefficients[size + at], coefficients[2 * size + at]
+
+
+@jit
+def scale(at, i, n, zero, known, x, ahead, first, coefficients):
     """(x - high) · factor + shift."""
+    high, factor, shift = known
     if ahead:
-        prefetch(x, start + i + ahead)
-    return fma(take(x, start + i, n, zero) - splat(high), splat(factor), splat(shift))
+        prefetch(x, at + i + ahead)
+    return fma(take(x, at + i, n, zero) - splat(high), splat(factor), splat(shift))
 
 
-@writer
 @jit
-def scale_run_by(i, n, zero, x, start, ahead, high, rstd, shift, weight, bias, place):
+def scales_by(run, g, unit, x, ahead, means, rstds, lows, weight, bias):
+    """high, rstd and shift of a unit, and where its weights begin."""
+    rstd = rstds[unit + run]
+    return means[unit + run], rstd, -lows[run] * rstd, place_of(g, unit + run)
+
+
+@jit
+def scale_by(at, i, n, zero, known, g, unit, x, ahead, means, rstds, lows, weight, bias):
     """((x - high) · rstd + shift) · weight + bias, a weight for each number."""
+    high, rstd, shift, place = known
     if ahead:
-        prefetch(x, start + i + ahead)
-    x_hat = fma(take(x, start + i, n, zero) - splat(high), splat(rstd), splat(shift))
+        prefetch(x, at + i + ahead)
+    x_hat = fma(take(x, at + i, n, zero) - splat(high), splat(rstd), splat(shift))
     return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
 
-@jit
-def write_run(g, x, y, at, weight, bias, place, high, low, rstd, together, zero):
-    """The result of a run that has one weight, or one for each of its pieces."""
-    run, streams = g.s_run, g.stream != 0
-    ahead = together * g.s if streams else 0  # the next units come from memory while these go there
-    for piece in range(g.s // run):
-        factor, start = rstd * weight[place + piece * g.s_step], at + piece * run
-        shift = bias[place + piece * g.s_step] - low * factor
-        scale_run(y, start, run, streams, zero, x, start, ahead, high, factor, shift)
+write_pieces = writer(scales, scale)
+write_units = writer(scales_by, scale_by)
 
 
 @jit
-def write_run_by(g, x, y, at, weight, bias, place, high, low, rstd, together, zero):
-    """The result of a run whose numbers each have their own weight."""
-    streams = g.stream != 0
-    ahead = together * g.s if streams else 0
-    scale_run_by(y, at, g.s, streams, zero, x, at, ahead, high, rstd, -low * rstd, weight, bias, place)
+def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, coefficients):
+    """high, factor and shift of each piece of `count` neighbouring units; a piece is what has a weight of its own."""
+    size, at = coefficients.size // 3, 0
+    for i in range(count):
+        high, low, rstd, place = means[unit + i], lows[i], rstds[unit + i], place_of(g, unit + i)
+        for piece in range(g.s // g.s_run):
+            where = place + piece * g.s_step
+            factor = rstd * weight[where]
+            coefficients[at], coefficients[size + at] = high, factor
+            coefficients[2 * size + at] = bias[where] - low * factor
+            at += 1
 
 
 def forward(storage, compute, by_place):
     """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
 
+    itemsize = np.dtype(storage).itemsize
+
     @kernel
     def runs_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
-        size = g.a * g.r * g.k * g.s
-        x = carray(pointer(g.x), size, storage)
-        y = carray(pointer(g.y), size, storage)
-        weight = carray(pointer(g.weight), g.affine_size, compute)
-        bias = carray(pointer(g.bias), g.affine_size, compute)
-        means = carray(pointer(g.mean), g.a * g.k, compute)
-        variances = carray(pointer(g.var), g.a * g.k, compute)
-        rstds = carray(pointer(g.rstd), g.a * g.k, compute)
-        running_means = carray(pointer(g.running_mean), g.k, compute)
-        running_variances = carray(pointer(g.running_var), g.k, compute)
+        x = pointer(g.x, storage)
+        y = pointer(g.y, storage)
+        weight = pointer(g.weight, compute)
+        bias = pointer(g.bias, compute)
+        means = pointer(g.mean, compute)
+        variances = pointer(g.var, compute)
+        rstds = pointer(g.rstd, compute)
+        running_means = pointer(g.running_mean, compute)
+        running_variances = pointer(g.running_var, compute)
         zero = compute(0)
-        rows, length, stride = g.r, g.s, g.k * g.s
-        if g.given:  # in the order of the memory
-            runs = g.a * rows * g.k
-            begin, end = runs * part // parts, runs * (part + 1) // parts
-            for unit in range(g.a * g.k) if rows > 1 else range(begin, end):  # all, as every thread meets all of them
-                rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
-            for i in range(begin, end):
-                a, k = i // (rows * g.k), i % g.k
-                unit, place = a * g.k + k, a % g.a_period * g.a_step + k * g.k_step
-                rest = (place, means[unit], zero, rstds[unit], 1, zero)
-                if by_place:
-                    write_run_by(g, x, y, i * length, weight, bias, *rest)
-                else:
-                    write_run(g, x, y, i * length, weight, bias, *rest)
+        pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
+        if g.given:  # in the order of the memory; each number of a run has the same weight
+            run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
+            lows, coefficients = np.zeros(g.k, compute), np.empty(3 * g.k * pieces, compute)
+            one, ahead = np.int64(1), np.int64(0)
+            while run < end:
+                a, k = run // (g.r * g.k), run % g.k
+                count = min(g.k - k, end - run)
+                if filled != a:
+                    filled = a
+                    for unit in range(a * g.k, a * g.k + g.k):
+                        rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
+                    fill_coefficients(g, a * g.k, g.k, weight, bias, means, rstds, lows, coefficients)
+                here, there = (y, run * g.s, one, g.s, count * pieces), (x, ahead, k * pieces, coefficients)
+                write_pieces(*here, g.s_run, streams, zero, *there)
+                run += count
         else:
-            together = units_together(g, x.itemsize)
-            some_means, some_variances = np.empty(together), np.empty(together)
-            units = g.a * g.k
-            unit, end = units * part // parts, units * (part + 1) // parts
+            together = units_together(g, np.int64(itemsize))
+            some_means, some_variances, lows = np.empty(together), np.empty(together), np.empty(together, compute)
+            coefficients = np.empty(0 if by_place else 3 * together * pieces, compute)
+            unit, end, begin = units * part // parts, units * (part + 1) // parts, np.int64(0)
             while unit < end:
-                a, k = unit // g.k, unit % g.k
-                count = min(together, end - unit, g.k - k)
-                base = a * rows * stride + k * length
-                moments(x, base, rows, stride, length, count, g.centred != 0, some_means, some_variances, zero)
+                count, base = group_of(g, unit, end, together)
+                moments(g, x, base, count, some_means, some_variances, zero)
                 for i in range(count):
                     mean, var = some_means[i], some_variances[i]
-                    means[unit + i], variances[unit + i] = cast(mean, zero), cast(var, zero)
+                    high = cast(mean, zero)
+                    means[unit + i], variances[unit + i] = high, cast(var, zero)
                     rstds[unit + i] = cast(1.0 / np.sqrt(var + g.eps), zero)
-                    move_running(g, running_means, running_variances, k + i, mean, var, zero)
-                for row in range(rows):
-                    for i in range(count):
-                        high, rstd = means[unit + i], rstds[unit + i]
-                        low = cast(some_means[i] - float(high), zero)
-                        place = a % g.a_period * g.a_step + (k + i) * g.k_step
-                        at = base + row * stride + i * length
-                        if by_place:
-                            write_run_by(g, x, y, at, weight, bias, place, high, low, rstd, count, zero)
-                        else:
-                            write_run(g, x, y, at, weight, bias, place, high, low, rstd, count, zero)
+                    lows[i] = cast(mean - float(high), zero)
+                    move_running(g, running_means, running_variances, unit + i, mean, var, zero)
+                ahead = count * g.s if streams else 0  # the next units come from memory while these go there
+                here = (y, base, g.r, g.k * g.s)
+                if by_place:
+                    there = (g, unit, x, ahead, means, rstds, lows, weight, bias)
+                    write_units(*here, count, g.s, streams, zero, *there)
+                else:
+                    fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, coefficients)
+                    write_pieces(*here, count * pieces, g.s_run, streams, zero, x, ahead, begin, coefficients)
                 unit += count
-        if g.stream:
+        if streams:
             fence()
 
     return runs_forward

@@ -122,9 +122,11 @@ def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
 
 
 def _place(context: Any, builder: Any, sig: Any, args: Any, kind: Any) -> Any:
-    """The address of array[index], of the first two arguments, as that of a vector."""
-    array = context.make_array(sig.args[0])(context, builder, args[0])
-    return builder.bitcast(builder.gep(array.data, [args[1]]), kind.as_pointer())
+    """The address of array[index], of the first two arguments (an array or a pointer), as that of a vector."""
+    data = args[0]
+    if isinstance(sig.args[0], types.Array):
+        data = context.make_array(sig.args[0])(context, builder, data).data
+    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
 
 
 def _function(builder: Any, name: str, result: Any, parameters: list[Any]) -> Any:
@@ -251,6 +253,20 @@ def _storing(align: Callable[[Any, int], int], past_caches: bool) -> Any:
 # array[index : index + lanes] = vector; the second past the caches, to an address that is a multiple of its size
 store = _storing(lambda dtype, lanes: dtype.bitwidth // 8, False)
 stream = _storing(lambda dtype, lanes: dtype.bitwidth // 8 * lanes, True)
+
+
+@intrinsic
+def until_stream(_context, array, index):
+    """How many numbers lie before the first, from array[index] on, that a vector can be streamed to."""
+    vector = _compute(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        size, wide = array.dtype.bitwidth // 8, ir.IntType(64)
+        address = builder.ptrtoint(_place(context, builder, sig, args, ir.IntType(8)), wide)
+        before = builder.and_(builder.neg(address), wide(vector.lanes * size - 1))
+        return builder.udiv(before, wide(size))
+
+    return types.int64(array, types.int64), codegen
 
 
 @intrinsic

@@ -7,34 +7,42 @@ from collections.abc import Callable
 from typing import Any
 
 from normkit.backends.numba.jit import jit
-from normkit.backends.numba.simd import lanes, store, store_part, stream
+from normkit.backends.numba.simd import lanes, store, store_part, stream, until_stream
 
 
 @jit
-def unaligned(y, start, size, zero):
-    """How many numbers lie before the first place of y[start : start + size] that a vector may be streamed to."""
-    line = lanes(zero) * y.itemsize
-    return min(size, (-(y.ctypes.data + start * y.itemsize)) % line // y.itemsize)
+def nothing(run, *operands):
+    """A run that has no numbers of its own."""
+    return 0
 
 
-def writer(value: Callable[..., Any]) -> Callable[..., Any]:
-    """A loop that writes y[start : start + size] = value(i, n, zero, *operands), of the n numbers from i on."""
+def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop that writes `rows` rows, `stride` apart, of `count` runs of `size` numbers, which lie next to each other.
+
+    It writes value(at, i, n, zero, numbers(run, *operands), *operands) to the n numbers from y[at + i] on, where a run
+    begins at `at`.
+    """
 
     @jit
-    def write(y, start, size, streams, zero, *operands):
-        step, i = lanes(zero), 0
-        if streams:
-            i = unaligned(y, start, size, zero)
-            if i:
-                store_part(y, start, value(0, i, zero, *operands), i)
-            while i + step <= size:
-                stream(y, start + i, value(i, step, zero, *operands))
-                i += step
-        else:
-            while i + step <= size:
-                store(y, start + i, value(i, step, zero, *operands))
-                i += step
-        if i < size:
-            store_part(y, start + i, value(i, size - i, zero, *operands), size - i)
+    def write(y, start, rows, stride, count, size, streams, zero, *operands):
+        step = lanes(zero)
+        for row in range(rows):
+            at = start + row * stride
+            for run in range(count):
+                known, i = numbers(run, *operands), 0
+                if streams:
+                    i = min(size, until_stream(y, at))
+                    if i:
+                        store_part(y, at, value(at, 0, i, zero, known, *operands), i)
+                    while i + step <= size:
+                        stream(y, at + i, value(at, i, step, zero, known, *operands))
+                        i += step
+                else:
+                    while i + step <= size:
+                        store(y, at + i, value(at, i, step, zero, known, *operands))
+                        i += step
+                if i < size:
+                    store_part(y, at + i, value(at, i, size - i, zero, known, *operands), size - i)
+                at += size
 
     return write

@@ -1,0 +1,30 @@
+"""Units of `runs`: the numbers that one statistic is taken from. Neighbours are worked on together."""
+
+from normkit.backends.numba.jit import jit
+
+TOGETHER = 3_000_000  # bytes of input that neighbouring units may have together where each lies in many places,
+NEAR = 16_384  # and where each lies in one
+
+
+@jit
+def units_together(g, itemsize):
+    """How many units to work on at once: what lies together is read together, and one need not wait for another."""
+    if g.r > 1:
+        return max(1, min(g.k, TOGETHER // (g.r * g.s * itemsize)))
+    return max(1, min(g.a * g.k, NEAR // (g.s * itemsize)))
+
+
+@jit
+def group_of(g, unit, end, together):
+    """How many units from this one on form a group, and where it begins in memory."""
+    a, k = unit // g.k, unit % g.k
+    count = min(together, end - unit)
+    if g.r > 1:  # those of the next a lie elsewhere
+        count = min(count, g.k - k)
+    return count, (a * g.r * g.k + k) * g.s
+
+
+@jit
+def place_of(g, unit):
+    """Where the first weight of a unit lies."""
+    return unit // g.k % g.a_period * g.a_step + unit % g.k * g.k_step
