@@ -46,8 +46,7 @@ class Axis(NamedTuple):
     affine: bool
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(NamedTuple):
     """Which normalization: its kind, and the numbers that fix its axes.
 
     Args:

@@ -171,6 +171,8 @@ def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> s
     """Why the kernels cannot take an input; None if they can."""
     if torch._C._len_torch_dispatch_stack():
         return "the call is intercepted by a dispatch mode"
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return "the input is what torch.func has left behind of a transform that is over"
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is a subclass of Tensor with rules of its own"
     if not x.is_cpu or x.layout is not torch.strided:

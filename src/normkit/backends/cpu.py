@@ -31,7 +31,7 @@ def normalize(
     if torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     ):
-        y: Tensor = _Normalize.apply(x, weight, bias, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
+        y: Tensor = _apply(x, weight, bias, norm, eps, running, use_input_stats)
         return y
     return forward(x, norm, weight, bias, eps, running, use_input_stats)[0]
 
@@ -48,9 +48,9 @@ def forward(
     """The result, and mean, var and rstd of every unit that was normalized."""
     x = x.resolve_neg()  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
     order = eager.memory_order(x)
-    if order is None:
+    if order is None and not x.is_contiguous():
         x = x.contiguous()
-    v = view(norm, tuple(x.shape), order)
+    v = view(norm, x.shape, order)
     compute = torch.float64 if x.dtype is torch.float64 else torch.float32
     affine = weight is not None or bias is not None
     call = numba.launch(v, DTYPES[x.dtype], affine, norm.centred, not use_input_stats, False)
@@ -157,6 +157,10 @@ class _Normalize(torch.autograd.Function):
         return (*gradients, None, None, None, None)
 
 
+# Function.apply without its Python part, which serves torch.func only: whatever torch.func has wrapped goes elsewhere.
+_apply = super(torch.autograd.Function, _Normalize).apply
+
+
 def _differentiable(
     ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, given: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
@@ -181,11 +185,11 @@ def backward(
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     x, dy = x.resolve_neg(), dy.resolve_neg()
     order = eager.memory_order(x)
-    if order is None:
-        x, dy = x.contiguous(), dy.contiguous()
-    else:
+    if order is not None:
         dy = eager.channels_last(dy)
-    v = view(ctx.norm, tuple(x.shape), order)
+    elif not (x.is_contiguous() and dy.is_contiguous()):
+        x, dy = x.contiguous(), dy.contiguous()
+    v = view(ctx.norm, x.shape, order)
     affine = weight is not None or ctx.bias is not None
     call = numba.launch(v, DTYPES[x.dtype], affine, ctx.norm.centred, not ctx.use_input_stats, True)
     w = _affine(weight, v, mean.dtype)
@@ -221,7 +225,7 @@ def _like(gradient: Tensor | None, parameter: tuple[torch.Size, torch.dtype] | N
     if gradient is None or parameter is None:
         return None
     shape, dtype = parameter
-    result = gradient.to(dtype)
+    result = gradient if gradient.dtype is dtype else gradient.to(dtype)
     if len(shape) > 1:
         result = result.view([shape[axis] for axis in v.affine_order])
         result = result.permute([v.affine_order.index(axis) for axis in range(len(shape))]).contiguous()

@@ -58,11 +58,11 @@ def channels_last(x: Tensor) -> Tensor:
 
 def memory_order(x: Tensor) -> tuple[int, ...] | None:
     """The axes of a channels-last x, outermost in memory first; None: take them as they are."""
-    if torch._C._functorch.is_batchedtensor(x):  # vmap does not tell the memory format of what it maps over
+    if torch._C._functorch.is_batchedtensor(x) or x.is_contiguous():  # vmap hides the memory format of what it maps over
         return None
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
         return (0, 2, 3, 1)
-    if x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous():
+    if x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
         return (0, 2, 3, 4, 1)
     return None
 

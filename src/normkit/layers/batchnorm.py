@@ -20,10 +20,10 @@ class BatchNormForward(_BatchNorm):
         """Normalize each channel over the batch; in training, move the running statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        batches = self.num_batches_tracked if self.training and self.track_running_stats else None
+        if batches is not None:
+            batches.add_(1)
             if self.momentum is None:  # a cumulative average: each batch so far has the same weight
-                batches = self.num_batches_tracked
                 is_number = not (torch.compiler.is_compiling() or batches.is_meta)
                 momentum = 1.0 / (float(batches) if is_number else batches.double())
         mean, var = self.running_mean, self.running_var

@@ -37,8 +37,8 @@ _CHUNK = 128  # such rows, at most, that are summed before they are merged,
 _FOLDED = 32  # and at least, or rather fewer are folded
 _ROUND = 8  # where there is one table of rows only, its chunks come in multiples of this: threads share them evenly
 _PARTS = 64  # into how many parts the gradients of weight and bias are split
-_SUMMED_AT_LEAST = 16384  # numbers that are, so that it is not the parts that take the time
 _SUMMED = 128  # runs, at most, whose gradients of weight and bias are summed in the compute type: then into more parts
+_FEW = 16  # short runs that make one part even where there are few, as parts take time themselves
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def plan(view: View) -> Plan:
     if r_step == 0 and (s >= _RUN or (r == 1 and k == 1)):
         by_place = s_step != 0 and s_run == 1
         # one task adds up all that goes into its part of dweight, so a chunk holds whole periods
-        runs_of_part = min(max(-(-a // a_period // _PARTS), _SUMMED_AT_LEAST // s), _SUMMED)
+        runs_of_part = min(max(-(-a // a_period // _PARTS), min(_FEW, _SERIAL // s)), _SUMMED)
         return Plan(True, runs_of_part * a_period if by_place else 1, 1, 1)
     width = k * s
     if r_step != 0:

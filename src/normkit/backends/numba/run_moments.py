@@ -6,9 +6,16 @@ from normkit.backends.numba.jit import cast, jit
 from normkit.backends.numba.simd import first, fma, lanes, load, load_part, prefetch, splat, take, total
 
 BLOCK = 4096  # numbers whose sum may stay in the compute type
-AHEAD = 1024  # numbers that short runs ask for in advance: the next one lies too far off for the processor to guess
+AHEAD = 1024  # a run of as many is asked for while the one before it is summed,
+NEXT = 512  # or, of shorter runs, what lies so far on: the runs of the next units
 SAMPLE = 64  # numbers whose mean stands for that of a block, unless it proves to be far from it
 FAR = 0.75  # of the second moment about the sample's mean may be due to its distance from the block's
+
+
+@jit
+def distance(size, stride):
+    """How far ahead to ask for runs of `size` numbers, `stride` apart; the processor finds what follows by itself."""
+    return NEXT if size < AHEAD else AHEAD // size * stride
 
 
 @jit
@@ -16,7 +23,7 @@ def sums_about(x, start, rows, stride, size, pivot, zero):
     """Sums of x - pivot and of its square, over `rows` runs of `size` numbers, `stride` apart."""
     step, about, none = lanes(zero), splat(pivot), splat(zero)
     plain, plain_2, squares, squares_2 = none, none, none, none
-    ahead = AHEAD // size * stride
+    ahead = distance(size, stride)
     whole = size - size % (2 * step)
     rest = min(step, size - whole)
     rest_2 = size - whole - rest

@@ -8,7 +8,7 @@ from numba import carray
 
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
-from normkit.backends.numba.run_moments import AHEAD, BLOCK
+from normkit.backends.numba.run_moments import BLOCK, distance
 from normkit.backends.numba.simd import (
     fence,
     first,
@@ -32,7 +32,7 @@ def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
         step, none = lanes(zero), splat(zero)
         deviations, plain, crossed = none, none, none
         deviations_2, plain_2, crossed_2 = none, none, none
-        ahead = AHEAD // size * stride
+        ahead = distance(size, stride)
         whole = size - size % (2 * step)
         rest = min(step, size - whole)
         rest_2 = size - whole - rest
