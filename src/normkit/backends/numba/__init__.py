@@ -32,7 +32,10 @@ _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
 _STREAM = 12 << 20  # bytes of output from which it is written past the caches, which could not keep it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
-_WIDE = 4096  # columns, at about, that are summed at once elsewhere: of a part of a row, or of rows folded into one
+_WIDE = 4096  # columns, at about, of a part of a row that are summed at once elsewhere,
+_FOLD_TO = 1536  # and of rows folded into one, which are best not about
+_SAME = 1024  # numbers or a multiple apart: they compete for the same places of a cache,
+_AWAY = 256  # unless this many nearer or farther
 _CHUNK = 128  # such rows, at most, that are summed before they are merged,
 _FOLDED = 32  # and at least, or rather fewer are folded
 _ROUND = 8  # where there is one table of rows only, its chunks come in multiples of this: threads share them evenly
@@ -67,7 +70,8 @@ def plan(view: View) -> Plan:
     if width > 2 * _WIDE:
         return Plan(False, min(r, _CHUNK), max(1, _WIDE // s) * s, 1)
     share = _ROUND if a == 1 else 1
-    fold = max(1, min(_WIDE // width, r // (_FOLDED * share)))
+    most = max(1, min(_FOLD_TO // width, r // (_FOLDED * share)))
+    fold = next((fold for fold in range(most, most // 2, -1) if _AWAY <= fold * width % _SAME <= _SAME - _AWAY), most)
     chunks = share * -(-r // (share * _CHUNK * fold))
     return Plan(False, fold * -(-r // (chunks * fold)), width, fold)
 

@@ -20,8 +20,17 @@ def row_of(table, row, width):
 @jit
 def repeat(table, columns):
     """Fill a table with copies of its first columns."""
-    for left in range(columns, table.size, columns):
-        table[left : left + columns] = table[:columns]
+    for c in range(columns, table.size):
+        table[c] = table[c - columns]
+
+
+@jit
+def add_folded(sums, totals):
+    """Add the sums of folded rows to those of the columns."""
+    columns = totals.size
+    for left in range(0, sums.size, columns):
+        for c in range(columns):
+            totals[c] += float(sums[left + c])
 
 
 @jit
@@ -58,37 +67,45 @@ def merge_columns(count, mean, m2, other_count, other_mean, other_m2):
 
 
 @jit
-def moments_of_block(x, start, rows, stride, width, mean, m2, work, count, centred, zero):
-    """Merge `rows` rows of `width` numbers into the columns' mean and m2, of `count` rows so far."""
-    pivot, first, second = row_of(work, 0, width), row_of(work, 1, width), row_of(work, 2, width)
-    n = float(rows)
-    pivot[:] = 0
+def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centred, zero):
+    """Merge `rows` rows, each of `fold` rows that lie one behind the other, into mean and m2 of `count` rows so far."""
+    columns = mean.size
+    wide, n = columns * fold, float(rows * fold)
+    pivot, first, second = row_of(work, 0, wide), row_of(work, 1, wide), row_of(work, 2, wide)
+    totals, squares = np.empty(columns), np.empty(columns)
+    for c in range(wide):
+        pivot[c] = zero
     if centred:
         sample = min(rows, SAMPLE_ROWS)
-        for c in range(0, width, lanes(zero)):
-            put(pivot, c, take(x, start + c, width - c, zero), width - c, zero)
-        square_rows(x, start, sample, stride, pivot, first, second, zero)
-        for c in range(width):
-            pivot[c] += first[c] / cast(sample, zero)
-    square_rows(x, start, rows, stride, pivot, first, second, zero)
-    if centred:
-        far = False
-        for c in range(width):
-            far |= float(first[c]) * float(first[c]) > FAR * n * float(second[c])
-        if far:
-            for c in range(width):
-                pivot[c] += first[c] / cast(rows, zero)
-            square_rows(x, start, rows, stride, pivot, first, second, zero)
-    columns = mean.size
-    block_mean, block_m2 = np.empty(columns), np.empty(columns)
-    for left in range(0, width, columns):
+        for c in range(0, columns, lanes(zero)):
+            put(pivot, c, take(x, start + c, columns - c, zero), columns - c, zero)
+        square_rows(x, start, sample, stride, pivot[:columns], first, second, zero)
         for c in range(columns):
-            f = float(first[left + c])
-            rest = f / n
-            block_mean[c] = float(pivot[left + c]) + rest if centred else 0.0
-            block_m2[c] = max(float(second[left + c]) - rest * f, 0.0) if centred else float(second[left + c])
-        merge_columns(count, mean, m2, n, block_mean, block_m2)
-        count += n
+            pivot[c] += first[c] / cast(sample, zero)
+        repeat(pivot, columns)
+    for attempt in range(2):
+        square_rows(x, start, rows, stride, pivot, first, second, zero)
+        for c in range(columns):
+            totals[c], squares[c] = 0.0, 0.0
+        add_folded(first, totals)
+        add_folded(second, squares)
+        far = False
+        for c in range(columns):
+            far |= totals[c] * totals[c] > FAR * n * squares[c]
+        if attempt == 1 or not (centred and far):
+            break
+        for c in range(columns):
+            pivot[c] += cast(totals[c] / n, zero)
+        repeat(pivot, columns)
+    if centred:
+        for c in range(columns):
+            rest = totals[c] / n
+            squares[c] = max(squares[c] - rest * totals[c], 0.0)
+            totals[c] = float(pivot[c]) + rest
+    else:
+        for c in range(columns):
+            totals[c] = 0.0
+    merge_columns(count, mean, m2, n, totals, squares)
 
 
 @jit
@@ -117,11 +134,11 @@ def moments_of_rows(x, start, rows, stride, fold, mean, m2, work, centred, zero)
     folded = rows // fold
     for top in range(0, folded, BLOCK_ROWS):
         block, at, count = min(BLOCK_ROWS, folded - top), start + top * fold * stride, float(top * fold)
-        moments_of_block(x, at, block, stride * fold, mean.size * fold, mean, m2, work, count, centred, zero)
-    if rows > folded * fold:
-        done = folded * fold
-        rest = start + done * stride
-        moments_of_block(x, rest, rows - done, stride, mean.size, mean, m2, work, float(done), centred, zero)
+        moments_of_block(x, at, block, stride * fold, fold, mean, m2, work, count, centred, zero)
+    done = folded * fold
+    if rows > done:
+        rest, one = start + done * stride, np.int64(1)
+        moments_of_block(x, rest, rows - done, stride, one, mean, m2, work, float(done), centred, zero)
     if not np.isfinite(m2.sum()):
         wide_moments_of_rows(x, start, rows, stride, mean, m2, centred)
 

@@ -3,11 +3,11 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, repeat, row_of
+from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, add_folded, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
 from normkit.backends.numba.simd import fence, fma, lanes, put, splat, stream, take, total, until_stream
-from normkit.backends.numba.streams import nothing, writer
+from normkit.backends.numba.streams import column_writer
 
 
 @jit
@@ -34,22 +34,21 @@ def product_rows(x, dy, start, rows, stride, high, weights, weight_step, sums, z
 
 
 @jit
-def add_folded(sums, wide, columns, totals):
-    """Add the sums of folded rows to those of the columns."""
-    for left in range(0, wide, columns):
-        for c in range(columns):
-            totals[c] += float(sums[left + c])
+def projections(c, n, zero, x, dy, high, rstd, scale, crossed, plain):
+    """What some columns give to dx; see `fill_coefficients`."""
+    some = (take(high, c, n, zero), take(rstd, c, n, zero), take(scale, c, n, zero))
+    return *some, take(crossed, c, n, zero), take(plain, c, n, zero)
 
 
 @jit
-def project_row(at, i, n, zero, _, x, dy, high, rstd, scale, crossed, plain):
-    """dx of rows whose columns have their own weight; see `fill_coefficients`."""
-    d = (take(x, at + i, n, zero) - take(high, i, n, zero)) * take(rstd, i, n, zero)
-    g = take(dy, at + i, n, zero) * take(scale, i, n, zero)
-    return g - fma(d, take(crossed, i, n, zero), take(plain, i, n, zero))
+def project(at, n, zero, known, x, dy, high, rstd, scale, crossed, plain):
+    """dx of rows whose columns have their own weight."""
+    some_high, some_rstd, some_scale, some_crossed, some_plain = known
+    d = (take(x, at, n, zero) - some_high) * some_rstd
+    return take(dy, at, n, zero) * some_scale - fma(d, some_crossed, some_plain)
 
 
-write_rows = writer(nothing, project_row)
+write_rows = column_writer(projections, project)
 
 
 @jit
@@ -84,7 +83,7 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
     for j in range(chunks):
         for i in range(3):
             at = ((a * chunks + j) * 3 + i) * width + k0 * length
-            add_folded(partial[at : at + columns], columns, columns, row_of(totals, i, columns))
+            add_folded(partial[at : at + columns], row_of(totals, i, columns))
     deviations, plains, crosseds = row_of(totals, 0, columns), row_of(totals, 1, columns), row_of(totals, 2, columns)
     dweight, dbias = row_of(dweights, a, g.affine_size), row_of(dweights, parts + a, g.affine_size)
     for k in range(k0, k1):
@@ -213,7 +212,7 @@ def backward(storage, compute):
                         )
                         for i in range(3):
                             totals = partial[at + i * width : at + i * width + columns]
-                            add_folded(row_of(sums, i, n), n, columns, totals)
+                            add_folded(row_of(sums, i, n), totals)
                         row += height * fold
             if phase == 1:
                 continue
@@ -229,16 +228,18 @@ def backward(storage, compute):
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
                 while row < bottom:
-                    fold = g.fold if row + g.fold <= bottom else 1
+                    fold = g.fold if row + g.fold <= bottom else one
                     at, n = (a * rows + row) * width + left, columns * fold
                     if by_row:
                         place = tabulated * g.affine_size + row
                         dweights[place], dweights[affine_parts * g.affine_size + place] = project_row_of(
                             x, dy, dx, at, high[:n], rstd, scale, crossed, plain, shift, weight[row], streams, zero
                         )
+                        row += 1
                     else:
-                        write_rows(dx, at, one, n, one, n, streams, zero, x, dy, high, rstd, scale, crossed, plain)
-                    row += fold
+                        height, here = (bottom - row) // fold, (x, dy, high, rstd, scale, crossed, plain)
+                        write_rows(dx, at, height, width * fold, n, streams, zero, *here)
+                        row += height * fold
         if streams:
             fence()
 

@@ -7,24 +7,37 @@ from normkit.backends.numba.column_moments import fold_moments, moments_of_rows,
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.running import move_running
 from normkit.backends.numba.simd import fence, fma, splat, take
-from normkit.backends.numba.streams import nothing, writer
+from normkit.backends.numba.streams import column_writer, writer
 
 
 @jit
-def scale_row(at, i, n, zero, _, x, high, factor, shift):
+def scales(c, n, zero, x, high, factor, shift):
+    """high, factor and shift of some columns."""
+    return take(high, c, n, zero), take(factor, c, n, zero), take(shift, c, n, zero)
+
+
+@jit
+def scale(at, n, zero, known, x, high, factor, shift):
     """(x - high) · factor + shift, each of its own column."""
-    return fma(take(x, at + i, n, zero) - take(high, i, n, zero), take(factor, i, n, zero), take(shift, i, n, zero))
+    some_high, some_factor, some_shift = known
+    return fma(take(x, at, n, zero) - some_high, some_factor, some_shift)
 
 
 @jit
-def scale_row_of(at, i, n, zero, _, x, high, factor, shift, weight, bias):
-    """The same, times the weight and plus the bias of the row."""
+def scales_of(run, x, high, factor, shift, weight, bias):
+    """The weight and the bias of a row."""
+    return weight, bias
+
+
+@jit
+def scale_of(at, i, n, zero, known, x, high, factor, shift, weight, bias):
+    """The same as `scale`, times the weight and plus the bias of the row."""
     x_hat = fma(take(x, at + i, n, zero) - take(high, i, n, zero), take(factor, i, n, zero), take(shift, i, n, zero))
     return fma(x_hat, splat(weight), splat(bias))
 
 
-write_rows = writer(nothing, scale_row)
-write_row = writer(nothing, scale_row_of)
+write_rows = column_writer(scales, scale)
+write_row = writer(scales_of, scale_of)
 
 
 @jit
@@ -118,20 +131,22 @@ def forward(storage, compute):
                     finish(g, partial, statistics, a, left // g.s, right // g.s, zero)
                 fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero)
             wide = columns * g.fold
-            high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+            high, factor, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 bottom = min((j + 1) * g.chunk, rows)
                 row = j * g.chunk
                 while row < bottom:
-                    fold = g.fold if row + g.fold <= bottom else 1
+                    fold = g.fold if row + g.fold <= bottom else one
                     at, n = (a * rows + row) * width + left, columns * fold
                     if g.r_step == 0:
-                        write_rows(y, at, one, n, one, n, streams, zero, x, high, scale, shift)
+                        height = (bottom - row) // fold
+                        write_rows(y, at, height, width * fold, n, streams, zero, x, high, factor, shift)
+                        row += height * fold
                     else:
                         place = row * g.r_step
-                        operands = (x, high, scale, shift, weight[place], bias[place])
+                        operands = (x, high, factor, shift, weight[place], bias[place])
                         write_row(y, at, one, n, one, n, streams, zero, *operands)
-                    row += fold
+                        row += 1
         if streams:
             fence()
 

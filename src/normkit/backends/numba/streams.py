@@ -1,4 +1,4 @@
-"""The loop that writes: a run of an output, one vector after the other, past the caches where it is large.
+"""The loops that write an output: runs or columns, one vector after the other, past the caches where it is large.
 
 The caches could not keep a large output; and a line that is written past them need not be read before.
 """
@@ -7,13 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from normkit.backends.numba.jit import jit
-from normkit.backends.numba.simd import lanes, store, store_part, stream, until_stream
+from normkit.backends.numba.simd import lanes, put, store, store_part, stream, until_stream
 
-
-@jit
-def nothing(run, *operands):
-    """A run that has no numbers of its own."""
-    return 0
+ROWS = 8  # whose columns are written together: what is known of a column is read once for all of them
 
 
 def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,5 +40,31 @@ def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[.
                 if i < size:
                     store_part(y, at + i, value(at, i, size - i, zero, known, *operands), size - i)
                 at += size
+
+    return write
+
+
+def column_writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop that writes `rows` rows, `stride` apart, of `size` columns: rows of a few at once, a vector of each.
+
+    It writes value(at, n, zero, numbers(c, n, zero, *operands), *operands) to the n numbers from y[at] on, of column c.
+    Only rows that all begin where a vector can be streamed to go past the caches.
+    """
+
+    @jit
+    def write(y, start, rows, stride, size, streams, zero, *operands):
+        step = lanes(zero)
+        streams = streams and until_stream(y, start) == 0 and until_stream(y, start + stride) == 0
+        for top in range(start, start + rows * stride, ROWS * stride):
+            bottom = min(top + ROWS * stride, start + rows * stride)
+            for c in range(0, size, step):
+                n = size - c
+                known = numbers(c, n, zero, *operands)
+                for at in range(top + c, bottom + c, stride):
+                    result = value(at, n, zero, known, *operands)
+                    if streams and n >= step:
+                        stream(y, at, result)
+                    else:
+                        put(y, at, result, n, zero)
 
     return write
