@@ -86,7 +86,7 @@ def batch_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(batch_norm, locals(), ("running_mean", "running_var"))
         return result
-    if is_handed_over(input) and not isinstance(momentum, Tensor):
+    if is_handed_over(input, _BATCH) and not isinstance(momentum, Tensor):
         y = TF.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         if training and y.requires_grad:
             make_exact(y, input, _BATCH, weight, bias, eps)

@@ -107,16 +107,16 @@ def _setting() -> str:
     return _forced.get() or (_process_wide[-1]._name if _process_wide else "auto")
 
 
-def is_handed_over(x: Tensor) -> bool:
+def is_handed_over(x: Tensor, norm: Norm | None = None) -> bool:
     """Whether a call is so small and plain that torch's own function is to do all of it, the checks too.
 
-    A tiny normalization takes torch a few microseconds: this costs less than one.
+    A tiny normalization takes torch a few microseconds: this costs less than one. With a norm, inputs that are not tiny
+    are handed over as well where torch is as fast; its operation must then take every layout as ours do.
     """
     return (
         not torch.compiler.is_compiling()  # first: a size may be a symbol there, and asking for it fixes it
-        and x.numel() < SMALLEST
+        and ((x.numel() < SMALLEST and x.is_contiguous()) or (norm is not None and x.numel() < _crossover(x, norm)))
         and type(x) is Tensor
-        and x.is_contiguous()
         and torch._C._get_tracing_state() is None
         and _setting() == "auto"
         and not _is_transformed()
@@ -147,11 +147,15 @@ def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, 
 def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Norm) -> Choice:
     if _is_transformed():
         return _TRANSFORMED
-    numbers = x.numel()
-    if 0 < numbers < SMALLEST or 0 < numbers < crossover(norm, x.dtype, x.dim(), eager.memory_order(x) is not None):
+    if 0 < x.numel() < _crossover(x, norm):
         return _SMALL
     obstacle = _kernel_obstacle(x, weight, bias)
     return _WORTH if obstacle is None else Choice("aten", obstacle)
+
+
+def _crossover(x: Tensor, norm: Norm) -> int:
+    axes = x.dim()
+    return crossover(norm, x.dtype, axes, eager.memory_order(x) is not None, x.size(1) if axes > 1 else 0)
 
 
 def _traced() -> Normalize:

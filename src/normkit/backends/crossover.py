@@ -14,10 +14,11 @@ from normkit.backends.eager import HALF
 from normkit.spec import Norm
 
 SMALLEST: Final = 1 << 17  # no kernel pays below
+FEW: Final = 32  # channels, innermost in memory, that torch's batch norm is slow for
 
 
 @lru_cache(maxsize=1024)
-def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool) -> int:
+def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool, channels: int) -> int:
     """The smallest number of elements that a kernel takes.
 
     Args:
@@ -25,14 +26,16 @@ def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool) ->
         dtype: Of the input.
         axes: Of the input.
         channels_last: Whether it lies in channels-last memory.
+        channels: Size of axis 1.
     """
     half = dtype in HALF  # their conversion is work for the processor: kernels gain less, or more
     if norm.kind == "batch":
-        if axes == 2 or channels_last:  # channels lie innermost
-            return 1 << 22 if half or axes == 2 else 1 << 23
+        innermost = axes == 2 or channels_last
+        if innermost and channels >= FEW:
+            return 1 << 22
         return 1 << 19 if half else SMALLEST
     if norm.kind == "group" and channels_last:
         return SMALLEST if half else 1 << 20
     if norm.centred and (norm.kind in ("layer", "group") or (norm.kind == "channel" and channels_last)):
-        return 1 << 19 if half else 3 << 21
+        return 1 << 19 if half else 1 << 22 if norm.kind == "group" else 3 << 20
     return SMALLEST
