@@ -22,10 +22,11 @@ from numba.extending import intrinsic, overload, register_model
 
 def processor_has(feature: str) -> bool:
     """Whether the processor that kernels are compiled for has some instructions of x86; those of ARM have them all."""
-    features = config.CPU_FEATURES
-    if features is None:
-        features = get_host_cpu_features()
-    return platform.machine().lower() in ("aarch64", "arm64") or f"+{feature}" in features
+    return platform.machine().lower() in ("aarch64", "arm64") or f"+{feature}" in _features()
+
+
+def _features() -> str:
+    return get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 
 
 LINE = 64  # bytes of a cache line, and of a vector
@@ -38,6 +39,13 @@ _STORED = {
     types.uint16: (ir.IntType(16), "i16"),  # bfloat16
     types.int16: (ir.HalfType(), "f16"),  # float16
 }
+
+
+class _BFloat16(ir.Type):  # type: ignore[misc]
+    """bfloat16 as LLVM knows it."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -108,6 +116,9 @@ def _widen(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
 
 def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
     """Rounded to nearest even."""
+    if stored == types.uint16 and "+avx512bf16" in _features():  # what is below 1.2e-38 becomes 0
+        halves = builder.fptrunc(value, ir.VectorType(_BFloat16(), lanes))
+        return builder.bitcast(halves, ir.VectorType(ir.IntType(16), lanes))
     if stored == types.uint16:
         sixteen = _constant(16, lanes)
         bits = builder.bitcast(value, ir.VectorType(_INDEX, lanes))
