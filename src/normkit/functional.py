@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as TF
 
-from normkit.backends import is_handed_over, normalize
+from normkit.backends import aten, is_handed_over, normalize
 from normkit.backends.exact import make_exact
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
@@ -272,7 +272,8 @@ def channel_norm(
     Reduces over: the channels alone. It is layer_norm of a channels-last input, as ConvNeXt uses it.
 
     Shape:
-        input, result: (N, C, *);  weight, bias: (C,)
+        input, result: (N, C, *);  weight, bias: (C,). A result of four or five axes lies in channels-last memory, as it
+        does where layer_norm is applied between two permutations: the convolutions of ConvNeXt are faster for it.
     Raises:
         RuntimeError: a shape that does not fit.
     Reference:
@@ -281,6 +282,8 @@ def channel_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(channel_norm, locals())
         return result
+    if input.dim() > 2 and is_handed_over(input):
+        return aten.normalize(input, _CHANNEL, weight, bias, eps, None, True)
     _check("channel_norm", input, _CHANNEL, weight, bias)
     return normalize(input, _CHANNEL, weight, bias, eps)
 

@@ -54,7 +54,7 @@ def test_reasons_are_sentences() -> None:
 @pytest.mark.parametrize("kind", ["batch", "layer", "group", "instance", "channel"])
 def test_small_inputs_are_left_to_torch(kind: str, dtype: torch.dtype, channels_last: bool) -> None:
     norm = Norm(kind, num_groups=1, normalized_shape=(256,))
-    size = crossover(norm, dtype, 4, channels_last)
+    size = crossover(norm, dtype, 4, channels_last, 2 if channels_last else 1)
     assert SMALLEST <= size <= 1 << 24
     for fraction, name in ((2, "aten"), (1, "numba")):
         x = torch.empty(2, 1, size // fraction // 512, 256, dtype=dtype)

@@ -64,7 +64,7 @@ def _normalize(
         order = (0, *range(2, x.dim()), 1)
         y = F.layer_norm(x.permute(order), (x.shape[1],), weight, bias, eps)
         y = y.permute([order.index(axis) for axis in range(x.dim())])
-        return y.contiguous() if eager.memory_order(x) is None else y
+        return y if x.dim() in (4, 5) else y.contiguous()
     if norm.centred:
         return F.layer_norm(x, list(norm.normalized_shape), weight, bias, eps)
     return F.rms_norm(x, list(norm.normalized_shape), weight, eps)

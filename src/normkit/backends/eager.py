@@ -48,12 +48,19 @@ def normalize(
     if bias is not None:
         y = y + _in_memory_order(bias, v.affine_order).to(compute).reshape(v.affine_sizes)
     y = y.to(x.dtype).reshape([x.shape[axis] for axis in v.order])
-    return y.permute([v.order.index(axis) for axis in range(x.dim())])
+    y = y.permute([v.order.index(axis) for axis in range(x.dim())])
+    turned = norm.kind == "channel" and x.dim() in (4, 5) and not torch._C._functorch.is_functorch_wrapped_tensor(y)
+    return channels_last(y) if turned else y
 
 
 def channels_last(x: Tensor) -> Tensor:
     """x, of four or five axes, in channels-last memory."""
-    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    return x.contiguous(memory_format=channels_last_format(x))
+
+
+def channels_last_format(x: Tensor) -> torch.memory_format:
+    """What channels-last memory is called for the axes of x, of which there are four or five."""
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
 def memory_order(x: Tensor) -> tuple[int, ...] | None:

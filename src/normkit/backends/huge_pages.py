@@ -18,9 +18,9 @@ LARGE: Final = 16 << 20  # bytes from which on it is worth a call
 HUGE: Final = 2 << 20  # bytes of a huge page
 
 
-def empty_like(x: Tensor) -> Tensor:
+def empty_like(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
     """torch.empty_like, on huge pages where it is large and the system has them."""
-    y = torch.empty_like(x)
+    y = torch.empty_like(x, memory_format=memory_format)
     size = y.numel() * y.element_size()
     advise = _advise() if size >= LARGE else None
     if advise is not None:

@@ -44,7 +44,8 @@ class LayerNorm2d(nn.LayerNorm):
         elementwise_affine: Whether there are a weight and a bias.
         bias: Whether an affine layer has a bias.
     Shape:
-        input, result: (N, C, H, W) (any number of axes after C), in its own memory format;  weight, bias: (C,)
+        input, result: (N, C, H, W) (any number of axes after C);  weight, bias: (C,). A result of four or five axes
+        lies in channels-last memory, as that of permute, LayerNorm, permute does.
     Raises:
         ValueError: normalized_shape is not one number.
         RuntimeError: the input has another number of channels.

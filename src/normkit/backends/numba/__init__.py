@@ -136,7 +136,9 @@ class Launch:
 
 
 @lru_cache(maxsize=1024)
-def launch(view: View, dtype: str, affine: bool, centred: bool, given: bool, backwards: bool) -> Launch:
+def launch(
+    view: View, dtype: str, affine: bool, centred: bool, given: bool, backwards: bool, turned: bool = False
+) -> Launch:
     """Prepare the calls of one sort; compiles the kernel if it is the first that needs it.
 
     Args:
@@ -146,6 +148,7 @@ def launch(view: View, dtype: str, affine: bool, centred: bool, given: bool, bac
         centred: Whether the mean is subtracted.
         given: Whether mean and var are given, rather than those of x.
         backwards: Which of the two passes.
+        turned: The result has R innermost: (A, K, R), with S = 1 and a weight for each of R.
     """
     p = plan(view)
     (a, r, k, s), (storage, compute) = view.shape, STORAGES[dtype]
@@ -161,7 +164,7 @@ def launch(view: View, dtype: str, affine: bool, centred: bool, given: bool, bac
     template = Arguments(
         a=a, r=r, k=k, s=s, chunk=p.chunk, tile=p.tile, fold=p.fold,
         affine_size=affine_size, affine_parts=affine_parts,
-        centred=centred, given=given, stream=a * r * k * s * np.dtype(storage).itemsize >= _STREAM,
+        centred=centred, given=given, turned=turned, stream=a * r * k * s * np.dtype(storage).itemsize >= _STREAM,
         weight=ones.ctypes.data, bias=zeros.ctypes.data,
     )  # fmt: skip
     for name, step in zip(("a_period", "a_step", "r_step", "k_step", "s_run", "s_step"), steps, strict=True):

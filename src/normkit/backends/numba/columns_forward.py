@@ -6,7 +6,7 @@ from numba import carray
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.running import move_running
-from normkit.backends.numba.simd import fence, fma, splat, take
+from normkit.backends.numba.simd import fence, fma, lanes, load, put, splat, store, stream, take, turn, until_stream
 from normkit.backends.numba.streams import column_writer, writer
 
 
@@ -24,20 +24,47 @@ def scale(at, n, zero, known, x, high, factor, shift):
 
 
 @jit
-def scales_of(run, x, high, factor, shift, weight, bias):
+def scales_of(run, row, x, high, factor, shift, weight, bias):
     """The weight and the bias of a row."""
-    return weight, bias
+    return weight[row], bias[row]
 
 
 @jit
-def scale_of(at, i, n, zero, known, x, high, factor, shift, weight, bias):
+def scale_of(at, i, n, zero, known, row, x, high, factor, shift, weight, bias):
     """The same as `scale`, times the weight and plus the bias of the row."""
+    row_weight, row_bias = known
     x_hat = fma(take(x, at + i, n, zero) - take(high, i, n, zero), take(factor, i, n, zero), take(shift, i, n, zero))
-    return fma(x_hat, splat(weight), splat(bias))
+    return fma(x_hat, splat(row_weight), splat(row_bias))
 
 
 write_rows = column_writer(scales, scale)
 write_row = writer(scales_of, scale_of)
+
+
+@jit
+def write_turned(g, y, to, at, columns, table, streams, zero, *operands):
+    """The result of a tile whose rows each have their own weight, with its rows innermost: y[to + column · rows + row].
+
+    It is written square by square, each of which is turned in `table`.
+    """
+    step, rows, width = lanes(zero), g.r, g.k * g.s
+    streams = streams and rows % step == 0 and until_stream(y, to) == 0
+    for c in range(0, columns, step):
+        n = min(step, columns - c)
+        for top in range(0, rows, step):
+            height = min(step, rows - top)
+            for row in range(height):
+                here = ((top + row) * g.r_step, *operands)
+                known = scales_of(row, *here)
+                value = scale_of(at + (top + row) * width, c, n, zero, known, *here)
+                store(table, row * step, value)
+            turn(table)
+            for column in range(n):
+                place, line = to + (c + column) * rows + top, load(table, column * step)
+                if streams:
+                    stream(y, place, line)
+                else:
+                    put(y, place, line, height, zero)
 
 
 @jit
@@ -98,6 +125,7 @@ def forward(storage, compute):
             return
         work = np.empty(3 * g.tile * g.fold, compute)
         tables = np.empty(3 * g.tile * g.fold, compute)
+        table = np.empty(lanes(zero) * lanes(zero), compute)
         tabulated = -1
         for step in range(end - begin):
             task = end - 1 - step if phase == 3 else begin + step  # what was read last may be in a cache still
@@ -132,6 +160,11 @@ def forward(storage, compute):
                 fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero)
             wide = columns * g.fold
             high, factor, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
+            operands = (x, high, factor, shift, weight, bias)
+            if g.turned:
+                to, at = (a * width + left) * rows, a * rows * width + left
+                write_turned(g, y, to, at, columns, table, streams, zero, *operands)
+                continue
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 bottom = min((j + 1) * g.chunk, rows)
                 row = j * g.chunk
@@ -143,9 +176,7 @@ def forward(storage, compute):
                         write_rows(y, at, height, width * fold, n, streams, zero, x, high, factor, shift)
                         row += height * fold
                     else:
-                        place = row * g.r_step
-                        operands = (x, high, factor, shift, weight[place], bias[place])
-                        write_row(y, at, one, n, one, n, streams, zero, *operands)
+                        write_row(y, at, one, n, one, n, streams, zero, row * g.r_step, *operands)
                         row += 1
         if streams:
             fence()

@@ -39,7 +39,7 @@ class Arguments(ctypes.Structure):
             "a", "r", "k", "s",  # the view
             "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # where a weight lies
             "affine_parts", "chunk", "tile", "fold", "phases",  # how the work is cut up; phases: a bit each
-            "centred", "given", "stream",
+            "centred", "given", "stream", "turned",
         )),
         *((name, ctypes.c_double) for name in ("eps", "momentum")),
     ]  # fmt: skip

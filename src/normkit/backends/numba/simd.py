@@ -310,6 +310,35 @@ def put(array, index, vector, count, zero):
 
 
 @intrinsic
+def turn(_context, table):
+    """Swap rows and columns of a table that has as many of each as a vector has lanes, and lies flat in memory."""
+    vector = _compute(table.dtype)
+    count = vector.lanes
+
+    def codegen(context, builder, sig, args):
+        kind = ir.VectorType(_STORED[table.dtype][0], count)
+        places = [
+            _place(context, builder, sig, [args[0], ir.IntType(64)(row * count)], kind) for row in range(count)
+        ]
+        rows = [builder.load(place, align=table.dtype.bitwidth // 8) for place in places]
+        step = count // 2
+        while step:  # swap the blocks of this size that lie off the diagonal of a block of twice the size
+            for i in (row for row in range(count) if not row & step):
+                upper = [j if not j & step else count + j - step for j in range(count)]
+                lower = [j + step if not j & step else count + j for j in range(count)]
+                pair = rows[i], rows[i + step]
+                rows[i], rows[i + step] = (
+                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INDEX, count), mask))
+                    for mask in (upper, lower)
+                )
+            step //= 2
+        for row, place in zip(rows, places, strict=True):
+            builder.store(row, place, align=table.dtype.bitwidth // 8)
+
+    return types.void(table), codegen
+
+
+@intrinsic
 def fence(_context):
     """Make what was streamed visible before the kernel returns."""
 
