@@ -111,15 +111,16 @@ def is_handed_over(x: Tensor, norm: Norm | None = None) -> bool:
     """Whether a call is so small and plain that torch's own function is to do all of it, the checks too.
 
     A tiny normalization takes torch a few microseconds: this costs less than one. With a norm, whose operation in torch
-    takes every layout as ours does, larger inputs are handed over too where channels lie innermost and torch is as fast.
+    takes every layout as ours does, larger inputs go too, where channels lie innermost and torch is as fast.
     """
+    if torch.compiler.is_compiling():  # first: a size may be a symbol there, and asking for it fixes it
+        return False
+    if norm is not None and (x.dim() == 2 or not x.is_contiguous()):
+        small = x.numel() < _crossover(x, norm)
+    else:
+        small = x.numel() < SMALLEST and x.is_contiguous()
     return (
-        not torch.compiler.is_compiling()  # first: a size may be a symbol there, and asking for it fixes it
-        and (
-            x.numel() < (SMALLEST if norm is None or x.dim() != 2 else _crossover(x, norm))
-            if x.is_contiguous()
-            else norm is not None and x.numel() < _crossover(x, norm)
-        )
+        small
         and type(x) is Tensor
         and torch._C._get_tracing_state() is None
         and _setting() == "auto"

@@ -31,7 +31,7 @@ def normalize(
     if torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     ):
-        y: Tensor = _apply(x, weight, bias, norm, eps, running, use_input_stats)
+        y: Tensor = _apply(x, weight, bias, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
         return y
     return forward(x, norm, weight, bias, eps, running, use_input_stats)[0]
 

@@ -86,12 +86,8 @@ def products_by(at, i, n, zero, x, dy, high, weight, place):
 def projections(run, g, unit, x, dy, ahead, means, rstds, coefficients):
     """high, rstd, shift, the means of g and of g x_hat, and the weight of a piece."""
     size, of = coefficients.size // 4, unit + run // (g.s // g.s_run)
-    shift, plain, crossed, weight = (
-        coefficients[run],
-        coefficients[size + run],
-        coefficients[2 * size + run],
-        coefficients[3 * size + run],
-    )
+    shift, plain = coefficients[run], coefficients[size + run]
+    crossed, weight = coefficients[2 * size + run], coefficients[3 * size + run]
     return means[of], rstds[of], shift, plain, crossed, weight
 
 
@@ -213,7 +209,6 @@ def fill_coefficients(g, unit, count, weight, rstds, deviations, plains, crossed
 
 def backward(storage, compute, by_place):
     """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
-
     itemsize = np.dtype(storage).itemsize
 
     @kernel
@@ -258,8 +253,8 @@ def backward(storage, compute, by_place):
                 fill_coefficients(g, unit, count, weight, rstds, *sums, dweights, coefficients, zero)
                 if g.dx != 0:
                     ahead = count * g.s if streams else 0
-                    there = (g, unit, x, dy, ahead, means, rstds, coefficients)
-                    write_pieces(dx, base, g.r, stride, count * pieces, g.s_run, streams, zero, *there)
+                    here = (g, unit, x, dy, ahead, means, rstds, coefficients)
+                    write_pieces(dx, base, g.r, stride, count * pieces, g.s_run, streams, zero, *here)
                 unit += count
         if streams:
             fence()

@@ -64,7 +64,6 @@ def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, coeffici
 
 def forward(storage, compute, by_place):
     """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
-
     itemsize = np.dtype(storage).itemsize
 
     @kernel
@@ -84,7 +83,7 @@ def forward(storage, compute, by_place):
         if g.given:  # in the order of the memory; each number of a run has the same weight
             run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
             lows, coefficients = np.zeros(g.k, compute), np.empty(3 * g.k * pieces, compute)
-            one, ahead = np.int64(1), np.int64(0)
+            one, never = np.int64(1), np.int64(0)
             while run < end:
                 a, k = run // (g.r * g.k), run % g.k
                 count = min(g.k - k, end - run)
@@ -93,8 +92,8 @@ def forward(storage, compute, by_place):
                     for unit in range(a * g.k, a * g.k + g.k):
                         rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
                     fill_coefficients(g, a * g.k, g.k, weight, bias, means, rstds, lows, coefficients)
-                here, there = (y, run * g.s, one, g.s, count * pieces), (x, ahead, k * pieces, coefficients)
-                write_pieces(*here, g.s_run, streams, zero, *there)
+                there = (x, never, k * pieces, coefficients)
+                write_pieces(y, run * g.s, one, g.s, count * pieces, g.s_run, streams, zero, *there)
                 run += count
         else:
             together = units_together(g, np.int64(itemsize))
@@ -114,8 +113,8 @@ def forward(storage, compute, by_place):
                 ahead = count * g.s if streams else 0  # the next units come from memory while these go there
                 here = (y, base, g.r, g.k * g.s)
                 if by_place:
-                    there = (g, unit, x, ahead, means, rstds, lows, weight, bias)
-                    write_units(*here, count, g.s, streams, zero, *there)
+                    known = (g, unit, x, ahead, means, rstds, lows, weight, bias)
+                    write_units(*here, count, g.s, streams, zero, *known)
                 else:
                     fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, coefficients)
                     write_pieces(*here, count * pieces, g.s_run, streams, zero, x, ahead, begin, coefficients)

@@ -26,7 +26,7 @@ def processor_has(feature: str) -> bool:
 
 
 def _features() -> str:
-    return get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return str(get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES)
 
 
 LINE = 64  # bytes of a cache line, and of a vector
@@ -317,9 +317,7 @@ def turn(_context, table):
 
     def codegen(context, builder, sig, args):
         kind = ir.VectorType(_STORED[table.dtype][0], count)
-        places = [
-            _place(context, builder, sig, [args[0], ir.IntType(64)(row * count)], kind) for row in range(count)
-        ]
+        places = [_place(context, builder, sig, [args[0], ir.IntType(64)(row * count)], kind) for row in range(count)]
         rows = [builder.load(place, align=table.dtype.bitwidth // 8) for place in places]
         step = count // 2
         while step:  # swap the blocks of this size that lie off the diagonal of a block of twice the size
