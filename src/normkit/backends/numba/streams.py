@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from normkit.backends.numba.jit import jit
-from normkit.backends.numba.simd import lanes, put, store, store_part, stream, until_stream
+from normkit.backends.numba.simd import lanes, prefetch, put, store, store_part, stream, until_stream
 
 ROWS = 8  # whose columns are written together: what is known of a column is read once for all of them
 
@@ -27,6 +27,7 @@ def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[.
             for run in range(count):
                 known, i = numbers(run, *operands), 0
                 if streams:
+                    prefetch(y, at + 2 * size)  # a line of which two runs write a part each must be there for it
                     i = min(size, until_stream(y, at))
                     if i:
                         store_part(y, at, value(at, 0, i, zero, known, *operands), i)
