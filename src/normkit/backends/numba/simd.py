@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import config, njit, types
 from numba.core.cgutils import get_or_insert_function
 from numba.core.codegen import get_host_cpu_features
@@ -18,6 +18,8 @@ from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, overload, register_model
+
+binding.initialize_native_asmparser()  # for instructions that LLVM is told by name
 
 
 def processor_has(feature: str) -> bool:
@@ -39,13 +41,6 @@ _STORED = {
     types.uint16: (ir.IntType(16), "i16"),  # bfloat16
     types.int16: (ir.HalfType(), "f16"),  # float16
 }
-
-
-class _BFloat16(ir.Type):  # type: ignore[misc]
-    """bfloat16 as LLVM knows it."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -117,8 +112,9 @@ def _widen(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
 def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
     """Rounded to nearest even."""
     if stored == types.uint16 and "+avx512bf16" in _features():  # what is below 1.2e-38 becomes 0
-        halves = builder.fptrunc(value, ir.VectorType(_BFloat16(), lanes))
-        return builder.bitcast(halves, ir.VectorType(ir.IntType(16), lanes))
+        halves = ir.VectorType(ir.IntType(16), lanes)
+        # the instruction itself: of LLVM's own type of bfloat16 nothing would be stored past the caches
+        return builder.asm(ir.FunctionType(halves, [value.type]), "vcvtneps2bf16 $1, $0", "=v,v", [value], False)
     if stored == types.uint16:
         sixteen = _constant(16, lanes)
         bits = builder.bitcast(value, ir.VectorType(_INDEX, lanes))
