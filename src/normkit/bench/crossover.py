@@ -79,7 +79,7 @@ class Crossover:
                     cases = {numbers: family(numbers) for numbers in SIZES}
                     one = cases[SIZES[0]]
                     name = one.norm + (" channels_last" if one.channels_last else "")
-                    limit = chosen(_NORMS[one.norm], torch.float32, len(one.shape), one.channels_last)
+                    limit = chosen(_NORMS[one.norm], torch.float32, len(one.shape), one.channels_last, one.shape[1])
                     ratios = {size: ratio(Row(case, measured)) for size, case in cases.items()}
                     line = Line(name, measured, ratios, limit)
                     self.lines.append(line)
