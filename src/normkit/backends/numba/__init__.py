@@ -31,6 +31,7 @@ STORAGES: dict[str, tuple[type, type]] = {
 _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
 _STREAM = 12 << 20  # bytes of output from which it is written past the caches, which could not keep it
+_SOON = 256  # numbers later a gradient of a weight is read again: what it is added to waits for streams before it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
 _WIDE = 4096  # columns, at about, of a part of a row that are summed at once elsewhere,
 _FOLD_TO = 1536  # and of rows folded into one, which are best not about
@@ -159,18 +160,19 @@ def launch(
     tiles = -(-k * s // p.tile)
     by_tile = a * tiles if r_step else a
     affine_parts = -(-a // max(p.chunk, a_period)) if p.walk else by_tile
+    by_place = p.walk and steps[5] != 0 and steps[4] == 1
+    large = a * r * k * s * np.dtype(storage).itemsize >= _STREAM
     ones: NDArray[Any] = np.ones(affine_size, compute)
     zeros: NDArray[Any] = np.zeros(affine_size, compute)
     template = Arguments(
         a=a, r=r, k=k, s=s, chunk=p.chunk, tile=p.tile, fold=p.fold,
         affine_size=affine_size, affine_parts=affine_parts,
-        centred=centred, given=given, turned=turned, stream=a * r * k * s * np.dtype(storage).itemsize >= _STREAM,
+        centred=centred, given=given, turned=turned, stream=large and not (backwards and by_place and s < _SOON),
         weight=ones.ctypes.data, bias=zeros.ctypes.data,
     )  # fmt: skip
     for name, step in zip(("a_period", "a_step", "r_step", "k_step", "s_run", "s_step"), steps, strict=True):
         setattr(template, name, step)
     chunks = 1 if p.walk else -(-r // p.chunk)
-    by_place = p.walk and steps[5] != 0 and steps[4] == 1
     return Launch(
         function=_compiled(p.walk, backwards, dtype, by_place).address,
         template=bytes(template),

@@ -27,7 +27,8 @@ def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[.
             for run in range(count):
                 known, i = numbers(run, *operands), 0
                 if streams:
-                    prefetch(y, at + 2 * size)  # a line of which two runs write a part each must be there for it
+                    if until_stream(y, at + 2 * size):  # of a line two runs write a part each: it must be there then
+                        prefetch(y, at + 2 * size)
                     i = min(size, until_stream(y, at))
                     if i:
                         store_part(y, at, value(at, 0, i, zero, known, *operands), i)
