@@ -171,6 +171,7 @@ def test_handwritten_norms_are_recognized(cls: type[nn.Module], dtype: torch.dty
             continue
         found = layer(x)
         assert found.dtype == expected.dtype
+        assert found.stride() == expected.stride()
         half = expected.dtype in (torch.bfloat16, torch.float16)
         tolerance = {"rtol": 8e-3, "atol": 8e-3} if half else {"rtol": 1e-5, "atol": 1e-6}
         torch.testing.assert_close(found, expected, **tolerance)

@@ -198,8 +198,8 @@ class LastAxisLayerNorm(_LayerNorm):
 
 
 @register_norm
-class ChannelFirstLayerNorm(_LayerNorm):
-    """LayerNorm over the channels of (N, C, H, W): the LayerNorm2d of ConvNeXt, SAM and others."""
+class PermutedLayerNorm(_LayerNorm):
+    """LayerNorm over the channels of (N, C, H, W) by permute, layer norm, permute: ConvNeXt's LayerNorm2d."""
 
     @classmethod
     def shapes(cls, module: nn.Module) -> tuple[tuple[int, ...], ...]:
@@ -208,5 +208,15 @@ class ChannelFirstLayerNorm(_LayerNorm):
         return ((2, channels, channels + 1 if channels < 8 else 3, 2),)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Normalize over the channels."""
+        """Normalize over the channels; the result is channels last."""
         return F.channel_norm(x, self.weight, _bias(self), _eps(self) or 0.0)
+
+
+@register_norm
+class ChannelFirstLayerNorm(PermutedLayerNorm):
+    """LayerNorm over the channels of (N, C, H, W) in the memory layout of the input: SAM's LayerNorm2d."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalize over the channels; the result of a contiguous input is contiguous."""
+        y = F.channel_norm(x, self.weight, _bias(self), _eps(self) or 0.0)
+        return y.contiguous() if x.is_contiguous() else y
