@@ -65,9 +65,7 @@ def channels_last_format(x: Tensor) -> torch.memory_format:
 
 def memory_order(x: Tensor) -> tuple[int, ...] | None:
     """The axes of a channels-last x, outermost in memory first; None: take them as they are."""
-    if (
-        torch._C._functorch.is_batchedtensor(x) or x.is_contiguous()
-    ):  # vmap hides the memory format of what it maps over
+    if x.is_contiguous() or torch._C._functorch.is_batchedtensor(x):  # vmap hides the layout of what it maps over
         return None
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
         return (0, 2, 3, 1)
