@@ -64,7 +64,7 @@ def _normalize(
         order = (0, *range(2, x.dim()), 1)
         y = F.layer_norm(x.permute(order), (x.shape[1],), weight, bias, eps)
         y = y.permute([order.index(axis) for axis in range(x.dim())])
-        return y if x.dim() in (4, 5) else y.contiguous()
+        return y if eager.becomes_channels_last(norm.kind, x) else y.contiguous()
     if norm.centred:
         return F.layer_norm(x, list(norm.normalized_shape), weight, bias, eps)
     return F.rms_norm(x, list(norm.normalized_shape), weight, eps)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from normkit.backends import aten
-from normkit.backends.eager import HALF, channels_last_format, memory_order
+from normkit.backends.eager import HALF, becomes_channels_last, channels_last_format, memory_order
 from normkit.spec import Norm
 from normkit.statistics import Running, update_running
 
@@ -105,7 +105,7 @@ def _fake_forward(
         for part in axis:
             units = units if part.reduced else units * part.size
     mean, var, rstd = (x.new_empty((units,), dtype=compute) for _ in range(3))
-    if kind == "channel" and x.dim() in (4, 5):
+    if becomes_channels_last(kind, x):
         return torch.empty_like(x, memory_format=channels_last_format(x)), mean, var, rstd
     return _like(x), mean, var, rstd
 

@@ -53,8 +53,8 @@ def forward(
     v = view(norm, x.shape, order)
     compute = torch.float64 if x.dtype is torch.float64 else torch.float32
     affine = weight is not None or bias is not None
-    turned = norm.kind == "channel" and order is None and x.dim() in (4, 5)  # the result is channels last
-    y = empty_like(x, eager.channels_last_format(x)) if turned else empty_like(x)
+    turned = order is None and eager.becomes_channels_last(norm.kind, x)
+    y = empty_like(x, eager.channels_last_format(x) if turned else torch.preserve_format)
     turned = turned and not y.is_contiguous()  # nor is it both
     call = numba.launch(v, DTYPES[x.dtype], affine, norm.centred, not use_input_stats, False, turned)
     rstd = torch.empty(call.units, dtype=compute)

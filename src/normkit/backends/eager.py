@@ -49,8 +49,13 @@ def normalize(
         y = y + _in_memory_order(bias, v.affine_order).to(compute).reshape(v.affine_sizes)
     y = y.to(x.dtype).reshape([x.shape[axis] for axis in v.order])
     y = y.permute([v.order.index(axis) for axis in range(x.dim())])
-    turned = norm.kind == "channel" and x.dim() in (4, 5) and not torch._C._functorch.is_functorch_wrapped_tensor(y)
+    turned = becomes_channels_last(norm.kind, x) and not torch._C._functorch.is_functorch_wrapped_tensor(y)
     return channels_last(y) if turned else y
+
+
+def becomes_channels_last(kind: str, x: Tensor) -> bool:
+    """Whether the result of a kind of norm is channels last, whatever the layout of x."""
+    return kind == "channel" and x.dim() in (4, 5)
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from numba import carray
 from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, add_folded, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
-from normkit.backends.numba.simd import fence, fma, lanes, put, splat, stream, take, total, until_stream
-from normkit.backends.numba.streams import column_writer
+from normkit.backends.numba.simd import fence, fma, lanes, put, splat, take, total, until_stream
+from normkit.backends.numba.streams import column_writer, leave
+from normkit.backends.numba.units import place_of
 
 
 @jit
@@ -65,10 +66,7 @@ def project_row_of(x, dy, dx, at, high, rstd, scale, crossed, plain, shift, weig
         value = g - fma(d, take(crossed, i, n, zero), take(plain, i, n, zero))
         dweight = fma(p, d + take(shift, i, n, zero), dweight)
         dbias += p
-        if streams and n >= step:
-            stream(dx, at + i, value)
-        else:
-            put(dx, at + i, value, n, zero)
+        leave(dx, at + i, value, n, streams, zero)
     return total(dweight), total(dbias)
 
 
@@ -90,7 +88,7 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
         unit = a * g.k + k
         rstd = float(rstds[unit])
         left = (k - k0) * length
-        place = a % g.a_period * g.a_step + k * g.k_step
+        place = place_of(g, unit)
         low, plain, crossed = 0.0, 0.0, 0.0
         if not g.given and g.centred:
             low = deviations[left : left + length].sum() / n
@@ -121,7 +119,7 @@ def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, t
     c = 0
     for k in range(left // g.s, (left + columns) // g.s):
         unit = a * g.k + k
-        place = a % g.a_period * g.a_step + k * g.k_step
+        place = place_of(g, unit)
         for s in range(g.s):
             high[c], rstd[c], scale[c] = means[unit], rstds[unit], rstds[unit]
             if g.r_step == 0:

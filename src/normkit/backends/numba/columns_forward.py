@@ -4,10 +4,11 @@ import numpy as np
 from numba import carray
 
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
-from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
-from normkit.backends.numba.running import move_running
-from normkit.backends.numba.simd import fence, fma, lanes, load, put, splat, store, stream, take, turn, until_stream
-from normkit.backends.numba.streams import column_writer, writer
+from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.running import keep_statistics
+from normkit.backends.numba.simd import fence, fma, lanes, load, splat, store, take, turn, until_stream
+from normkit.backends.numba.streams import column_writer, leave, writer
+from normkit.backends.numba.units import place_of
 
 
 @jit
@@ -61,10 +62,7 @@ def write_turned(g, y, to, at, columns, table, streams, zero, *operands):
             turn(table)
             for column in range(n):
                 place, line = to + (c + column) * rows + top, load(table, column * step)
-                if streams:
-                    stream(y, place, line)
-                else:
-                    put(y, place, line, height, zero)
+                leave(y, place, line, height, streams, zero)
 
 
 @jit
@@ -75,7 +73,7 @@ def fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, z
     c = 0
     for k in range(left // g.s, (left + columns) // g.s):
         unit = a * g.k + k
-        place = a % g.a_period * g.a_step + k * g.k_step
+        place = place_of(g, unit)
         low = zero if g.given else lows[unit]
         for s in range(g.s):
             high[c], scale[c], shift[c] = means[unit], rstds[unit], zero
@@ -95,22 +93,14 @@ def forward(storage, compute):
     @kernel
     def columns_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
-        x = pointer(g.x, storage)
-        y = pointer(g.y, storage)
-        weight = pointer(g.weight, compute)
-        bias = pointer(g.bias, compute)
-        means = pointer(g.mean, compute)
-        variances = pointer(g.var, compute)
-        rstds = pointer(g.rstd, compute)
+        x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
+        means, variances, rstds, _, _ = statistics
         lows = pointer(g.coefficients, compute)
-        running_means = pointer(g.running_mean, compute)
-        running_variances = pointer(g.running_var, compute)
         zero, one = compute(0), np.int64(1)
         streams = g.stream != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
-        statistics = (means, variances, rstds, lows, running_means, running_variances)
         partial = carray(pointer(g.partial, np.float64), g.a * chunks * 2 * width)
         # phase 0: a task is a tile of one a, all of its chunks; 1 and 3: one chunk of it; 2: the statistics of one k
         chunk_tasks = 1 if phase == 0 else chunks
@@ -120,7 +110,7 @@ def forward(storage, compute):
             while begin < end:
                 a, k = begin // g.k, begin % g.k
                 stop = min(g.k, k + end - begin)
-                finish(g, partial, statistics, a, k, stop, zero)
+                finish(g, partial, statistics, lows, a, k, stop, zero)
                 begin += stop - k
             return
         work = np.empty(3 * g.tile * g.fold, compute)
@@ -156,7 +146,7 @@ def forward(storage, compute):
                     for unit in range(a * g.k + left // g.s, a * g.k + right // g.s):
                         rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
                 elif phase == 0:
-                    finish(g, partial, statistics, a, left // g.s, right // g.s, zero)
+                    finish(g, partial, statistics, lows, a, left // g.s, right // g.s, zero)
                 fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero)
             wide = columns * g.fold
             high, factor, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
@@ -185,18 +175,12 @@ def forward(storage, compute):
 
 
 @jit
-def finish(g, partial, statistics, a, k0, k1, zero):
+def finish(g, partial, statistics, lows, a, k0, k1, zero):
     """The statistics k0 … k1 of one a, from those of its chunks."""
-    means, variances, rstds, lows, running_means, running_variances = statistics
     width = g.k * g.s
     chunks = (g.r + g.chunk - 1) // g.chunk
     mean, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
     fold_moments(partial, a * chunks * 2 * width + k0 * g.s, chunks, width, g.r, g.chunk, g.s, mean, m2)
     for k in range(k0, k1):
-        unit = a * g.k + k
-        var = m2[k - k0] / (g.r * g.s)
-        means[unit] = cast(mean[k - k0], zero)
-        variances[unit] = cast(var, zero)
-        rstds[unit] = cast(1.0 / np.sqrt(var + g.eps), zero)
-        lows[unit] = cast(mean[k - k0] - float(means[unit]), zero)
-        move_running(g, running_means, running_variances, k, mean[k - k0], var, zero)
+        unit, var = a * g.k + k, m2[k - k0] / (g.r * g.s)
+        lows[unit] = keep_statistics(g, unit, mean[k - k0], var, *statistics, zero)

@@ -90,6 +90,15 @@ def pointer(_context: Any, address: Any, dtype: Any) -> Any:
     return kind(types.int64, dtype), codegen
 
 
+@jit
+def tensors_of_forward(g, storage, compute):
+    """What a forward kernel reads and writes: x, y, weight, bias; mean, var, rstd and the running statistics."""
+    statistics = pointer(g.mean, compute), pointer(g.var, compute), pointer(g.rstd, compute)
+    running = pointer(g.running_mean, compute), pointer(g.running_var, compute)
+    affine = pointer(g.weight, compute), pointer(g.bias, compute)
+    return pointer(g.x, storage), pointer(g.y, storage), *affine, statistics + running
+
+
 def cast(value: float, like: Any) -> Any:
     """value in the type of like."""
     raise NotImplementedError("compiled code only")

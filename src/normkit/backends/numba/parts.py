@@ -3,6 +3,7 @@
 import numpy as np
 
 from normkit.backends.numba.jit import cast, jit, pointer
+from normkit.backends.numba.units import place_of
 
 ADD_PARTS = 4  # the phase of a backward kernel that does this
 
@@ -22,3 +23,11 @@ def add_parts(g, compute, part, parts):
                 totals[c] += float(dweights[at + c])
         for c in range(right - left):
             result[left + c] = cast(totals[c], zero)
+
+
+@jit
+def gradients_of(g, unit):
+    """Where, in dweights, the gradients of the weights and of the biases of a unit of `runs` begin."""
+    part = unit // g.k // max(g.chunk, g.a_period)
+    to_weight = part * g.affine_size + place_of(g, unit)
+    return to_weight, to_weight + g.affine_parts * g.affine_size

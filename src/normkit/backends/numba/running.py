@@ -1,4 +1,6 @@
-"""The running statistics of a batch norm, moved by the thread that has the statistics of a channel in hand."""
+"""What becomes of a mean and a variance: the thread that has them in hand keeps them and moves the running ones."""
+
+import numpy as np
 
 from normkit.backends.numba.jit import cast, jit
 
@@ -12,3 +14,12 @@ def move_running(g, running_means, running_variances, k, mean, var, zero):
     unbiased = var * (count / (count - 1.0))
     running_means[k] = cast(kept * float(running_means[k]) + g.momentum * mean, zero)
     running_variances[k] = cast(kept * float(running_variances[k]) + g.momentum * unbiased, zero)
+
+
+@jit
+def keep_statistics(g, unit, mean, var, means, variances, rstds, running_means, running_variances, zero):
+    """Write the statistics of a unit, and move the running ones; returns what rounding left of the mean."""
+    means[unit], variances[unit] = cast(mean, zero), cast(var, zero)
+    rstds[unit] = cast(1.0 / np.sqrt(var + g.eps), zero)
+    move_running(g, running_means, running_variances, unit % g.k, mean, var, zero)
+    return cast(mean - float(means[unit]), zero)

@@ -7,19 +7,9 @@ import numpy as np
 from numba import carray
 
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
-from normkit.backends.numba.parts import ADD_PARTS, add_parts
+from normkit.backends.numba.parts import ADD_PARTS, add_parts, gradients_of
 from normkit.backends.numba.run_moments import BLOCK, distance
-from normkit.backends.numba.simd import (
-    fence,
-    first,
-    fma,
-    lanes,
-    prefetch,
-    put,
-    splat,
-    take,
-    total,
-)
+from normkit.backends.numba.simd import fence, first, fma, lanes, prefetch, put, splat, take, total
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, place_of, units_together
 
@@ -106,11 +96,10 @@ def project(at, i, n, zero, known, g, unit, x, dy, ahead, means, rstds, coeffici
 @jit
 def projections_by(run, g, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
     """high, rstd, shift, the means of g and of g x_hat of a unit, and where its weights and their gradients begin."""
-    size, place, a = coefficients.size // 3, place_of(g, unit + run), (unit + run) // g.k
-    to_weight = a // max(g.chunk, g.a_period) * g.affine_size + place
+    size, of = coefficients.size // 3, unit + run
     shift, plain, crossed = coefficients[run], coefficients[size + run], coefficients[2 * size + run]
-    to_bias = to_weight + g.affine_parts * g.affine_size
-    return means[unit + run], rstds[unit + run], shift, plain, crossed, place, to_weight, to_bias
+    to_weight, to_bias = gradients_of(g, of)
+    return means[of], rstds[of], shift, plain, crossed, place_of(g, of), to_weight, to_bias
 
 
 @jit
@@ -158,10 +147,8 @@ def sum_units(g, unit, count, base, x, dy, weight, means, rstds, dweights, coeff
         low, plain_mean, crossed_mean = projection(g, float(g.r * length), deviations, plain, crossed, rstd, zero)
         coefficients[i], coefficients[count + i] = cast(-low * float(rstd), zero), plain_mean
         coefficients[2 * count + i] = crossed_mean
-        a, part_size = (unit + i) // g.k, max(g.chunk, g.a_period)
-        if a % part_size < g.a_period:  # the first of its part that has these weights
-            to_weight = a // part_size * g.affine_size + place
-            for to in (to_weight, to_weight + g.affine_parts * g.affine_size):
+        if (unit + i) // g.k % max(g.chunk, g.a_period) < g.a_period:  # the first of its part that has these weights
+            for to in gradients_of(g, unit + i):
                 for j in range(to, to + length):
                     dweights[j] = zero
 
@@ -197,14 +184,13 @@ def fill_coefficients(g, unit, count, weight, rstds, deviations, plains, crossed
             plain += factor * plains[begin + piece]
             crossed += factor * crosseds[begin + piece]
         low, plain_mean, crossed_mean = projection(g, n, deviations[i], plain, crossed, rstd, zero)
-        part = (unit + i) // g.k // max(g.chunk, g.a_period)
+        to_weight, to_bias = gradients_of(g, unit + i)
         for piece in range(pieces):
-            at, where = begin + piece, place + piece * g.s_step
-            to_weight = part * g.affine_size + where
-            dweights[to_weight] = cast((crosseds[at] - low * plains[at]) * float(rstd), zero)
-            dweights[to_weight + g.affine_parts * g.affine_size] = cast(plains[at], zero)
+            at, step = begin + piece, piece * g.s_step
+            dweights[to_weight + step] = cast((crosseds[at] - low * plains[at]) * float(rstd), zero)
+            dweights[to_bias + step] = cast(plains[at], zero)
             coefficients[at], coefficients[size + at] = cast(-low * float(rstd), zero), plain_mean
-            coefficients[2 * size + at], coefficients[3 * size + at] = crossed_mean, weight[where]
+            coefficients[2 * size + at], coefficients[3 * size + at] = crossed_mean, weight[place + step]
 
 
 def backward(storage, compute, by_place):

@@ -3,9 +3,9 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
+from normkit.backends.numba.jit import RECORD, cast, jit, kernel, tensors_of_forward
 from normkit.backends.numba.run_moments import moments
-from normkit.backends.numba.running import move_running
+from normkit.backends.numba.running import keep_statistics
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, place_of, units_together
@@ -69,15 +69,8 @@ def forward(storage, compute, by_place):
     @kernel
     def runs_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
-        x = pointer(g.x, storage)
-        y = pointer(g.y, storage)
-        weight = pointer(g.weight, compute)
-        bias = pointer(g.bias, compute)
-        means = pointer(g.mean, compute)
-        variances = pointer(g.var, compute)
-        rstds = pointer(g.rstd, compute)
-        running_means = pointer(g.running_mean, compute)
-        running_variances = pointer(g.running_var, compute)
+        x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
+        means, variances, rstds, _, _ = statistics
         zero = compute(0)
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
         if g.given:  # in the order of the memory; each number of a run has the same weight
@@ -104,12 +97,7 @@ def forward(storage, compute, by_place):
                 count, base = group_of(g, unit, end, together)
                 moments(g, x, base, count, some_means, some_variances, zero)
                 for i in range(count):
-                    mean, var = some_means[i], some_variances[i]
-                    high = cast(mean, zero)
-                    means[unit + i], variances[unit + i] = high, cast(var, zero)
-                    rstds[unit + i] = cast(1.0 / np.sqrt(var + g.eps), zero)
-                    lows[i] = cast(mean - float(high), zero)
-                    move_running(g, running_means, running_variances, unit + i, mean, var, zero)
+                    lows[i] = keep_statistics(g, unit + i, some_means[i], some_variances[i], *statistics, zero)
                 ahead = count * g.s if streams else 0  # the next units come from memory while these go there
                 here = (y, base, g.r, g.k * g.s)
                 if by_place:

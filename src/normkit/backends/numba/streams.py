@@ -12,6 +12,15 @@ from normkit.backends.numba.simd import lanes, prefetch, put, store, store_part,
 ROWS = 8  # whose columns are written together: what is known of a column is read once for all of them
 
 
+@jit
+def leave(y, at, vector, n, streams, zero):
+    """Write the first n numbers of a vector: past the caches if `streams`, and all of them are written."""
+    if streams and n >= lanes(zero):
+        stream(y, at, vector)
+    else:
+        put(y, at, vector, n, zero)
+
+
 def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[..., Any]:
     """A loop that writes `rows` rows, `stride` apart, of `count` runs of `size` numbers, which lie next to each other.
 
@@ -64,9 +73,6 @@ def column_writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Cal
                 known = numbers(c, n, zero, *operands)
                 for at in range(top + c, bottom + c, stride):
                     result = value(at, n, zero, known, *operands)
-                    if streams and n >= step:
-                        stream(y, at, result)
-                    else:
-                        put(y, at, result, n, zero)
+                    leave(y, at, result, n, streams, zero)
 
     return write

@@ -1,4 +1,4 @@
-"""Units of `runs`: the numbers that one statistic is taken from. Neighbours are worked on together."""
+"""Units: the numbers that one statistic is taken from. `runs` works on neighbours together."""
 
 from normkit.backends.numba.jit import jit
 
