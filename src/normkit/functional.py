@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as TF
 
 from normkit.backends import aten, is_handed_over, normalize
-from normkit.backends.exact import make_exact
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
 
@@ -86,13 +84,8 @@ def batch_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(batch_norm, locals(), ("running_mean", "running_var"))
         return result
-    if is_handed_over(input, _BATCH) and not isinstance(momentum, Tensor):
-        y = TF.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        if training and y.requires_grad:
-            make_exact(y, input, _BATCH, weight, bias, eps)
-        return y
     if training:
-        if prod(input.shape[2:], start=input.shape[0]) == 1:
+        if input.dim() > 1 and input.shape[0] == 1 and prod(input.shape[2:]) == 1:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}; "
                 "use a larger batch, or .eval() to normalize by the running statistics"
@@ -101,6 +94,8 @@ def batch_norm(
             raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     elif eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    if is_handed_over(input, _BATCH) and not isinstance(momentum, Tensor):
+        return aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     _check("batch_norm", input, _BATCH, weight, bias)
     running = _running("batch_norm", input, running_mean, running_var, momentum, training)
     return normalize(input, _BATCH, weight, bias, eps, running, training)
@@ -136,16 +131,13 @@ def instance_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(instance_norm, locals(), ("running_mean", "running_var"))
         return result
-    if is_handed_over(input) and input.shape[0] > 1:
-        y = TF.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-        if use_input_stats and y.requires_grad:
-            make_exact(y, input, _INSTANCE, weight, bias, eps)
-        return y
     if use_input_stats and prod(input.shape[2:]) == 1:
         raise ValueError(
             f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}; "
             "instance norm takes its statistics over the spatial axes"
         )
+    if is_handed_over(input):
+        return aten.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     _check("instance_norm", input, _INSTANCE, weight, bias)
     running = _running("instance_norm", input, running_mean, running_var, momentum, use_input_stats)
     return normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats)
@@ -177,10 +169,7 @@ def layer_norm(
         result: ArrayT = _on_arrays(layer_norm, locals())
         return result
     if is_handed_over(input):
-        y = torch.layer_norm(input, normalized_shape, weight, bias, eps)
-        if y.requires_grad:
-            make_exact(y, input, _layer(tuple(normalized_shape), True), weight, bias, eps)
-        return y
+        return aten.layer_norm(input, normalized_shape, weight, bias, eps)
     norm = _layer(tuple(normalized_shape), True)
     _check("layer_norm", input, norm, weight, bias)
     return normalize(input, norm, weight, bias, eps)
@@ -246,8 +235,8 @@ def group_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(group_norm, locals())
         return result
-    if is_handed_over(input):
-        return TF.group_norm(input, num_groups, weight, bias, eps)
+    if input.dim() > 1 and is_handed_over(input) and input.numel() != num_groups:
+        return aten.group_norm(input, num_groups, weight, bias, eps)
     norm = Norm("group", num_groups=num_groups)
     _check("group_norm", input, norm, weight, bias)
     batch, channels, *spatial = input.shape
@@ -283,7 +272,7 @@ def channel_norm(
         result: ArrayT = _on_arrays(channel_norm, locals())
         return result
     if input.dim() > 2 and is_handed_over(input):
-        return aten.normalize(input, _CHANNEL, weight, bias, eps, None, True)
+        return aten.channel_norm(input, weight, bias, eps)
     _check("channel_norm", input, _CHANNEL, weight, bias)
     return normalize(input, _CHANNEL, weight, bias, eps)
 

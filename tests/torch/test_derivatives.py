@@ -206,3 +206,40 @@ def test_vmap_randomness_is_torchs(randomness: str) -> None:
         assert "randomness" in results[1]
     else:
         torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "LayerNorm2d"])
+def test_three_derivatives_where_the_result_is_overwritten_and_has_a_hook(name: str) -> None:
+    row = LAYERS[name]
+    seen = []
+
+    def overwritten(x: Tensor, layer: nn.Module = row.ours()) -> Tensor:  # noqa: B008
+        y = layer(x)
+        y.register_hook(seen.append)
+        return torch.nn.functional.softplus(y.mul_(1.5))
+
+    found, expected = [], []
+    for results, backend in ((found, "auto"), (expected, "eager")):
+        x = row.input().requires_grad_()
+        with normkit.use_backend(backend):
+            value = overwritten(x).square().sum()
+            for _ in range(3):
+                (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+                results.append(gradient.detach())
+                value = (gradient * direction(x, 0.3)).sum() + gradient.square().sum()
+    assert seen
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8 * max(1.0, float(theirs.abs().max())))
+
+
+def test_a_gradient_asked_for_many_times_leaves_nothing_behind() -> None:
+    x = torch.randn(8, 4, dtype=DTYPE, requires_grad=True)
+    y = normkit.BatchNorm1d(4).to(DTYPE)(x)
+    rows = [torch.autograd.grad(y[0, channel], x, create_graph=True)[0] for channel in range(4)]
+    hooks = []
+    y.grad_fn.register_hook(lambda *_: None)
+    probe = y.grad_fn.register_hook(lambda *_: None)
+    hooks = list(probe.hooks_dict_ref())
+    assert len(hooks) == 2, "those of this test alone"
+    (plainly,) = torch.autograd.grad(y[0, 3], x, retain_graph=True)
+    torch.testing.assert_close(rows[3].detach(), plainly)

@@ -49,6 +49,9 @@ _TRANSFORMED = Choice("eager", "torch.func or forward-mode differentiation is ac
 _SMALL = Choice("aten", "torch's own operation is as fast as a kernel on an input of this size and layout, or faster")
 _WORTH = Choice("numba", "the input is large, and in CPU memory: it is worth a kernel")
 
+_tracing_state = torch._C._get_tracing_state
+_transforms = torch._C._functorch.peek_interpreter_stack
+
 _forced: ContextVar[str | None] = ContextVar("normkit_backend", default=None)
 # The process-wide settings, the last of which holds; one that is entered as a context manager leaves, whatever other
 # threads have set since. Settings that are never entered are not kept for ever.
@@ -115,16 +118,17 @@ def is_handed_over(x: Tensor, norm: Norm | None = None) -> bool:
     """
     if torch.compiler.is_compiling():  # first: a size may be a symbol there, and asking for it fixes it
         return False
-    if norm is not None and (x.dim() == 2 or not x.is_contiguous()):
-        small = x.numel() < _crossover(x, norm)
+    if x.numel() < SMALLEST:
+        small = norm is not None or x.is_contiguous()
     else:
-        small = x.numel() < SMALLEST and x.is_contiguous()
+        small = norm is not None and (x.dim() == 2 or not x.is_contiguous()) and x.numel() < _crossover(x, norm)
     return (
         small
         and type(x) is Tensor
-        and torch._C._get_tracing_state() is None
+        and _tracing_state() is None
         and _setting() == "auto"
-        and not _is_transformed()
+        and forward_ad._current_level < 0
+        and _transforms() is None
     )
 
 

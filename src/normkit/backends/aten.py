@@ -1,9 +1,13 @@
-"""torch's own operations: for what it does at least as well (the smallest inputs), and for every device."""
+"""torch's own operations: for what it does at least as well (the smallest inputs), and for every device.
+
+They are called without the Python functions around them: what those check, :mod:`normkit.functional` has checked.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
-from torch.nn import functional as F
 
 from normkit.backends import eager
 from normkit.backends.exact import make_exact
@@ -22,8 +26,6 @@ def normalize(
 ) -> Tensor:
     """Normalize x; see :func:`normkit.backends.normalize`."""
     y = _normalize(x, norm, weight, bias, eps, running, use_input_stats)
-    if use_input_stats and y.requires_grad and norm.centred and norm.kind != "group" and not is_compiling():
-        make_exact(y, x, norm, weight, bias, eps)
     if x.dim() in (4, 5) and eager.memory_order(x) is not None:  # torch's layer and instance norms lose it
         y = eager.channels_last(y)
     return y
@@ -48,26 +50,87 @@ def _normalize(
         var.lerp_(batch.var, momentum.to(var.dtype))
         return y
     if norm.kind == "batch":
-        return F.batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+        return batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "instance":
-        y = F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
-        if x.shape[0] == 1 and y.requires_grad and _is_recording():
+        return instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+    if norm.kind == "group":
+        return group_norm(x, norm.num_groups, weight, bias, eps)
+    if norm.kind == "channel":
+        return channel_norm(x, weight, bias, eps)
+    if norm.centred:
+        return layer_norm(x, norm.normalized_shape, weight, bias, eps)
+    return torch.rms_norm(x, norm.normalized_shape, weight, eps)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """torch.batch_norm, right in its third derivatives too."""
+    y = torch.batch_norm(
+        x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
+    )
+    if use_input_stats and y.requires_grad:
+        make_exact(y, x, "batch", weight, bias, eps)
+    return y
+
+
+def layer_norm(
+    x: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """torch.layer_norm, right in its third derivatives too."""
+    y = torch.layer_norm(x, normalized_shape, weight, bias, eps)
+    if y.requires_grad:
+        make_exact(y, x, "layer", weight, bias, eps, normalized_shape)
+    return y
+
+
+def channel_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """permute, torch.layer_norm, permute; right in its third derivatives too."""
+    axes = x.dim()
+    y = torch.layer_norm(x.permute(0, *range(2, axes), 1), x.shape[1:2], weight, bias, eps)
+    if y.requires_grad:
+        make_exact(y, x, "channel", weight, bias, eps)
+    y = y.permute(0, axes - 1, *range(1, axes - 1))
+    return y if eager.becomes_channels_last("channel", x) else y.contiguous()
+
+
+def group_norm(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """torch.group_norm, also where it would kill the process."""
+    if not x.requires_grad and _is_recording() and eager.memory_order(x) is not None:
+        # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)
+        return eager.normalize(x, Norm("group", num_groups=num_groups), weight, bias, eps, None, True)
+    return torch.group_norm(x, num_groups, weight, bias, eps)
+
+
+def instance_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """torch.instance_norm; on the CPU torch.group_norm of groups of one channel, which takes half the time."""
+    if x.is_cpu and use_input_stats and running_mean is None and x.numel() and not is_compiling():
+        return group_norm(x, x.shape[1], weight, bias, eps)
+    y = torch.instance_norm(
+        x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
+    )
+    if use_input_stats and y.requires_grad:
+        make_exact(y, x, "instance", weight, bias, eps)
+        if x.shape[0] == 1 and _is_recording():
             # torch's gradient of a single sample is wrong where dy is channels last
             y.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
-        return y
-    if norm.kind == "group":
-        if not x.requires_grad and _is_recording() and eager.memory_order(x) is not None:
-            # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)
-            return eager.normalize(x, norm, weight, bias, eps, running, use_input_stats)
-        return F.group_norm(x, norm.num_groups, weight, bias, eps)
-    if norm.kind == "channel":
-        order = (0, *range(2, x.dim()), 1)
-        y = F.layer_norm(x.permute(order), (x.shape[1],), weight, bias, eps)
-        y = y.permute([order.index(axis) for axis in range(x.dim())])
-        return y if eager.becomes_channels_last(norm.kind, x) else y.contiguous()
-    if norm.centred:
-        return F.layer_norm(x, list(norm.normalized_shape), weight, bias, eps)
-    return F.rms_norm(x, list(norm.normalized_shape), weight, eps)
+    return y
 
 
 def _is_recording() -> bool:

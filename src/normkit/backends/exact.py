@@ -6,44 +6,92 @@ backward pass is itself recorded (create_graph=True) is the gradient computed by
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from normkit.backends import eager
 from normkit.spec import Norm
 
 # Up to this many numbers the input is kept alive for the second derivative; a larger one only as long as autograd does.
 _SMALL = 65536
+_OURS = -1  # our key among the hooks of a tensor, whose own count from 0
 
 
-def make_exact(y: Tensor, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
-    """Let the gradient of y, torch's own normalization of x by its statistics, be differentiated again."""
-    node: Any = y.grad_fn
-    for _ in range(3):  # a reshape may follow the operation
-        if node is None or "Norm" in node.name():
-            break
-        node = node.next_functions[0][0]
-    else:
-        return  # made of plain operations already
-    if node is None:
+class _Hooks(dict[int, Any]):
+    """What a tensor keeps its hooks in."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Hook(partial[None]):
+    """A hook that is none of the user's business where a tensor is saved."""
+
+    __slots__ = ()
+    __torch_unserializable__ = True
+
+
+def make_exact(
+    y: Tensor,
+    x: Tensor,
+    kind: str,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    normalized_shape: Sequence[int] = (),
+) -> None:
+    """Let the gradient of y, torch's own normalization of x by its statistics, be differentiated again.
+
+    The smallest inputs feel every step of this. So it hangs on the tensor, which takes half the time of a hook on the
+    operation, and what can wait until a second derivative is asked for does.
+    """
+    if is_compiling():
         return
-    alive: Callable[[], Tensor | None] = weakref.ref(x) if x.numel() > _SMALL else lambda: x
+    held = weakref.ref(x) if x.numel() > _SMALL else x
+    hook = _Hook(_prepare, held, kind, normalized_shape, weight, bias, eps)
+    node: Any = y.grad_fn
+    if "Norm" in type(node).__name__:
+        hooks = _Hooks()  # what Tensor.register_hook does
+        hooks[_OURS] = hook
+        y._backward_hooks = hooks
+        node._register_hook_dict(y)
+        return
+    node = node.next_functions[0][0]  # a reshape may follow the operation
+    if "Norm" in type(node).__name__:  # else it is made of plain operations already
+        node.register_prehook(hook)
+
+
+def _prepare(
+    held: "Tensor | weakref.ref[Tensor]",
+    kind: str,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    _dy: Any,
+) -> None:
+    """Where gradients are to be differentiated, let others stand in for those of the operation about to run."""
+    if not torch.is_grad_enabled():
+        return
 
     def replace(gradients: tuple[Tensor | None, ...], outer: tuple[Tensor, ...]) -> tuple[Tensor | None, ...] | None:
+        handle.remove()
         if not torch.is_grad_enabled():
             return None
-        source = alive()
-        if source is None:
+        x = held() if isinstance(held, weakref.ref) else held
+        if x is None:
             raise RuntimeError(
                 "a normalization expected its input to be alive for a second derivative; it was freed, as gradient "
                 "checkpointing does: compute this part without checkpointing, or with normkit.use_backend('eager')"
             )
-        return _differentiable(gradients, outer[0], source, norm, weight, bias, eps)
+        norm = Norm(kind, normalized_shape=tuple(normalized_shape))
+        return _differentiable(gradients, outer[0], x, norm, weight, bias, eps)
 
-    node.register_hook(replace)
+    handle = torch._C._current_autograd_node().register_hook(replace)
 
 
 def _differentiable(

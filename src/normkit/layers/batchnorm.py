@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normkit import functional as F
+from normkit.layers import held
 
 
 class BatchNormForward(_BatchNorm):
@@ -20,17 +21,18 @@ class BatchNormForward(_BatchNorm):
         """Normalize each channel over the batch; in training, move the running statistics."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
-        batches = self.num_batches_tracked if self.training and self.track_running_stats else None
+        mean, var, tracked = held.statistics(self)
+        batches = tracked if self.training and self.track_running_stats else None
         if batches is not None:
             batches.add_(1)
             if self.momentum is None:  # a cumulative average: each batch so far has the same weight
                 is_number = not (torch.compiler.is_compiling() or batches.is_meta)
                 momentum = 1.0 / (float(batches) if is_number else batches.double())
-        mean, var = self.running_mean, self.running_var
         use_input_stats = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
             mean = var = None
-        return self._batch_norm(input, mean, var, self.weight, self.bias, use_input_stats, momentum, self.eps)
+        weight, bias = held.affine(self)
+        return self._batch_norm(input, mean, var, weight, bias, use_input_stats, momentum, self.eps)
 
 
 class BatchNorm1d(BatchNormForward, nn.BatchNorm1d):

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from normkit import functional as F
+from normkit.layers import held
 
 
 class GroupNorm(nn.GroupNorm):
@@ -28,4 +29,5 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each group of channels of each sample."""
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        weight, bias = held.affine(self)
+        return F.group_norm(input, self.num_groups, weight, bias, self.eps)

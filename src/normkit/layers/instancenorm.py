@@ -4,18 +4,21 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from normkit import functional as F
+from normkit.layers import held
 
 
 class InstanceNormForward(_InstanceNorm):
     """What all instance norms share; torch's forward checks the input and calls this, unbatched inputs included."""
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        running_mean, running_var, _ = held.statistics(self)
+        weight, bias = held.affine(self)
         return F.instance_norm(
             input,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
+            running_mean,
+            running_var,
+            weight,
+            bias,
             self.training or not self.track_running_stats,
             self.momentum if self.momentum is not None else 0.0,
             self.eps,

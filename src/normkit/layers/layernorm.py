@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from normkit import functional as F
+from normkit.layers import held
 from normkit.spec import ShapeError
 
 
@@ -29,7 +30,8 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the last axes."""
-        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+        weight, bias = held.affine(self)
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -74,4 +76,5 @@ class LayerNorm2d(nn.LayerNorm):
             raise ShapeError(
                 f"LayerNorm2d expected an input of shape (N, {self.normalized_shape[0]}, *); got {tuple(input.shape)}"
             )
-        return F.channel_norm(input, self.weight, self.bias, self.eps)
+        weight, bias = held.affine(self)
+        return F.channel_norm(input, weight, bias, self.eps)

@@ -1,0 +1,43 @@
+"""Tensors of a module, found fast.
+
+torch.nn.Module finds a parameter or a buffer only after the usual search for an attribute has failed: half a
+microsecond each, of which a batch norm has five. On the smallest inputs that is a tenth of the time.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+from torch.compiler import is_compiling
+from torch.nn import Module
+
+
+def affine(module: Module) -> tuple[Tensor | None, Tensor | None]:
+    """weight and bias."""
+    if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
+        held = module._parameters
+        try:
+            return held["weight"], held["bias"]
+        except KeyError:  # a parametrization computes one, or it is no parameter any more
+            pass
+    attributes: Any = module
+    return attributes.weight, attributes.bias
+
+
+def statistics(module: Module) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """running_mean, running_var and num_batches_tracked."""
+    if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
+        held = module._buffers
+        try:
+            return held["running_mean"], held["running_var"], held["num_batches_tracked"]
+        except KeyError:
+            pass
+    attributes: Any = module
+    return attributes.running_mean, attributes.running_var, attributes.num_batches_tracked
+
+
+@lru_cache(maxsize=256)
+def _is_plain(module: type) -> bool:
+    """Whether a class has no attributes of these names, as a subclass of ours with a property would."""
+    names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return not any(hasattr(module, name) for name in names)
