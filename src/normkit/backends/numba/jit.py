@@ -53,6 +53,12 @@ def jit(function: Kernel) -> Kernel:
     return compiled
 
 
+def inline(function: Kernel) -> Kernel:
+    """`jit` of a small piece that is in the way of vectors if it is called."""
+    compiled: Kernel = njit(error_model="numpy", forceinline=True)(function)
+    return compiled
+
+
 def kernel(function: Kernel) -> Any:
     """Compile a kernel to a C function, cached on disk where some disk can be written."""
     began = time.perf_counter()

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from normkit.backends.numba.jit import cast, jit, pointer
-from normkit.backends.numba.units import place_of
+from normkit.backends.numba.jit import cast, inline, jit, pointer
 
 ADD_PARTS = 4  # the phase of a backward kernel that does this
 
@@ -25,9 +24,8 @@ def add_parts(g, compute, part, parts):
             result[left + c] = cast(totals[c], zero)
 
 
-@jit
-def gradients_of(g, unit):
-    """Where, in dweights, the gradients of the weights and of the biases of a unit of `runs` begin."""
-    part = unit // g.k // max(g.chunk, g.a_period)
-    to_weight = part * g.affine_size + place_of(g, unit)
+@inline
+def gradients_of(g, part, place):
+    """Where, in dweights, a part's gradients begin of the weights and of the biases that lie at a place."""
+    to_weight = part * g.affine_size + place
     return to_weight, to_weight + g.affine_parts * g.affine_size

@@ -79,21 +79,22 @@ def wide_moments(x, base, rows, stride, size, centred):
 
 
 @jit
-def mean_of_beginning(x, start, size, zero):
-    """The mean of `size` numbers, to be close to that of all that follow."""
-    plain, step = splat(zero), lanes(zero)
-    for i in range(0, size, step):
-        plain += take(x, start + i, size - i, zero)
-    return cast(float(total(plain)) / size, zero)
+def mean_of_beginning(x, start, size, centred, zero):
+    """The mean of the first of `size` numbers, to be close to that of all; 0 where it is not to be taken away."""
+    if not centred:
+        return zero
+    plain, step, count = splat(zero), lanes(zero), min(size, SAMPLE)
+    for i in range(0, count, step):
+        plain += take(x, start + i, count - i, zero)
+    return cast(float(total(plain)) / count, zero)
 
 
 @jit
-def add_block(x, start, rows, stride, size, centred, count, mean, m2, zero):
-    """Mean and sum of squared deviations of `count` numbers and of one more block, at most BLOCK numbers."""
+def add_block(x, start, rows, stride, size, centred, pivot, count, mean, m2, zero):
+    """Mean and sum of squared deviations of `count` numbers and of a block, at most BLOCK numbers about pivot."""
     n = float(rows * size)
     if not centred:
         return 0.0, m2 + sums_about(x, start, rows, stride, size, zero, zero)[1]
-    pivot = mean_of_beginning(x, start, min(size, SAMPLE), zero)
     plain, squares = sums_about(x, start, rows, stride, size, pivot, zero)
     if plain * plain > FAR * n * squares:
         pivot += cast(plain / n, zero)
@@ -111,9 +112,11 @@ def moments(g, x, base, count, means, variances, zero):
     """
     rows, size, stride, centred = g.r, g.s, g.k * g.s, g.centred != 0
     if rows == 1 and size <= BLOCK:
+        for unit in range(count):  # each waits for all of its numbers: the processor goes on with the next meanwhile
+            means[unit] = mean_of_beginning(x, base + unit * size, size, centred, zero)
         for unit in range(count):
-            start = base + unit * size
-            means[unit], variances[unit] = add_block(x, start, rows, stride, size, centred, 0.0, 0.0, 0.0, zero)
+            start, pivot = base + unit * size, cast(means[unit], zero)
+            means[unit], variances[unit] = add_block(x, start, rows, stride, size, centred, pivot, 0.0, 0.0, 0.0, zero)
     else:
         for unit in range(count):
             means[unit], variances[unit] = 0.0, 0.0
@@ -124,7 +127,8 @@ def moments(g, x, base, count, means, variances, zero):
                 start, mean, m2 = base + unit * size + top * stride, means[unit], variances[unit]
                 for left in range(0, size, BLOCK):
                     before, width = float(top * size + left), min(BLOCK, size - left)
-                    mean, m2 = add_block(x, start + left, block, stride, width, centred, before, mean, m2, zero)
+                    pivot = mean_of_beginning(x, start + left, width, centred, zero)
+                    mean, m2 = add_block(x, start + left, block, stride, width, centred, pivot, before, mean, m2, zero)
                 means[unit], variances[unit] = mean, m2
     for unit in range(count):
         if not np.isfinite(variances[unit]):

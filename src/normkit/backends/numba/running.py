@@ -6,10 +6,11 @@ from normkit.backends.numba.jit import cast, jit
 
 
 @jit
-def move_running(g, running_means, running_variances, k, mean, var, zero):
-    """Move the running mean and the running (unbiased) variance of channel k, if there are any."""
+def move_running(g, running_means, running_variances, unit, mean, var, zero):
+    """Move the running mean and the running (unbiased) variance of a unit's channel, if there are any."""
     if g.running_mean == 0:
         return
+    k = unit % g.k
     count, kept = float(g.r * g.s), 1.0 - g.momentum
     unbiased = var * (count / (count - 1.0))
     running_means[k] = cast(kept * float(running_means[k]) + g.momentum * mean, zero)
@@ -21,5 +22,5 @@ def keep_statistics(g, unit, mean, var, means, variances, rstds, running_means, 
     """Write the statistics of a unit, and move the running ones; returns what rounding left of the mean."""
     means[unit], variances[unit] = cast(mean, zero), cast(var, zero)
     rstds[unit] = cast(1.0 / np.sqrt(var + g.eps), zero)
-    move_running(g, running_means, running_variances, unit % g.k, mean, var, zero)
+    move_running(g, running_means, running_variances, unit, mean, var, zero)
     return cast(mean - float(means[unit]), zero)

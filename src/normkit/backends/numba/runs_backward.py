@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
+from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts, gradients_of
 from normkit.backends.numba.run_moments import BLOCK, distance
 from normkit.backends.numba.simd import fence, first, fma, lanes, prefetch, put, splat, take, total
@@ -72,17 +72,16 @@ def products_by(at, i, n, zero, x, dy, high, weight, place):
     return take(x, at + i, n, zero) - splat(high), g
 
 
-@jit
-def projections(run, g, unit, x, dy, ahead, means, rstds, coefficients):
+@inline
+def projections(run, x, dy, ahead, coefficients):
     """high, rstd, shift, the means of g and of g x_hat, and the weight of a piece."""
-    size, of = coefficients.size // 4, unit + run // (g.s // g.s_run)
-    shift, plain = coefficients[run], coefficients[size + run]
-    crossed, weight = coefficients[2 * size + run], coefficients[3 * size + run]
-    return means[of], rstds[of], shift, plain, crossed, weight
+    at = 6 * run
+    high, rstd, shift = coefficients[at], coefficients[at + 1], coefficients[at + 2]
+    return high, rstd, shift, coefficients[at + 3], coefficients[at + 4], coefficients[at + 5]
 
 
 @jit
-def project(at, i, n, zero, known, g, unit, x, dy, ahead, means, rstds, coefficients):
+def project(at, i, n, zero, known, x, dy, ahead, coefficients):
     """dx of numbers with one weight."""
     high, rstd, shift, plain, crossed, weight = known
     if ahead:
@@ -93,17 +92,19 @@ def project(at, i, n, zero, known, g, unit, x, dy, ahead, means, rstds, coeffici
     return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
 
 
-@jit
-def projections_by(run, g, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
+@inline
+def projections_by(run, g, part, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
     """high, rstd, shift, the means of g and of g x_hat of a unit, and where its weights and their gradients begin."""
-    size, of = coefficients.size // 3, unit + run
-    shift, plain, crossed = coefficients[run], coefficients[size + run], coefficients[2 * size + run]
-    to_weight, to_bias = gradients_of(g, of)
-    return means[of], rstds[of], shift, plain, crossed, place_of(g, of), to_weight, to_bias
+    at, of, rstd = 3 * run, unit + run, rstds[unit + run]
+    shift = cast(coefficients[at], rstd)
+    plain, crossed = cast(coefficients[at + 1], rstd), cast(coefficients[at + 2], rstd)
+    place = place_of(g, of)
+    to_weight, to_bias = gradients_of(g, part, place)
+    return means[of], rstd, shift, plain, crossed, place, to_weight, to_bias
 
 
 @jit
-def project_by(at, i, n, zero, known, g, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
+def project_by(at, i, n, zero, known, g, part, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
     """dx of numbers with a weight each; adds dy · x_hat and dy to the gradients of weights and biases."""
     high, rstd, shift, plain, crossed, place, to_weight, to_bias = known
     if ahead:
@@ -131,11 +132,14 @@ def projection(g, n, deviations, plain, crossed, rstd, zero):
 
 
 @jit
-def sum_units(g, unit, count, base, x, dy, weight, means, rstds, dweights, coefficients, zero):
-    """Shift and means of g and of g x_hat of neighbouring units whose numbers each have their own weight."""
+def sum_units(g, part, since, unit, count, base, x, dy, weight, means, rstds, dweights, coefficients, zero):
+    """Shift and means of g and of g x_hat of neighbouring units whose numbers each have their own weight.
+
+    The first of them are so many units into their part: `since`.
+    """
     length, stride, one = g.s, g.k * g.s, np.int64(1)
     for i in range(count):
-        start, high, rstd, place = base + i * length, means[unit + i], rstds[unit + i], place_of(g, unit + i)
+        start, high, place = base + i * length, means[unit + i], place_of(g, unit + i)
         deviations, plain, crossed = 0.0, 0.0, 0.0
         for at in range(start, start + g.r * stride, stride):
             for left in range(0, length, BLOCK):
@@ -144,13 +148,16 @@ def sum_units(g, unit, count, base, x, dy, weight, means, rstds, dweights, coeff
                 deviations += d
                 plain += p
                 crossed += c
-        low, plain_mean, crossed_mean = projection(g, float(g.r * length), deviations, plain, crossed, rstd, zero)
-        coefficients[i], coefficients[count + i] = cast(-low * float(rstd), zero), plain_mean
-        coefficients[2 * count + i] = crossed_mean
-        if (unit + i) // g.k % max(g.chunk, g.a_period) < g.a_period:  # the first of its part that has these weights
-            for to in gradients_of(g, unit + i):
+        coefficients[3 * i], coefficients[3 * i + 1], coefficients[3 * i + 2] = deviations, plain, crossed
+        if since + i < g.a_period:  # the first of its part that has these weights
+            for to in gradients_of(g, part, place):
                 for j in range(to, to + length):
                     dweights[j] = zero
+    for i in range(count):  # the processor sums the next unit before the sums of one are complete
+        rstd, at = rstds[unit + i], 3 * i
+        sums = coefficients[at], coefficients[at + 1], coefficients[at + 2]
+        low, plain_mean, crossed_mean = projection(g, float(g.r * length), *sums, rstd, zero)
+        coefficients[at], coefficients[at + 1], coefficients[at + 2] = -low * float(rstd), plain_mean, crossed_mean
 
 
 @jit
@@ -173,9 +180,9 @@ def sum_pieces(g, unit, count, base, x, dy, means, deviations, plains, crosseds,
 
 
 @jit
-def fill_coefficients(g, unit, count, weight, rstds, deviations, plains, crosseds, dweights, coefficients, zero):
-    """Shift, means of g and of g x_hat, and weight of each piece; writes dweight and dbias of their part."""
-    pieces, n, size = g.s // g.s_run, float(g.r * g.s), coefficients.size // 4
+def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, crosseds, dweights, coefficients, zero):
+    """What `projections` gives of each piece; writes dweight and dbias of their part."""
+    pieces, n = g.s // g.s_run, float(g.r * g.s)
     for i in range(count):
         begin, rstd, place = i * pieces, rstds[unit + i], place_of(g, unit + i)
         plain, crossed = 0.0, 0.0
@@ -184,13 +191,15 @@ def fill_coefficients(g, unit, count, weight, rstds, deviations, plains, crossed
             plain += factor * plains[begin + piece]
             crossed += factor * crosseds[begin + piece]
         low, plain_mean, crossed_mean = projection(g, n, deviations[i], plain, crossed, rstd, zero)
-        to_weight, to_bias = gradients_of(g, unit + i)
+        to_weight, to_bias = gradients_of(g, (unit + i) // g.k // g.a_period, place)
         for piece in range(pieces):
             at, step = begin + piece, piece * g.s_step
             dweights[to_weight + step] = cast((crosseds[at] - low * plains[at]) * float(rstd), zero)
             dweights[to_bias + step] = cast(plains[at], zero)
-            coefficients[at], coefficients[size + at] = cast(-low * float(rstd), zero), plain_mean
-            coefficients[2 * size + at], coefficients[3 * size + at] = crossed_mean, weight[place + step]
+            to = 6 * at
+            coefficients[to], coefficients[to + 1] = means[unit + i], rstd
+            coefficients[to + 2], coefficients[to + 3] = cast(-low * float(rstd), zero), plain_mean
+            coefficients[to + 4], coefficients[to + 5] = crossed_mean, weight[place + step]
 
 
 def backward(storage, compute, by_place):
@@ -212,23 +221,38 @@ def backward(storage, compute, by_place):
         if phase == ADD_PARTS:
             add_parts(g, compute, part, parts)
         elif by_place:
-            coefficients = np.empty(3 * together, compute)
+            coefficients = np.empty(3 * together)
             chunks = (g.a + g.chunk - 1) // g.chunk
             for task in range(chunks * g.k * part // parts, chunks * g.k * (part + 1) // parts):
                 chunk, k = task // g.k, task % g.k
-                a, end = chunk * g.chunk, min((chunk + 1) * g.chunk, g.a)
+                begin, end = chunk * g.chunk, min((chunk + 1) * g.chunk, g.a)
+                a = begin
                 while a < end:
                     unit = a * g.k + k  # whose neighbour is that of the next a where there is one k
                     count, base = group_of(g, unit, end if g.k == 1 else unit + 1, together)
-                    known = coefficients[: 3 * count]
-                    sum_units(g, unit, count, base, x, dy, weight, means, rstds, dweights, known, zero)
+                    sum_units(
+                        g,
+                        chunk,
+                        a - begin,
+                        unit,
+                        count,
+                        base,
+                        x,
+                        dy,
+                        weight,
+                        means,
+                        rstds,
+                        dweights,
+                        coefficients,
+                        zero,
+                    )
                     ahead = count * g.s if streams else 0  # as in the forward kernel
-                    there = (g, unit, x, dy, ahead, means, rstds, known, weight, dweights)
+                    there = (g, chunk, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights)
                     write_units(dx, base, g.r, stride, count, g.s, streams, zero, *there)
                     a += count
         else:
             deviations, plains, crosseds = np.empty(together), np.empty(together * pieces), np.empty(together * pieces)
-            coefficients = np.empty(4 * together * pieces, compute)
+            coefficients = np.empty(6 * together * pieces, compute)
             unit, end = g.a * g.k * part // parts, g.a * g.k * (part + 1) // parts
             while unit < end:
                 count, base = group_of(g, unit, end, together)
@@ -236,10 +260,10 @@ def backward(storage, compute, by_place):
                 for some in sums:
                     some[:] = 0.0
                 sum_pieces(g, unit, count, base, x, dy, means, *sums, zero)
-                fill_coefficients(g, unit, count, weight, rstds, *sums, dweights, coefficients, zero)
+                fill_coefficients(g, unit, count, weight, means, rstds, *sums, dweights, coefficients, zero)
                 if g.dx != 0:
                     ahead = count * g.s if streams else 0
-                    here = (g, unit, x, dy, ahead, means, rstds, coefficients)
+                    here = (x, dy, ahead, coefficients)
                     write_pieces(dx, base, g.r, stride, count * pieces, g.s_run, streams, zero, *here)
                 unit += count
         if streams:

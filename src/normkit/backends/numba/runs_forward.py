@@ -3,7 +3,7 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, jit, kernel, tensors_of_forward
+from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, tensors_of_forward
 from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import keep_statistics
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
@@ -11,7 +11,7 @@ from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, place_of, units_together
 
 
-@jit
+@inline
 def scales(run, x, ahead, first, coefficients):
     """high, factor and shift of a piece."""
     size, at = coefficients.size // 3, first + run
@@ -27,7 +27,7 @@ def scale(at, i, n, zero, known, x, ahead, first, coefficients):
     return fma(take(x, at + i, n, zero) - splat(high), splat(factor), splat(shift))
 
 
-@jit
+@inline
 def scales_by(run, g, unit, x, ahead, means, rstds, lows, weight, bias):
     """high, rstd and shift of a unit, and where its weights begin."""
     rstd = rstds[unit + run]
