@@ -6,6 +6,7 @@ measures it.
 """
 
 from functools import lru_cache
+from math import prod
 from typing import Final
 
 import torch
@@ -14,6 +15,7 @@ from normkit.backends.eager import HALF
 from normkit.spec import Norm
 
 SMALLEST: Final = 1 << 17  # no kernel pays below
+SHORT: Final = 512  # numbers of a row, whose sums take us longer than they take torch's layer norm
 FEW: Final = 32  # channels, innermost in memory, that torch's batch norm is slow for
 
 
@@ -36,6 +38,9 @@ def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool, ch
         return 1 << 19 if half else SMALLEST
     if norm.kind == "group" and channels_last:
         return SMALLEST if half else 1 << 20
-    if norm.centred and (norm.kind in ("layer", "group") or (norm.kind == "channel" and channels_last)):
-        return 1 << 19 if half else 1 << 22 if norm.kind == "group" else 3 << 20
+    if norm.kind == "group":
+        return 1 << 19 if half else 1 << 22
+    if norm.centred and (norm.kind == "layer" or (norm.kind == "channel" and channels_last)):
+        row = prod(norm.normalized_shape) if norm.kind == "layer" else channels
+        return 1 << 19 if half else 1 << 23 if row < SHORT else 3 << 20
     return SMALLEST
