@@ -58,7 +58,7 @@ def forward(
     turned = turned and not y.is_contiguous()  # nor is it both
     call = numba.launch(v, DTYPES[x.dtype], affine, norm.centred, not use_input_stats, False, turned)
     rstd = torch.empty(call.units, dtype=compute)
-    running_mean = running_var = 0
+    moved: tuple[Tensor, ...] = ()
     momentum = 0.0
     if use_input_stats:
         mean, var = torch.empty_like(rstd), torch.empty_like(rstd)
@@ -69,8 +69,7 @@ def forward(
             and _can_be_moved(running.mean, compute)
             and _can_be_moved(running.var, compute)
         ):
-            running_mean, running_var = running.mean.data_ptr(), running.var.data_ptr()
-            momentum, running = running.momentum, None
+            momentum, moved = running.momentum, tuple(statistic.to(compute) for statistic in running[:2])
     else:
         assert running is not None  # functional.py has checked it
         mean, var = (_given(statistic, call.units, compute) for statistic in running[:2])
@@ -85,24 +84,29 @@ def forward(
         mean.data_ptr(),
         var.data_ptr(),
         rstd.data_ptr(),
-        running_mean,
-        running_var,
+        moved[0].data_ptr() if moved else 0,
+        moved[1].data_ptr() if moved else 0,
         momentum,
         eps,
         0 if scratch is None else scratch.data_ptr(),
         torch.get_num_threads(),
     )
-    if use_input_stats and running is not None:
+    if moved:
+        assert running is not None
+        for statistic, value in zip(running[:2], moved, strict=True):
+            if value is not statistic:
+                statistic.copy_(value)
+    elif use_input_stats and running is not None:
         shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
         update_running(running, mean.view(shape), var.view(shape), v.count)
     return y, mean, var, rstd
 
 
 def _can_be_moved(statistic: Tensor, compute: torch.dtype) -> bool:
-    """Whether a kernel can move a running statistic where it lies."""
+    """Whether a kernel can move a running statistic: where it lies, or a half type's in the type of computation."""
     return (
         type(statistic) is Tensor
-        and statistic.dtype is compute
+        and (statistic.dtype is compute or statistic.dtype in eager.HALF)
         and statistic.is_cpu
         and statistic.is_contiguous()
         and not statistic.is_neg()

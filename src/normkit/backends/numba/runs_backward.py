@@ -191,7 +191,7 @@ def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, 
             plain += factor * plains[begin + piece]
             crossed += factor * crosseds[begin + piece]
         low, plain_mean, crossed_mean = projection(g, n, deviations[i], plain, crossed, rstd, zero)
-        to_weight, to_bias = gradients_of(g, (unit + i) // g.k // g.a_period, place)
+        to_weight, to_bias = gradients_of(g, (unit + i) // g.k // max(g.chunk, g.a_period), place)
         for piece in range(pieces):
             at, step = begin + piece, piece * g.s_step
             dweights[to_weight + step] = cast((crosseds[at] - low * plains[at]) * float(rstd), zero)
