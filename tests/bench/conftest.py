@@ -12,7 +12,7 @@ def make_result():
     """A result of a row by its name, from seconds by contender."""
 
     def make(name, regime="kept", threads=2, **seconds):
-        timings = {who: Timing(value, 0.9 * value, 1.1 * value, 5) for who, value in seconds.items()}
+        timings = {who: Timing(value, 0.95 * value, 1.05 * value, 5) for who, value in seconds.items()}
         row = ROW_BY_NAME[name]
         return Result(row, regime, threads, 2.5 if row.measured == "forward+backward" else 1.0, timings)
 

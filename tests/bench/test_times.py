@@ -9,7 +9,7 @@ import torch
 
 from normkit.bench import environment, picture, report
 from normkit.bench.cases import ROW_BY_NAME
-from normkit.bench.measure import Effort
+from normkit.bench.measure import Effort, Timing
 from normkit.bench.progress import Progress
 from normkit.bench.results import Result
 from normkit.bench.runner import Times
@@ -41,10 +41,17 @@ def test_no_copies_of_small_inputs_and_networks(make_result):
 
 
 @pytest.mark.parametrize(
-    ("ours", "torchs", "verdict"), [(1.0, 4.0, "pass"), (1.0, 2.0, "MISS"), (2.0, 1.0, "MISS, slower")]
+    ("ours", "torchs", "verdict"), [(1.0, 4.0, "pass"), (1.0, 2.0, "MISS"), (2.0, 1.0, "MISS (slower)")]
 )
 def test_verdict(make_result, ours, torchs, verdict):
     assert report.verdict(make_result(BATCH, ours=ours, torch=torchs, copy=1.0)) == verdict
+
+
+def test_a_wide_spread_is_said(make_result):
+    result = make_result(BATCH, ours=1.0, torch=4.0, copy=1.0)
+    result.timings["torch"] = Timing(4.0, 3.0, 5.0, 9)
+    assert report.verdict(result) == "pass, unsteady"
+    assert any("quieter" in note for note in report.sections([result])[0].notes)
 
 
 def test_json_round_trip(make_result):
@@ -65,7 +72,7 @@ def test_json_shape(make_result):
         "float32",
         "forward",
     )
-    assert data["seconds"]["ours"] == {"median": 2.0, "low": 1.8, "high": 2.2, "samples": 5}
+    assert data["seconds"]["ours"] == {"median": 2.0, "low": 1.9, "high": 2.1, "samples": 5}
     assert data["copies"] == {"ours": 2.0, "torch": 8.0}
     assert (data["ratio"], data["bar"], data["passed"], data["threads"]) == (4.0, 3.3, True, 2)
 
@@ -78,9 +85,9 @@ def test_table_shows_losses(make_result):
     ]
     kept, default = report.sections(results)
     assert kept.rows[0] == (
-        "BatchNorm2d (32,64,56,56) float32", "forward", "2 ms ±10%", "8 ms ±10%", "4.00", "3.3", "pass", "2.0 / 8.0",
+        "BatchNorm2d (32,64,56,56) float32", "forward", "2 ms ±5%", "8 ms ±5%", "4.00", "3.3", "pass", "2.0 / 8.0",
     )  # fmt: skip
-    assert kept.rows[1][4:] == ("0.50", "0.9", "MISS, slower", "")
+    assert kept.rows[1][4:] == ("0.50", "0.9", "MISS (slower)", "")
     assert kept.notes[0].startswith("torch.nn is faster in 1 of 2 rows")
     assert kept.notes[1] == "1 of 2 rows reach their bar, 1 miss it."
     assert "MALLOC_TOP_PAD_" in kept.title

@@ -1,6 +1,7 @@
 """Times as tables."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from normkit.bench.cases import KEPT, LARGE_BYTES, THREADS_OF_BARS
 from normkit.bench.contenders import OURS, TORCH
@@ -8,6 +9,8 @@ from normkit.bench.environment import REGIMES
 from normkit.bench.measure import Timing, geometric_mean
 from normkit.bench.results import Result
 from normkit.bench.section import Section, duration
+
+UNSTEADY: Final = 0.1  # of the median: a spread beyond which a ratio says little
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
@@ -40,10 +43,14 @@ def _section(regime: str, results: Sequence[Result]) -> Section:
 
 
 def verdict(result: Result) -> str:
-    """Pass or miss, and whether torch.nn is faster."""
-    words = [] if result.passed is None else ["pass" if result.passed else "MISS"]
-    if result.ratio < 1.0:
-        words.append("slower")
+    """Pass or miss, whether torch.nn is faster, and whether the times can be relied on."""
+    slower = result.ratio < 1.0
+    if result.passed is None:
+        words = ["slower"] if slower else []
+    else:
+        words = [("pass" if result.passed else "MISS") + (" (slower)" if slower else "")]
+    if max(result.timings[who].spread for who in (OURS, TORCH)) > UNSTEADY:
+        words.append("unsteady")
     return ", ".join(words)
 
 
@@ -80,3 +87,5 @@ def _notes(regime: str, results: Sequence[Result]) -> Iterable[str]:
         yield "A bar is the least torch/ours that we ask of ourselves for a row in this regime: 0.9, or more."
     else:
         yield f"Bars here: as fast as torch.nn (0.9 allows for noise), and twice that over {LARGE_BYTES // 10**6} MB."
+    if any("unsteady" in verdict(result) for result in results):
+        yield f"Unsteady: a spread of more than {100 * UNSTEADY:.0f}%. Time the row again, on a quieter machine."
