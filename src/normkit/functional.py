@@ -136,7 +136,7 @@ def instance_norm(
             f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}; "
             "instance norm takes its statistics over the spatial axes"
         )
-    if is_handed_over(input):
+    if is_handed_over(input, _INSTANCE if running_mean is None else None):
         return aten.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     _check("instance_norm", input, _INSTANCE, weight, bias)
     running = _running("instance_norm", input, running_mean, running_var, momentum, use_input_stats)
@@ -171,6 +171,8 @@ def layer_norm(
     if is_handed_over(input):
         return aten.layer_norm(input, normalized_shape, weight, bias, eps)
     norm = _layer(tuple(normalized_shape), True)
+    if is_handed_over(input, norm):
+        return aten.layer_norm(input, normalized_shape, weight, bias, eps)
     _check("layer_norm", input, norm, weight, bias)
     return normalize(input, norm, weight, bias, eps)
 
@@ -235,9 +237,9 @@ def group_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(group_norm, locals())
         return result
-    if input.dim() > 1 and is_handed_over(input) and input.numel() != num_groups:
-        return aten.group_norm(input, num_groups, weight, bias, eps)
     norm = Norm("group", num_groups=num_groups)
+    if input.dim() > 1 and is_handed_over(input, norm) and input.numel() != num_groups:
+        return aten.group_norm(input, num_groups, weight, bias, eps)
     _check("group_norm", input, norm, weight, bias)
     batch, channels, *spatial = input.shape
     if batch * channels // num_groups * prod(spatial) == 1:

@@ -44,6 +44,7 @@ NAMES = ("auto", "numba", "aten", "eager")
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _BATCH = Norm("batch")
+_KEEPING = ("batch", "group", "instance")  # kinds whose operation in torch keeps the memory layout, as ours does
 _FORCED = {name: Choice(name, "forced by normkit.use_backend") for name in NAMES}
 _TRANSFORMED = Choice("eager", "torch.func or forward-mode differentiation is active: only plain operations follow it")
 _SMALL = Choice("aten", "torch's own operation is as fast as a kernel on an input of this size and layout, or faster")
@@ -111,19 +112,19 @@ def _setting() -> str:
 
 
 def is_handed_over(x: Tensor, norm: Norm | None = None) -> bool:
-    """Whether a call is so small and plain that torch's own function is to do all of it, the checks too.
+    """Whether a call is so plain, and small for its norm, that torch's own function is to do all of it, checks too.
 
-    A tiny normalization takes torch a few microseconds: this costs less than one. With a norm, whose operation in torch
-    takes every layout as ours does, larger inputs go too, where channels lie innermost and torch is as fast.
+    A tiny normalization takes torch a few microseconds: this costs less than one. Without a norm only what is small
+    for any, and contiguous, is handed over.
     """
     if torch.compiler.is_compiling():  # first: a size may be a symbol there, and asking for it fixes it
         return False
-    if x.numel() < SMALLEST:
-        small = norm is not None or x.is_contiguous()
-    else:
-        small = norm is not None and (x.dim() == 2 or not x.is_contiguous()) and x.numel() < _crossover(x, norm)
+    small = x.numel() < SMALLEST
+    if norm is not None and not (small or (norm.kind == "batch" and x.dim() > 2 and x.is_contiguous())):
+        small = x.numel() < _crossover(x, norm)
     return (
         small
+        and ((norm is not None and norm.kind in _KEEPING) or x.is_contiguous())
         and type(x) is Tensor
         and _tracing_state() is None
         and _setting() == "auto"
