@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from normkit.backends.numba import columns, runs
 from normkit.backends.numba.jit import Arguments
 from normkit.backends.numba.parts import ADD_PARTS
+from normkit.backends.numba.simd import LINE
 from normkit.backends.numba.team import run_team
 from normkit.spec import View
 
@@ -31,6 +32,7 @@ STORAGES: dict[str, tuple[type, type]] = {
 _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
 _STREAM = 12 << 20  # bytes of output from which it is written past the caches, which could not keep it
+_RAGGED = 2  # times as many, where runs share lines: the parts of such a line meet in the cache or are written twice
 _SOON = 256  # numbers later a gradient of a weight is read again: what it is added to waits for streams before it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
 _WIDE = 4096  # columns, at about, of a part of a row that are summed at once elsewhere,
@@ -161,7 +163,10 @@ def launch(
     by_tile = a * tiles if r_step else a
     affine_parts = -(-a // max(p.chunk, a_period)) if p.walk else by_tile
     by_place = p.walk and steps[5] != 0 and steps[4] == 1
-    large = a * r * k * s * np.dtype(storage).itemsize >= _STREAM
+    stored = np.dtype(storage).itemsize
+    run = s if by_place else steps[4]
+    ragged = p.walk and run * stored % LINE != 0
+    large = a * r * k * s * stored >= _STREAM * (_RAGGED if ragged else 1)
     ones: NDArray[Any] = np.ones(affine_size, compute)
     zeros: NDArray[Any] = np.zeros(affine_size, compute)
     template = Arguments(
