@@ -32,7 +32,7 @@ STORAGES: dict[str, tuple[type, type]] = {
 _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
 _STREAM = 12 << 20  # bytes of output from which it is written past the caches, which could not keep it
-_RAGGED = 2  # times as many, where runs share lines: the parts of such a line meet in the cache or are written twice
+_RAGGED = 2  # times as many, where a line is written in parts: they meet in a cache, or it goes to memory several times
 _SOON = 256  # numbers later a gradient of a weight is read again: what it is added to waits for streams before it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
 _WIDE = 4096  # columns, at about, of a part of a row that are summed at once elsewhere,
@@ -165,7 +165,7 @@ def launch(
     by_place = p.walk and steps[5] != 0 and steps[4] == 1
     stored = np.dtype(storage).itemsize
     run = s if by_place else steps[4]
-    ragged = p.walk and run * stored % LINE != 0
+    ragged = run * stored % LINE != 0 if p.walk else storage != compute
     large = a * r * k * s * stored >= _STREAM * (_RAGGED if ragged else 1)
     ones: NDArray[Any] = np.ones(affine_size, compute)
     zeros: NDArray[Any] = np.zeros(affine_size, compute)
