@@ -168,10 +168,7 @@ def layer_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(layer_norm, locals())
         return result
-    if is_handed_over(input):
-        return aten.layer_norm(input, normalized_shape, weight, bias, eps)
-    norm = _layer(tuple(normalized_shape), True)
-    if is_handed_over(input, norm):
+    if is_handed_over(input) or is_handed_over(input, norm := _layer(tuple(normalized_shape), True)):
         return aten.layer_norm(input, normalized_shape, weight, bias, eps)
     _check("layer_norm", input, norm, weight, bias)
     return normalize(input, norm, weight, bias, eps)

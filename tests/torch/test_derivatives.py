@@ -236,7 +236,6 @@ def test_a_gradient_asked_for_many_times_leaves_nothing_behind() -> None:
     x = torch.randn(8, 4, dtype=DTYPE, requires_grad=True)
     y = normkit.BatchNorm1d(4).to(DTYPE)(x)
     rows = [torch.autograd.grad(y[0, channel], x, create_graph=True)[0] for channel in range(4)]
-    hooks = []
     y.grad_fn.register_hook(lambda *_: None)
     probe = y.grad_fn.register_hook(lambda *_: None)
     hooks = list(probe.hooks_dict_ref())

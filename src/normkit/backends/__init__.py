@@ -128,7 +128,7 @@ def is_handed_over(x: Tensor, norm: Norm | None = None) -> bool:
         and type(x) is Tensor
         and _tracing_state() is None
         and _setting() == "auto"
-        and forward_ad._current_level < 0
+        and forward_ad._current_level < 0  # _is_transformed, which takes longer for the sake of compiled graphs
         and _transforms() is None
     )
 
@@ -204,7 +204,7 @@ def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> s
             return f"weight and bias are {parameter.dtype} on {parameter.device.type} beside an input in {dtype}"
     if x.numel() == 0:
         return "the input is empty"
-    if torch._C._get_tracing_state() is not None or torch.is_autocast_enabled("cpu"):
+    if _tracing_state() is not None or torch.is_autocast_enabled("cpu"):
         return "tracing or autocast is active"
     return _numba_missing()
 

@@ -122,7 +122,7 @@ def instance_norm(
     """torch.instance_norm; on the CPU torch.group_norm of groups of one channel, which takes half the time."""
     if x.is_cpu and use_input_stats and running_mean is None and x.numel() and not is_compiling():
         y = group_norm(x.contiguous(), x.shape[1], weight, bias, eps)
-        return y if x.is_contiguous() or eager.memory_order(x) is None else eager.channels_last(y)
+        return y if eager.memory_order(x) is None else eager.channels_last(y)
     y = torch.instance_norm(
         x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
     )

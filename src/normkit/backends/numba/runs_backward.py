@@ -230,22 +230,8 @@ def backward(storage, compute, by_place):
                 while a < end:
                     unit = a * g.k + k  # whose neighbour is that of the next a where there is one k
                     count, base = group_of(g, unit, end if g.k == 1 else unit + 1, together)
-                    sum_units(
-                        g,
-                        chunk,
-                        a - begin,
-                        unit,
-                        count,
-                        base,
-                        x,
-                        dy,
-                        weight,
-                        means,
-                        rstds,
-                        dweights,
-                        coefficients,
-                        zero,
-                    )
+                    group = (g, chunk, a - begin, unit, count, base)
+                    sum_units(*group, x, dy, weight, means, rstds, dweights, coefficients, zero)
                     ahead = count * g.s if streams else 0  # as in the forward kernel
                     there = (g, chunk, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights)
                     write_units(dx, base, g.r, stride, count, g.s, streams, zero, *there)
