@@ -62,6 +62,14 @@ def _normalize(
     return torch.rms_norm(x, norm.normalized_shape, weight, eps)
 
 
+def _permutations(axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of axes: channels to the end, and back."""
+    return (0, *range(2, axes), 1), (0, axes - 1, *range(1, axes - 1))
+
+
+_PERMUTATIONS = {axes: _permutations(axes) for axes in (3, 4, 5)}  # as looking them up is faster
+
+
 def batch_norm(
     x: Tensor,
     running_mean: Tensor | None,
@@ -77,7 +85,7 @@ def batch_norm(
         x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
     )
     if use_input_stats and y.requires_grad:
-        make_exact(y, x, "batch", weight, bias, eps)
+        make_exact(y, eps)
     return y
 
 
@@ -87,17 +95,15 @@ def layer_norm(
     """torch.layer_norm, right in its third derivatives too."""
     y = torch.layer_norm(x, normalized_shape, weight, bias, eps)
     if y.requires_grad:
-        make_exact(y, x, "layer", weight, bias, eps, normalized_shape)
+        make_exact(y, eps)
     return y
 
 
 def channel_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """permute, torch.layer_norm, permute; right in its third derivatives too."""
     axes = x.dim()
-    y = torch.layer_norm(x.permute(0, *range(2, axes), 1), x.shape[1:2], weight, bias, eps)
-    if y.requires_grad:
-        make_exact(y, x, "channel", weight, bias, eps)
-    y = y.permute(0, axes - 1, *range(1, axes - 1))
+    to_last, back = _PERMUTATIONS[axes] if axes in _PERMUTATIONS else _permutations(axes)
+    y = layer_norm(x.permute(to_last), (x.size(1),), weight, bias, eps).permute(back)
     return y if eager.becomes_channels_last("channel", x) else y.contiguous()
 
 
@@ -127,7 +133,7 @@ def instance_norm(
         x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
     )
     if use_input_stats and y.requires_grad:
-        make_exact(y, x, "instance", weight, bias, eps)
+        make_exact(y, eps)
         if x.shape[0] == 1 and _is_recording():
             # torch's gradient of a single sample is wrong where dy is channels last
             y.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]

@@ -63,7 +63,8 @@ def interleaved(
     """Time calls in turn, so that whatever else the machine does meets all of them alike.
 
     Every sample begins with a call that is not timed: caches and allocator are then as the call itself leaves them,
-    not as its neighbour did. The garbage collector is off meanwhile.
+    not as its neighbour did; and as that is not all that a neighbour leaves, every other round takes all but the last
+    call in reverse order. The garbage collector is off meanwhile.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -77,8 +78,9 @@ def interleaved(
         for done in range(effort.rounds):
             if done >= FEWEST and (clock() - began) / 1e9 > effort.row_seconds:
                 break
-            for name, call in calls.items():
-                samples[name].append(_sample(call, inner[name], clock))
+            *contenders, last = calls
+            for name in (*(reversed(contenders) if done % 2 else contenders), last):
+                samples[name].append(_sample(calls[name], inner[name], clock))
     finally:
         if was_enabled:
             gc.enable()

@@ -12,6 +12,17 @@ from torch.compiler import is_compiling
 from torch.nn import Module
 
 
+def weight(module: Module) -> Tensor | None:
+    """weight alone."""
+    if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
+        held = module._parameters
+        if "weight" in held:  # else a parametrization computes it, or it is no parameter any more
+            return held["weight"]
+    attributes: Any = module
+    found: Tensor | None = attributes.weight
+    return found
+
+
 def affine(module: Module) -> tuple[Tensor | None, Tensor | None]:
     """weight and bias."""
     if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's

@@ -72,7 +72,7 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the channels."""
-        if input.dim() < 2 or input.shape[1] != self.normalized_shape[0]:
+        if input.dim() < 2 or input.size(1) != self.normalized_shape[0]:
             raise ShapeError(
                 f"LayerNorm2d expected an input of shape (N, {self.normalized_shape[0]}, *); got {tuple(input.shape)}"
             )

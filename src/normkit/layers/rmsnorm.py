@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from normkit import functional as F
+from normkit.layers import held
 
 
 class RMSNorm(nn.RMSNorm):
@@ -26,4 +27,4 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide by the root of the mean square over the last axes."""
-        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        return F.rms_norm(x, self.normalized_shape, held.weight(self), self.eps)
