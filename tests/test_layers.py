@@ -147,6 +147,34 @@ def test_state_round_trip(name: str, args: tuple[Any, ...], kwargs: dict[str, An
     assert_same_state(ours, theirs)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("shape", [(4, 6, 5, 5), (8, 6)], ids=str)
+@pytest.mark.parametrize("backend", ["auto", "numba", "aten", "eager"])
+def test_batches_are_counted(backend: str, shape: tuple[int, ...], momentum: float | None) -> None:
+    build = normkit.BatchNorm2d if len(shape) == 4 else normkit.BatchNorm1d
+    layer = build(6, momentum=momentum)
+    with normkit.use_backend(backend):
+        for count in range(1, 4):
+            layer(torch.randn(shape))
+            assert int(layer.num_batches_tracked) == count
+        layer.eval()(torch.randn(shape))
+        assert int(layer.num_batches_tracked) == 3
+        layer.train().num_batches_tracked = torch.tensor([7, 8, 9])[1]  # lies elsewhere than it begins
+        layer(torch.randn(shape))
+        assert int(layer.num_batches_tracked) == 9
+        layer.num_batches_tracked = torch.tensor(3.0)  # of another type
+        layer(torch.randn(shape))
+        assert float(layer.num_batches_tracked) == 4.0
+
+
+def test_a_call_that_fails_moves_nothing() -> None:
+    layer = normkit.BatchNorm2d(6)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(RuntimeError), normkit.use_backend("numba"):
+        layer(torch.randn(4, 7, 5, 5))
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
 def test_checkpoint_without_num_batches_tracked() -> None:
     old = nn.BatchNorm2d(4).state_dict()
     del old["num_batches_tracked"]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from normkit.backends import aten, is_handed_over, normalize
+from normkit.backends import aten, first_look, normalize
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
 
@@ -84,21 +84,40 @@ def batch_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(batch_norm, locals(), ("running_mean", "running_var"))
         return result
+    return batch_norm_of_layer(input, running_mean, running_var, weight, bias, training, momentum, eps, None)
+
+
+def batch_norm_of_layer(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | Tensor,
+    eps: float,
+    batches: Tensor | None,
+) -> Tensor:
+    """:func:`batch_norm` of a tensor; counts ``batches``, if there are any, up by one."""
+    shape = input.shape
     if training:
-        if input.dim() > 1 and input.shape[0] == 1 and prod(input.shape[2:]) == 1:
+        if len(shape) > 1 and shape[0] == 1 and prod(shape[2:]) == 1:
             raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}; "
+                f"Expected more than 1 value per channel when training, got input size {tuple(shape)}; "
                 "use a larger batch, or .eval() to normalize by the running statistics"
             )
         if eps <= 0.0:
             raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     elif eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    if is_handed_over(input, _BATCH) and not isinstance(momentum, Tensor):
+    look = first_look(input, _BATCH)
+    if look == "aten" and not isinstance(momentum, Tensor):
+        if batches is not None:
+            batches.add_(1)
         return aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     _check("batch_norm", input, _BATCH, weight, bias)
-    running = _running("batch_norm", input, running_mean, running_var, momentum, training)
-    return normalize(input, _BATCH, weight, bias, eps, running, training)
+    running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)
+    return normalize(input, _BATCH, weight, bias, eps, running, training, look)
 
 
 def instance_norm(
@@ -136,11 +155,12 @@ def instance_norm(
             f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}; "
             "instance norm takes its statistics over the spatial axes"
         )
-    if is_handed_over(input, _INSTANCE if running_mean is None else None):
+    look = first_look(input, _INSTANCE if running_mean is None else None)
+    if look == "aten":
         return aten.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     _check("instance_norm", input, _INSTANCE, weight, bias)
     running = _running("instance_norm", input, running_mean, running_var, momentum, use_input_stats)
-    return normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats)
+    return normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats, look)
 
 
 def layer_norm(
@@ -168,10 +188,14 @@ def layer_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(layer_norm, locals())
         return result
-    if is_handed_over(input) or is_handed_over(input, norm := _layer(tuple(normalized_shape), True)):
+    look = first_look(input)
+    if look is None:
+        norm = _layer(tuple(normalized_shape), True)
+        look = first_look(input, norm)
+    if look == "aten":
         return aten.layer_norm(input, normalized_shape, weight, bias, eps)
     _check("layer_norm", input, norm, weight, bias)
-    return normalize(input, norm, weight, bias, eps)
+    return normalize(input, norm, weight, bias, eps, look=look)
 
 
 def rms_norm(
@@ -199,13 +223,13 @@ def rms_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(rms_norm, locals())
         return result
-    if is_handed_over(input):
+    if first_look(input) == "aten":
         return torch.rms_norm(input, normalized_shape, weight, eps)
     norm = _layer(tuple(normalized_shape), False)
     _check("rms_norm", input, norm, weight, None)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype is torch.float64 else torch.float32).eps
-    return normalize(input, norm, weight, None, eps)
+    return normalize(input, norm, weight, None, eps, look=first_look(input, norm))
 
 
 def group_norm(
@@ -235,7 +259,8 @@ def group_norm(
         result: ArrayT = _on_arrays(group_norm, locals())
         return result
     norm = Norm("group", num_groups=num_groups)
-    if input.dim() > 1 and is_handed_over(input, norm) and input.numel() != num_groups:
+    look = first_look(input, norm) if input.dim() > 1 else None
+    if look == "aten" and input.numel() != num_groups:
         return aten.group_norm(input, num_groups, weight, bias, eps)
     _check("group_norm", input, norm, weight, bias)
     batch, channels, *spatial = input.shape
@@ -244,7 +269,7 @@ def group_norm(
             f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)} "
             f"for {num_groups} groups"
         )
-    return normalize(input, norm, weight, bias, eps)
+    return normalize(input, norm, weight, bias, eps, look=look)
 
 
 def channel_norm(
@@ -270,15 +295,16 @@ def channel_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(channel_norm, locals())
         return result
-    if input.dim() > 2 and is_handed_over(input):
+    look = first_look(input, _CHANNEL) if input.dim() > 2 else None
+    if look == "aten":
         return aten.channel_norm(input, weight, bias, eps)
     _check("channel_norm", input, _CHANNEL, weight, bias)
-    return normalize(input, _CHANNEL, weight, bias, eps)
+    return normalize(input, _CHANNEL, weight, bias, eps, look=look)
 
 
 def _check(name: str, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None) -> None:
     """Shapes, before any work is done."""
-    expected = _affine_shape(norm, tuple(x.shape))
+    expected = _affine_shape(norm, x.shape)
     for label, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != expected:
             raise ShapeError(
@@ -288,7 +314,13 @@ def _check(name: str, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor
 
 
 def _running(
-    name: str, x: Tensor, mean: Tensor | None, var: Tensor | None, momentum: float | Tensor, use_input_stats: bool
+    name: str,
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    momentum: float | Tensor,
+    use_input_stats: bool,
+    batches: Tensor | None = None,
 ) -> Running | None:
     """The running statistics, checked."""
     if mean is None or var is None:
@@ -303,7 +335,7 @@ def _running(
             raise ShapeError(
                 f"{name} expected {label} to contain {x.shape[1]} numbers, one a channel; got {statistic.numel()}"
             )
-    return Running(mean, var, momentum)
+    return Running(mean, var, momentum, batches)
 
 
 def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updated: tuple[str, ...] = ()) -> Any:

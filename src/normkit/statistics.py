@@ -14,11 +14,18 @@ class Running(NamedTuple):
         mean, var: Shape (C,). Updated in place.
         momentum: The weight of the **new** batch; a tensor inside compiled graphs, where a number that changes with
             every batch would compile them anew.
+        batches: How many batches have moved them, to be counted up by one as this one does; None: it is not counted.
     """
 
     mean: Tensor
     var: Tensor
     momentum: float | Tensor
+    batches: Tensor | None = None
+
+    def count_batch(self) -> None:
+        """Count a batch."""
+        if self.batches is not None:
+            self.batches.add_(1)
 
 
 def update_running(running: Running, mean: Tensor, var: Tensor, count: int) -> None:

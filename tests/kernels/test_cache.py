@@ -13,7 +13,7 @@ import torch
 from numba import config
 
 import normkit
-from normkit.backends import numba
+from normkit.backends import cpu, numba
 from normkit.backends.numba import jit
 from normkit.spec import Norm
 from tests.cases import Case, draw
@@ -137,7 +137,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return jit.kernel(function)
 
     def clear() -> None:
-        numba.launch.cache_clear()
+        cpu._launch.cache_clear()
         numba._compiled.cache_clear()
         numba._compile.cache_clear()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from normkit.backends import numba
+from normkit.backends import cpu, numba
 from normkit.backends.numba import columns_backward
 from normkit.spec import Norm
 from normkit.statistics import Running
@@ -22,10 +22,10 @@ every_pair = pytest.mark.parametrize(("case", "last"), PAIRS, ids=str)
 @pytest.fixture(autouse=True)
 def _small_inputs_get_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(numba, "_SERIAL", 0)
-    numba.launch.cache_clear()
+    cpu._launch.cache_clear()
     threads = torch.get_num_threads()
     yield
-    numba.launch.cache_clear()
+    cpu._launch.cache_clear()
     torch.set_num_threads(threads)
 
 
@@ -56,7 +56,7 @@ def test_streamed_outputs_have_the_same_bits(
     data = draw(case, dtype, last)
     cached = run(case, data).bits()
     monkeypatch.setattr(numba, "_STREAM", 0)
-    numba.launch.cache_clear()
+    cpu._launch.cache_clear()
     assert run(case, data).bits() == cached
 
 

@@ -1,6 +1,5 @@
 """Threads and processes: forked, spawned, many threads at once, inference mode, and no OpenMP to be found."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from numba import carray, cfunc, types
 import normkit
 from normkit.backends import normalize, numba
 from normkit.backends.numba import team
-from normkit.backends.numba.jit import RECORD, Arguments, pointer
+from normkit.backends.numba.jit import ADDRESSES, NUMBERS, OF_CALL, OF_SORT, RECORD, SIZES, pointer
 from normkit.spec import Norm
 from tests.cases import Case, draw
 from tests.kernels.run import run
@@ -151,7 +150,9 @@ def count_parts(data, part, parts, phase):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_team_runs_each_part_of_each_phase_once(threads: int, kind: str) -> None:
     seen = np.zeros((5, 8), np.int64)
-    team.run_team(count_parts.address, Arguments(y=seen.ctypes.data, phases=0b11010), threads)
+    told = {"function": count_parts.address, "phases": 0b11010, "y": seen.ctypes.data}
+    record = OF_CALL.pack(*(told.get(name, 0) for name in ADDRESSES), *(0.0 for _ in NUMBERS))
+    team.run_team(count_parts.address, record + bytes(OF_SORT.size), told["phases"], threads)
     each = [threads] * threads + [0] * (8 - threads)
     assert seen.tolist() == [[0] * 8, each, [0] * 8, each, each]
 
@@ -160,9 +161,9 @@ def test_a_team_runs_each_part_of_each_phase_once(threads: int, kind: str) -> No
 def test_torch_says_how_many_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def spy(function: int, arguments: Arguments, count: int) -> None:
+    def spy(function: int, record: bytes, phases: int, count: int) -> None:
         asked.append(count)
-        team.run_team(function, arguments, count)
+        team.run_team(function, record, phases, count)
 
     monkeypatch.setattr(numba, "run_team", spy)
     before = torch.get_num_threads()
@@ -179,5 +180,9 @@ def test_a_small_input_wakes_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
     run(Case(Norm("batch"), (70, 6), str), draw(Case(Norm("batch"), (70, 6), str), torch.float32))
 
 
-def test_addresses_fit_a_record() -> None:
-    assert ctypes.sizeof(Arguments) == RECORD.itemsize
+def test_what_is_packed_is_a_record() -> None:
+    names = [*ADDRESSES, *NUMBERS, *SIZES]
+    packed = OF_CALL.pack(*range(len(ADDRESSES)), *map(float, range(len(NUMBERS)))) + OF_SORT.pack(*range(len(SIZES)))
+    (record,) = np.frombuffer(packed, RECORD)
+    assert RECORD.names == tuple(names)
+    assert record.tolist() == (*range(len(ADDRESSES)), *range(len(NUMBERS)), *range(len(SIZES)))

@@ -1,5 +1,6 @@
 """Every way to differentiate, for every layer and back end: right, or refused; never silently wrong."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch_layers import DTYPE, LAYERS, Layer
 
 import normkit
@@ -76,6 +78,29 @@ def test_a_large_input_that_only_autograd_keeps_is_differentiated_twice() -> Non
             (first,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
             found.append(torch.autograd.grad(first.square().sum(), x)[0])
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("stops_early", [True, False])
+@pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "InstanceNorm1d", "LayerNorm2d"])
+def test_a_checkpointed_layer_is_differentiated_three_times(name: str, stops_early: bool, backend: str) -> None:
+    row = LAYERS[name]
+    layer = row.ours()
+    block = nn.Sequential(nn.Sigmoid(), layer, nn.Tanh())
+    expected = derivatives(copy.deepcopy(block), row.input().requires_grad_())
+    with set_checkpoint_early_stop(stops_early):
+        found = derivatives(_Checkpointed(block), row.input().requires_grad_())
+    for mine, theirs in zip(found, expected, strict=True):
+        for value, truth in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(value, truth, rtol=1e-9, atol=1e-9 * max(1.0, float(truth.abs().max())))
+
+
+class _Checkpointed(nn.Module):
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.block, x, use_reentrant=False)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of the rules that it scripts

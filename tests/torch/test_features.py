@@ -87,6 +87,20 @@ def meta_device(row: Layer) -> None:
 
 
 @feature
+def default_device(row: Layer) -> None:
+    """The device that new tensors get by default makes no difference to those that are there."""
+    layer, other, x = row.ours(), row.ours(), row.input().requires_grad_()
+    dy = torch.linspace(-1.0, 1.3, x.numel(), dtype=x.dtype).view(x.shape)
+    expected = torch.autograd.grad(other(x), [x, *other.parameters()], dy)
+    with torch.device("meta"):
+        found = torch.autograd.grad(layer(x), [x, *layer.parameters()], dy, create_graph=True)
+        twice = torch.autograd.grad(found[0].square().sum(), x)
+    assert_same(dict(enumerate(found)), dict(enumerate(expected)))
+    assert twice[0].device.type == "cpu"
+    assert_same(dict(layer.named_buffers()), dict(other.named_buffers()))
+
+
+@feature
 def tied_weights(row: Layer) -> None:
     """One layer in two places, and one parameter in two layers."""
     results = []

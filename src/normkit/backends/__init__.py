@@ -30,7 +30,7 @@ from normkit.backends.crossover import SMALLEST, crossover
 from normkit.spec import Norm
 from normkit.statistics import Running
 
-__all__ = ["NAMES", "Choice", "choose", "is_handed_over", "normalize", "use_backend"]
+__all__ = ["NAMES", "Choice", "choose", "first_look", "normalize", "use_backend"]
 
 
 class Choice(NamedTuple):
@@ -111,26 +111,32 @@ def _setting() -> str:
     return _forced.get() or (_process_wide[-1]._name if _process_wide else "auto")
 
 
-def is_handed_over(x: Tensor, norm: Norm | None = None) -> bool:
-    """Whether a call is so plain, and small for its norm, that torch's own function is to do all of it, checks too.
+def first_look(x: Tensor, norm: Norm | None = None) -> str | None:
+    """What a plain call gets: "aten" where it is small for its norm, else "numba" if that can take the tensors.
 
-    A tiny normalization takes torch a few microseconds: this costs less than one. Without a norm only what is small
-    for any, and contiguous, is handed over.
+    None: it is not plain, and :func:`normalize` is to choose. "aten" leaves all of it to torch's own function, checks
+    too: a tiny normalization takes torch a few microseconds, and this costs less than one. Without a norm only what is
+    small for any, and contiguous, is handed over.
     """
     if torch.compiler.is_compiling():  # first: a size may be a symbol there, and asking for it fixes it
-        return False
+        return None
+    if (
+        type(x) is not Tensor
+        or _tracing_state() is not None
+        or _setting() != "auto"
+        or forward_ad._current_level >= 0  # _is_transformed, which takes longer for the sake of compiled graphs
+        or _transforms() is not None
+    ):
+        return None
     small = x.numel() < SMALLEST
-    if norm is not None and not (small or (norm.kind == "batch" and x.dim() > 2 and x.is_contiguous())):
+    if norm is None:
+        return "aten" if small and x.is_contiguous() else None
+    is_usual = norm.kind == "batch" and x.dtype is torch.float32 and x.dim() > 2 and x.is_contiguous()
+    if not (small or is_usual):  # from SMALLEST on the usual one gets a kernel
         small = x.numel() < _crossover(x, norm)
-    return (
-        small
-        and ((norm is not None and norm.kind in _KEEPING) or x.is_contiguous())
-        and type(x) is Tensor
-        and _tracing_state() is None
-        and _setting() == "auto"
-        and forward_ad._current_level < 0  # _is_transformed, which takes longer for the sake of compiled graphs
-        and _transforms() is None
-    )
+    if not small:
+        return "numba"
+    return "aten" if norm.kind in _KEEPING or x.is_contiguous() else None
 
 
 def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, norm: Norm = _BATCH) -> Choice:
@@ -182,7 +188,14 @@ def _is_transformed() -> bool:
 
 
 def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
-    """Why the kernels cannot take an input; None if they can."""
+    """Why the kernels cannot take a call; None if they can."""
+    if _tracing_state() is not None:
+        return "the call is being traced"
+    return _obstacle_of_tensors(x, weight, bias)
+
+
+def _obstacle_of_tensors(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
+    """Why the kernels cannot take these, whatever they have been called from."""
     if torch._C._len_torch_dispatch_stack():
         return "the call is intercepted by a dispatch mode"
     if torch._C._functorch.is_functorch_wrapped_tensor(x):
@@ -204,8 +217,8 @@ def _kernel_obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> s
             return f"weight and bias are {parameter.dtype} on {parameter.device.type} beside an input in {dtype}"
     if x.numel() == 0:
         return "the input is empty"
-    if _tracing_state() is not None or torch.is_autocast_enabled("cpu"):
-        return "tracing or autocast is active"
+    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):
+        return "autocast is active on the CPU"
     return _numba_missing()
 
 
@@ -235,6 +248,7 @@ def normalize(
     eps: float,
     running: Running | None = None,
     use_input_stats: bool = True,
+    look: str | None = None,
 ) -> Tensor:
     """Normalize x with the back end that is forced, or that suits it.
 
@@ -245,9 +259,19 @@ def normalize(
         eps: Added to the variance, inside the square root.
         running: Running statistics of shape (C,): updated if use_input_stats, else used in place of the input's own.
         use_input_stats: Whether to take the statistics from x.
+        look: What :func:`first_look` has said, if it was asked.
     """
+    implementation: Normalize
     if torch.compiler.is_compiling():
-        return _traced()(x, norm, weight, bias, eps, running, use_input_stats)
-    name = choose(x, weight, bias, norm).name
-    implementation = aten.normalize if name == "aten" else _kernels() if name == "numba" else eager.normalize
+        implementation = _traced()
+    else:
+        if look == "numba":
+            name = "numba" if _obstacle_of_tensors(x, weight, bias) is None else "aten"
+        else:
+            name = choose(x, weight, bias, norm).name
+        if name == "numba":
+            return _kernels()(x, norm, weight, bias, eps, running, use_input_stats)  # which counts batches too
+        implementation = aten.normalize if name == "aten" else eager.normalize
+    if running is not None and use_input_stats:
+        running.count_batch()
     return implementation(x, norm, weight, bias, eps, running, use_input_stats)

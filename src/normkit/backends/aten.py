@@ -40,7 +40,7 @@ def _normalize(
     running: Running | None,
     use_input_stats: bool,
 ) -> Tensor:
-    mean, var, momentum = running if running is not None else (None, None, 0.0)
+    mean, var, momentum = running[:3] if running is not None else (None, None, 0.0)
     if isinstance(momentum, Tensor):  # torch's functions take a number: let them write the batch's own statistics
         assert mean is not None  # it came with a momentum
         assert var is not None

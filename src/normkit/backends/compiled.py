@@ -159,7 +159,7 @@ def _fake_backward(
     normalized_shape: Sequence[int],
     given: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dweight, dbias = (x.new_empty(0) if p is None else torch.empty(p.shape, dtype=p.dtype) for p in (weight, bias))
+    dweight, dbias = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in (weight, bias))
     return _like(x), dweight, dbias
 
 

@@ -1,5 +1,6 @@
 """The Numba kernels as a differentiable torch operation on CPU tensors."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from normkit.backends.huge_pages import empty_like
 from normkit.spec import Norm, View, view
 from normkit.statistics import Running, update_running
 
+CPU = torch.device("cpu")  # said of every tensor that is made here, as torch.set_default_device may say another
 DTYPES = {
     torch.float64: "float64",
     torch.float32: "float32",
@@ -46,35 +48,37 @@ def forward(
     use_input_stats: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The result, and mean, var and rstd of every unit that was normalized."""
-    x = x.resolve_neg()  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
+    if x.is_neg():  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
+        x = x.resolve_neg()
     order = eager.memory_order(x)
     if order is None and not x.is_contiguous():
         x = x.contiguous()
-    v = view(norm, x.shape, order)
-    compute = torch.float64 if x.dtype is torch.float64 else torch.float32
-    affine = weight is not None or bias is not None
-    turned = order is None and eager.becomes_channels_last(norm.kind, x)
-    y = empty_like(x, eager.channels_last_format(x) if turned else torch.preserve_format)
+    dtype = x.dtype
+    compute = torch.float64 if dtype is torch.float64 else torch.float32
+    turned = norm.kind == "channel" and order is None and eager.becomes_channels_last(norm.kind, x)
+    y = empty_like(x, eager.channels_last_format(x)) if turned else empty_like(x)
     turned = turned and not y.is_contiguous()  # nor is it both
-    call = numba.launch(v, DTYPES[x.dtype], affine, norm.centred, not use_input_stats, False, turned)
-    rstd = torch.empty(call.units, dtype=compute)
+    affine = weight is not None or bias is not None
+    v, call = _launch(norm, x.shape, order, dtype, affine, not use_input_stats, False, turned)
+    w = None if weight is None else _affine(weight, v, compute)
+    b = None if bias is None else _affine(bias, v, compute)
+    rstd = torch.empty(call.units, dtype=compute, device=CPU)
     moved: tuple[Tensor, ...] = ()
-    momentum = 0.0
+    momentum, batches = 0.0, 0
     if use_input_stats:
         mean, var = torch.empty_like(rstd), torch.empty_like(rstd)
-        if (
-            running is not None
-            and norm.kind == "batch"
-            and not isinstance(running.momentum, Tensor)
-            and _can_be_moved(running.mean, compute)
-            and _can_be_moved(running.var, compute)
-        ):
-            momentum, moved = running.momentum, tuple(statistic.to(compute) for statistic in running[:2])
+        if running is not None:
+            moved = _moved_by_kernel(running, norm, compute)
+        if moved:
+            assert running is not None
+            assert not isinstance(running.momentum, Tensor)
+            momentum = running.momentum
+            if running.batches is not None and _is_plain(running.batches, torch.int64):
+                batches = running.batches.data_ptr()
     else:
         assert running is not None  # functional.py has checked it
         mean, var = (_given(statistic, call.units, compute) for statistic in running[:2])
-    w, b = _affine(weight, v, compute), _affine(bias, v, compute)
-    scratch = torch.empty(call.scratch, dtype=torch.uint8) if call.scratch else None
+    scratch = torch.empty(call.scratch, dtype=torch.uint8, device=CPU) if call.scratch else None
     numba.forward(
         call,
         x.data_ptr(),
@@ -86,30 +90,61 @@ def forward(
         rstd.data_ptr(),
         moved[0].data_ptr() if moved else 0,
         moved[1].data_ptr() if moved else 0,
+        batches,
         momentum,
         eps,
         0 if scratch is None else scratch.data_ptr(),
         torch.get_num_threads(),
     )
-    if moved:
-        assert running is not None
-        for statistic, value in zip(running[:2], moved, strict=True):
-            if value is not statistic:
-                statistic.copy_(value)
-    elif use_input_stats and running is not None:
-        shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
-        update_running(running, mean.view(shape), var.view(shape), v.count)
+    if use_input_stats and running is not None:
+        if moved:
+            for statistic, value in zip(running[:2], moved, strict=True):
+                if value is not statistic:
+                    statistic.copy_(value)
+        else:
+            shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
+            update_running(running, mean.view(shape), var.view(shape), v.count)
+        if not batches:
+            running.count_batch()
     return y, mean, var, rstd
 
 
-def _can_be_moved(statistic: Tensor, compute: torch.dtype) -> bool:
-    """Whether a kernel can move a running statistic: where it lies, or a half type's in the type of computation."""
+@lru_cache(maxsize=1024)
+def _launch(
+    norm: Norm,
+    shape: torch.Size,
+    order: tuple[int, ...] | None,
+    dtype: torch.dtype,
+    affine: bool,
+    given: bool,
+    backwards: bool,
+    turned: bool = False,
+) -> tuple[View, numba.Launch]:
+    """The view of an input, and what is known of calls with such inputs."""
+    v = view(norm, shape, order)
+    return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned)
+
+
+def _moved_by_kernel(running: Running, norm: Norm, compute: torch.dtype) -> tuple[Tensor, ...]:
+    """What a kernel is to move: running statistics where they lie, or a half type's in the type of computation."""
+    if norm.kind != "batch" or isinstance(running.momentum, Tensor):
+        return ()
+    mean, var = running.mean, running.var
+    if _is_plain(mean, compute) and _is_plain(var, compute):
+        return mean, var
+    if all(_is_plain(statistic, statistic.dtype) and statistic.dtype in eager.HALF for statistic in (mean, var)):
+        return mean.to(compute), var.to(compute)
+    return ()
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the numbers of a tensor of this type lie at its address, one after the other."""
     return (
-        type(statistic) is Tensor
-        and (statistic.dtype is compute or statistic.dtype in eager.HALF)
-        and statistic.is_cpu
-        and statistic.is_contiguous()
-        and not statistic.is_neg()
+        type(tensor) is Tensor
+        and tensor.dtype is dtype
+        and tensor.is_cpu
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
     )
 
 
@@ -120,11 +155,9 @@ def _given(statistic: Tensor, units: int, compute: torch.dtype) -> Tensor:
     return statistic.repeat(repeats) if repeats > 1 else statistic.contiguous()
 
 
-def _affine(parameter: Tensor | None, v: View, compute: torch.dtype) -> Tensor | None:
+def _affine(parameter: Tensor, v: View, compute: torch.dtype) -> Tensor:
     """weight or bias in the compute type and in memory order."""
-    if parameter is None:
-        return None
-    parameter = parameter.resolve_neg()
+    parameter = parameter.resolve_neg() if parameter.is_neg() else parameter
     if parameter.dtype is compute and parameter.dim() == 1 and parameter.is_contiguous():
         return parameter
     if parameter.dim() > 1:
@@ -174,7 +207,7 @@ def _differentiable(
     bias = None
     if ctx.bias is not None:
         shape, dtype = ctx.bias
-        bias = torch.zeros(shape, dtype=dtype, requires_grad=True)
+        bias = torch.zeros(shape, dtype=dtype, device=CPU, requires_grad=True)
     running = Running(given[0], given[1], 0.0) if given else None
     y = eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats)
     inputs = (x, weight, bias)
@@ -189,22 +222,21 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias; ctx says of what (norm, use_input_stats, bias, needs_input_grad)."""
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-    x, dy = x.resolve_neg(), dy.resolve_neg()
+    x, dy = (tensor.resolve_neg() if tensor.is_neg() else tensor for tensor in (x, dy))
     order = eager.memory_order(x)
     if order is not None:
         dy = eager.channels_last(dy)
     elif not (x.is_contiguous() and dy.is_contiguous()):
         x, dy = x.contiguous(), dy.contiguous()
-    v = view(ctx.norm, x.shape, order)
     affine = weight is not None or ctx.bias is not None
-    call = numba.launch(v, DTYPES[x.dtype], affine, ctx.norm.centred, not ctx.use_input_stats, True)
-    w = _affine(weight, v, mean.dtype)
+    v, call = _launch(ctx.norm, x.shape, order, x.dtype, affine, not ctx.use_input_stats, True)
+    w = None if weight is None else _affine(weight, v, mean.dtype)
     dx = empty_like(x) if needs_x or call.takes_all else None
     dweight = dbias = None
     if needs_bias or (weight is not None and needs_weight):
-        dweight = torch.empty(call.affine_size, dtype=mean.dtype)
+        dweight = torch.empty(call.affine_size, dtype=mean.dtype, device=CPU)
         dbias = torch.empty_like(dweight)
-    scratch = torch.empty(call.scratch, dtype=torch.uint8)
+    scratch = torch.empty(call.scratch, dtype=torch.uint8, device=CPU)
     numba.backward(
         call,
         x.data_ptr(),

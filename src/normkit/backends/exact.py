@@ -84,5 +84,5 @@ def _differentiable(
     bias = None if gradients[2] is None else torch.zeros_like(gradients[2], requires_grad=True)  # any number will do
     inputs = [(x, weight, bias)[index] for index, gradient in enumerate(gradients[:3]) if gradient is not None]
     y = eager.normalize(x, norm, weight, bias, eps, None, True)
-    found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
+    found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))  # type: ignore[arg-type]
     return tuple(None if gradient is None else next(found) for gradient in gradients)

@@ -15,7 +15,7 @@ from normkit.layers import held
 class BatchNormForward(_BatchNorm):
     """The forward pass that all batch norms share."""
 
-    _batch_norm = staticmethod(F.batch_norm)  # SyncBatchNorm has another
+    _batch_norm = staticmethod(F.batch_norm_of_layer)  # SyncBatchNorm has another
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each channel over the batch; in training, move the running statistics."""
@@ -23,16 +23,14 @@ class BatchNormForward(_BatchNorm):
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
         mean, var, tracked = held.statistics(self)
         batches = tracked if self.training and self.track_running_stats else None
-        if batches is not None:
-            batches.add_(1)
-            if self.momentum is None:  # a cumulative average: each batch so far has the same weight
-                is_number = not (torch.compiler.is_compiling() or batches.is_meta)
-                momentum = 1.0 / (float(batches) if is_number else batches.double())
+        if batches is not None and self.momentum is None:  # a cumulative average: each batch has the same weight
+            is_number = not (torch.compiler.is_compiling() or batches.is_meta)
+            momentum = 1.0 / ((float(batches) if is_number else batches.double()) + 1.0)
         use_input_stats = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
             mean = var = None
         weight, bias = held.affine(self)
-        return self._batch_norm(input, mean, var, weight, bias, use_input_stats, momentum, self.eps)
+        return self._batch_norm(input, mean, var, weight, bias, use_input_stats, momentum, self.eps, batches)
 
 
 class BatchNorm1d(BatchNormForward, nn.BatchNorm1d):

@@ -15,7 +15,7 @@ class SyncForward(BatchNormForward):
 
     process_group: Any
 
-    def _batch_norm(  # type: ignore[override]
+    def _batch_norm(
         self,
         input: Tensor,
         running_mean: Tensor | None,
@@ -25,13 +25,19 @@ class SyncForward(BatchNormForward):
         training: bool,
         momentum: float | Tensor,
         eps: float,
+        batches: Tensor | None,
     ) -> Tensor:
         group = self._group()
         if group is None:
-            return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+            return F.batch_norm_of_layer(
+                input, running_mean, running_var, weight, bias, training, momentum, eps, batches
+            )
         from normkit.backends.synced import sync_batch_norm  # brings torch's compiler: more than all else together
 
-        running = None if running_mean is None or running_var is None else Running(running_mean, running_var, momentum)
+        running = None
+        if running_mean is not None and running_var is not None:
+            running = Running(running_mean, running_var, momentum, batches)
+            running.count_batch()
         y: Tensor = sync_batch_norm(input, weight, bias, running, eps, group)
         return y
 

@@ -7,7 +7,7 @@ on the number of threads: the same input gives the same bits whatever it is.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from threading import Lock
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit.backends.numba import columns, runs
-from normkit.backends.numba.jit import Arguments
+from normkit.backends.numba.jit import OF_CALL, OF_SORT
 from normkit.backends.numba.parts import ADD_PARTS
 from normkit.backends.numba.simd import LINE
 from normkit.backends.numba.team import run_team
@@ -101,7 +101,7 @@ class Launch:
     """All that can be known of a call before its addresses are: made once for each sort of call."""
 
     function: int
-    template: bytes  # of the arguments
+    sizes: bytes  # what the kernel is told of the sort
     outer: int  # kept rows; a team of more threads shares out the chunks of rows as well
     phased: bool  # the sums of a statistic may be shared out
     tiled: bool  # more than one tile: they are always
@@ -113,32 +113,26 @@ class Launch:
     partial: int  # bytes of scratch: sums of parts,
     coefficients: int  # what follows from them,
     dweights: int  # and gradients of weights and biases by part
-    keep: tuple[NDArray[Any], ...]  # what the template points to
+    ones: NDArray[Any]  # in place of weights
+    zeros: NDArray[Any]  # and biases that there are none of
 
-    @property
+    @cached_property
     def scratch(self) -> int:
         """How many bytes of scratch memory a call needs."""
         return self.partial + self.coefficients + self.dweights
 
-    def arguments(self, scratch: int) -> Arguments:
-        """A record to be completed."""
-        arguments = Arguments.from_buffer_copy(self.template)
-        arguments.partial = scratch
-        arguments.coefficients = scratch + self.partial
-        arguments.dweights = scratch + self.partial + self.coefficients
-        return arguments
+    @cached_property
+    def affine(self) -> tuple[int, int]:
+        """Where ones and zeros are."""
+        return self.ones.ctypes.data, self.zeros.ctypes.data
 
-    def run(self, arguments: Arguments, threads: int, extra: int = 0) -> None:
-        """Run the kernel; `extra` is a phase that follows."""
-        threads = 1 if self.alone else threads
-        phases = 1
-        if self.phased and (self.tiled or self.outer < threads):
-            phases = 1 << 3 if self.given else 1 << 1 | 1 << 2 | 1 << 3
-        arguments.phases = phases | extra
-        run_team(self.function, arguments, threads)
+    def phases(self, threads: int) -> int:
+        """The phases that so many threads take, a bit each."""
+        if not self.phased or not (self.tiled or self.outer < threads):
+            return 1
+        return 1 << 3 if self.given else 1 << 1 | 1 << 2 | 1 << 3
 
 
-@lru_cache(maxsize=1024)
 def launch(
     view: View, dtype: str, affine: bool, centred: bool, given: bool, backwards: bool, turned: bool = False
 ) -> Launch:
@@ -167,20 +161,14 @@ def launch(
     run = s if by_place else steps[4]
     ragged = run * stored % LINE != 0 if p.walk else storage != compute
     large = a * r * k * s * stored >= _STREAM * (_RAGGED if ragged else 1)
-    ones: NDArray[Any] = np.ones(affine_size, compute)
-    zeros: NDArray[Any] = np.zeros(affine_size, compute)
-    template = Arguments(
-        a=a, r=r, k=k, s=s, chunk=p.chunk, tile=p.tile, fold=p.fold,
-        affine_size=affine_size, affine_parts=affine_parts,
-        centred=centred, given=given, turned=turned, stream=large and not (backwards and by_place and s < _SOON),
-        weight=ones.ctypes.data, bias=zeros.ctypes.data,
-    )  # fmt: skip
-    for name, step in zip(("a_period", "a_step", "r_step", "k_step", "s_run", "s_step"), steps, strict=True):
-        setattr(template, name, step)
+    stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(
         function=_compiled(p.walk, backwards, dtype, by_place).address,
-        template=bytes(template),
+        # in the order of SIZES
+        sizes=OF_SORT.pack(
+            *(a, r, k, s), *steps, affine_size, affine_parts, p.chunk, p.tile, p.fold, centred, given, stream, turned
+        ),
         outer=a,
         phased=chunks > 1,
         tiled=tiles > 1,
@@ -192,7 +180,8 @@ def launch(
         partial=0 if p.walk else 8 * a * (3 if backwards else 2) * chunks * k * s,
         coefficients=0 if p.walk else size * (3 if backwards else 1) * a * k,
         dweights=size * 2 * affine_parts * affine_size if backwards else 0,
-        keep=(ones, zeros),
+        ones=np.ones(affine_size, compute),
+        zeros=np.zeros(affine_size, compute),
     )
 
 
@@ -207,6 +196,7 @@ def forward(
     rstd: int,
     running_mean: int,
     running_var: int,
+    batches: int,
     momentum: float,
     eps: float,
     scratch: int,
@@ -222,19 +212,18 @@ def forward(
             else written; rstd is always written.
         running_mean, running_var: Addresses of K numbers of the compute type to be moved by momentum; 0: there are
             none.
+        batches: Address of an int64 to be counted up by one; 0: there is none.
         eps: Added to the variance.
         scratch: Address of as many bytes as the call needs.
         threads: How many threads may work on it.
     """
-    arguments = call.arguments(scratch)
-    arguments.x, arguments.y, arguments.mean, arguments.var, arguments.rstd = x, y, mean, var, rstd
-    arguments.running_mean, arguments.running_var, arguments.momentum = running_mean, running_var, momentum
-    arguments.eps = eps
-    if weight:
-        arguments.weight = weight
-    if bias:
-        arguments.bias = bias
-    call.run(arguments, threads)
+    threads = 1 if call.alone else threads
+    phases, (ones, zeros) = call.phases(threads), call.affine
+    record = OF_CALL.pack(  # in the order of ADDRESSES
+        *(call.function, phases, x, y, 0, 0, weight or ones, bias or zeros, mean, var, rstd),
+        *(running_mean, running_var, batches, scratch, scratch + call.partial, 0, 0, 0, eps, momentum),
+    )
+    run_team(call.function, record + call.sizes, phases, threads)
 
 
 def backward(
@@ -262,9 +251,11 @@ def backward(
         scratch: Address of as many bytes as the call needs.
         threads: How many threads may work on it.
     """
-    arguments = call.arguments(scratch)
-    arguments.x, arguments.dy, arguments.dx, arguments.mean, arguments.rstd = x, dy, dx, mean, rstd
-    if weight:
-        arguments.weight = weight
-    arguments.dweight, arguments.dbias = dweight, dbias
-    call.run(arguments, threads, 1 << ADD_PARTS if dweight else 0)
+    threads = 1 if call.alone else threads
+    phases, (ones, zeros) = call.phases(threads) | (1 << ADD_PARTS if dweight else 0), call.affine
+    coefficients = scratch + call.partial
+    record = OF_CALL.pack(
+        *(call.function, phases, x, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, 0, 0, 0),
+        *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0),
+    )
+    run_team(call.function, record + call.sizes, phases, threads)

@@ -5,7 +5,7 @@ from numba import carray
 
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer, tensors_of_forward
-from normkit.backends.numba.running import keep_statistics
+from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.simd import fence, fma, lanes, load, splat, store, take, turn, until_stream
 from normkit.backends.numba.streams import column_writer, leave, writer
 from normkit.backends.numba.units import place_of
@@ -98,6 +98,7 @@ def forward(storage, compute):
         lows = pointer(g.coefficients, compute)
         zero, one = compute(0), np.int64(1)
         streams = g.stream != 0
+        count_batch(g, part, phase)
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile

@@ -1,17 +1,17 @@
 """How kernels are compiled and called.
 
-A kernel is a C function ``(arguments, part, parts, phase)``. Its pointers and sizes come in one :class:`Arguments`
-record, so that calling it costs a few microseconds; ``part`` of ``parts`` says which share of the work is its own, and
-``phase`` which of the steps that its threads take together.
+A kernel is a C function ``(arguments, part, parts, phase)``. Its pointers and sizes come in one :data:`RECORD`, of
+which a call packs the beginning, so that calling it costs a few microseconds; ``part`` of ``parts`` says which share of
+the work is its own, and ``phase`` which of the steps that its threads take together.
 """
 
-import ctypes
 import hashlib
 import logging
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,32 @@ Kernel = Callable[..., Any]
 _SLOW_COMPILE = 2.0  # seconds; a first use that takes longer is worth a line in the log
 
 
-class Arguments(ctypes.Structure):
-    """All that a kernel is told: addresses, sizes of the view, places of weights, and a few numbers."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in (
-            "function",  # the kernel's own address, for the team that runs it
-            "x", "y", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics
-            "running_mean", "running_var",  # to be moved towards the statistics of a batch; 0: there are none
-            "partial", "coefficients",  # scratch: sums of parts, and what follows from them
-            "dweight", "dbias", "dweights",  # gradients of weight and bias, and both by part
-            "a", "r", "k", "s",  # the view
-            "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # where a weight lies
-            "affine_parts", "chunk", "tile", "fold", "phases",  # how the work is cut up; phases: a bit each
-            "centred", "given", "stream", "turned",
-        )),
-        *((name, ctypes.c_double) for name in ("eps", "momentum")),
-    ]  # fmt: skip
-
-
-RECORD = np.dtype(Arguments)
+# What a kernel is told by a call: addresses, and a few numbers,
+ADDRESSES = (
+    "function",  # the kernel's own, for the team that runs it,
+    "phases",  # to be run: a bit each
+    "x", "y", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics
+    "running_mean", "running_var", "batches",  # to be moved towards the statistics of a batch, and counted; 0: none
+    "partial", "coefficients",  # scratch: sums of parts, and what follows from them
+    "dweight", "dbias", "dweights",  # gradients of weight and bias, and both by part
+)  # fmt: skip
+NUMBERS = ("eps", "momentum")
+# and by the sort of calls that it is one of.
+SIZES = (
+    "a", "r", "k", "s",  # the view
+    "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # where a weight lies
+    "affine_parts", "chunk", "tile", "fold",  # how the work is cut up
+    "centred", "given", "stream", "turned",
+)  # fmt: skip
+OF_CALL, OF_SORT = Struct(f"{len(ADDRESSES)}q{len(NUMBERS)}d"), Struct(f"{len(SIZES)}q")
+RECORD = np.dtype(
+    [
+        *((name, np.int64) for name in ADDRESSES),
+        *((name, np.float64) for name in NUMBERS),
+        *((name, np.int64) for name in SIZES),
+    ],
+    align=True,
+)
 
 
 def jit(function: Kernel) -> Kernel:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from normkit.backends.numba.jit import cast, jit
+from normkit.backends.numba.jit import cast, jit, pointer
 
 
 @jit
@@ -15,6 +15,13 @@ def move_running(g, running_means, running_variances, unit, mean, var, zero):
     unbiased = var * (count / (count - 1.0))
     running_means[k] = cast(kept * float(running_means[k]) + g.momentum * mean, zero)
     running_variances[k] = cast(kept * float(running_variances[k]) + g.momentum * unbiased, zero)
+
+
+@jit
+def count_batch(g, part, phase):
+    """Count a batch that moves the running statistics: the first part does, in the first phase there is."""
+    if g.batches != 0 and part == 0 and phase <= 1:
+        pointer(g.batches, np.int64)[0] += 1
 
 
 @jit

@@ -5,7 +5,7 @@ from numba import carray
 
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, tensors_of_forward
 from normkit.backends.numba.run_moments import moments
-from normkit.backends.numba.running import keep_statistics
+from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, place_of, units_together
@@ -71,6 +71,7 @@ def forward(storage, compute, by_place):
         g = carray(data, 1, RECORD)[0]
         x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
         means, variances, rstds, _, _ = statistics
+        count_batch(g, part, phase)
         zero = compute(0)
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
         if g.given:  # in the order of the memory; each number of a run has the same weight

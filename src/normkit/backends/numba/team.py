@@ -17,7 +17,7 @@ from llvmlite import binding, ir
 from numba import carray, cfunc, types
 from numba.extending import intrinsic
 
-from normkit.backends.numba.jit import RECORD, Arguments
+from normkit.backends.numba.jit import RECORD
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _PHASES = 5
@@ -26,17 +26,24 @@ _PHASES = 5
 class Team(Protocol):
     """Runs a kernel on all parts of its work and returns when all are done."""
 
-    def __call__(self, function: int, arguments: Arguments, threads: int) -> None:
+    def __call__(self, function: int, record: bytes, phases: int, threads: int) -> None:
         """Run the kernel at this address with this many threads."""
 
 
-def run_team(function: int, arguments: Arguments, threads: int) -> None:
-    """Run the phases of the kernel at this address one after the other; returns when all of its work is done."""
+def run_team(function: int, record: bytes, phases: int, threads: int) -> None:
+    """Run phases of the kernel at this address one after the other; returns when all of its work is done.
+
+    Args:
+        function: The address.
+        record: What the kernel is told: a RECORD, which says the same of its address and its phases.
+        phases: A bit each.
+        threads: How many work on it.
+    """
     if threads <= 1:
-        for phase in _phases(arguments.phases):
-            _call(function, ctypes.addressof(arguments), 0, 1, phase)
+        for phase in _phases(phases):
+            _function(function)(record, 0, 1, phase)
     else:
-        _team()(function, arguments, threads)
+        _team()(function, record, phases, threads)
 
 
 @lru_cache(maxsize=1 << _PHASES)
@@ -46,7 +53,7 @@ def _phases(bits: int) -> tuple[int, ...]:
 
 def team_name() -> str:
     """How work is spread over threads here: "openmp" (torch's team) or "threads" (Python's)."""
-    return "openmp" if _team() is _openmp else "threads"
+    return "threads" if _team() is _with_threads else "openmp"
 
 
 @lru_cache(maxsize=256)
@@ -54,17 +61,13 @@ def _function(address: int) -> Any:
     return _Signature(address)
 
 
-def _call(function: int, arguments: int, part: int, parts: int, phase: int) -> None:
-    _function(function)(arguments, part, parts, phase)
-
-
-def _with_threads(function: int, arguments: Arguments, threads: int) -> None:
-    address = ctypes.addressof(arguments)
-    for phase in _phases(arguments.phases):
+def _with_threads(function: int, record: bytes, phases: int, threads: int) -> None:
+    kernel = _function(function)
+    for phase in _phases(phases):
         others: list[Future[None]] = [
-            _pool(threads - 1).submit(_call, function, address, part, threads, phase) for part in range(1, threads)
+            _pool(threads - 1).submit(kernel, record, part, threads, phase) for part in range(1, threads)
         ]
-        _call(function, address, 0, threads, phase)
+        kernel(record, 0, threads, phase)
         for other in others:
             other.result()
 
@@ -74,17 +77,19 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="normkit")
 
 
-def _openmp(function: int, arguments: Arguments, threads: int) -> None:
-    arguments.function = function
-    _parallel()(_trampoline(), ctypes.addressof(arguments), threads, 0)
-
-
 @lru_cache(maxsize=1)
 def _team() -> Team:
-    return _with_threads if _forked or _parallel() is None else _openmp
+    parallel = None if _forked else _parallel()
+    if parallel is None:
+        return _with_threads
+    trampoline = _trampoline()
+
+    def openmp(function: int, record: bytes, phases: int, threads: int) -> None:
+        parallel(trampoline, record, threads, 0)
+
+    return openmp
 
 
-@lru_cache(maxsize=1)
 def _parallel() -> Any:
     """OpenMP's entry point in the runtime that this process has loaded, or None."""
     try:
