@@ -64,13 +64,16 @@ def test_streamed_outputs_have_the_same_bits(
 def test_bits_do_not_depend_on_how_close_arrays_lie(size: int) -> None:
     rng = np.random.default_rng(0)
     memory = np.zeros(4096, np.float32)
-    x, dy, high, rstd, scale, crossed, plain, shift = rng.normal(size=(8, size)).astype(np.float32)
-    one, zero = np.float32(1), np.float32(0)
+    x, dy = rng.normal(size=(2, size)).astype(np.float32)
+    tables, weight = rng.normal(size=6 * size).astype(np.float32), np.ones(1, np.float32)
     found = set()
     for gap in (0, 1, 4, 8, 16, 1000):  # numbers between what is read and what is written
         memory[:size], memory[size + gap : size + gap + size] = x, 0
         dx = memory[size + gap : 2 * size + gap]
         for streams in (False, True):
-            tables = (high, rstd, scale, crossed, plain, shift)
-            found.add(columns_backward.project_row_of(memory[:size], dy, dx, 0, *tables, one, streams, zero))
+            sums, row = np.zeros((2, 1), np.float32), (0, size, 1)  # begins at, stride, rows
+            columns_backward.project_rows_of(
+                memory[:size], dy, dx, *row, tables, weight, sums[0], sums[1], streams, np.float32(0)
+            )
+            found.add(sums.tobytes())
     assert len(found) == 1

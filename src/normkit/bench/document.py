@@ -20,8 +20,9 @@ Written by `normkit bench --markdown docs/benchmarks.md`; run it to get these ta
 A normalization reads its input, writes its output and computes next to nothing, so the limit is a copy of the same
 bytes: 1 copy forward, 2.5 with backward. Our layers and torch.nn's get the same parameters, the same inputs and the
 same number of threads; each makes its outputs afresh, as in training. They are timed in turn, ours, torch.nn's, a
-copy, and again, so that a disturbance meets all three; the tables show medians. Every sample begins with a call that
-is not timed, so caches are as warm as the call itself leaves them. Forward is the forward pass of a training step,
+copy, then torch.nn's, ours, a copy, and again, so that a disturbance meets all three, and what a call leaves behind
+meets both; the tables show medians. Every sample begins with a call that is not timed, so caches are as warm as the
+call itself leaves them. Forward is the forward pass of a training step,
 with gradients recorded; evaluation runs without them.
 """
 

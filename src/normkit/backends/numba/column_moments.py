@@ -159,6 +159,9 @@ def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
             count, total_mean, total_m2, n, partial[at : at + columns], partial[at + width : at + width + columns]
         )
         count += n
+    if length == 1:
+        mean[:], m2[:] = total_mean, total_m2
+        return
     for k in range(mean.size):
         left = k * length
         center = 0.0

@@ -4,7 +4,7 @@ import numpy as np
 from numba import carray
 
 from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, add_folded, repeat, row_of
-from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer
+from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
 from normkit.backends.numba.simd import fence, fma, lanes, put, splat, take, total, until_stream
 from normkit.backends.numba.streams import column_writer, leave
@@ -52,22 +52,41 @@ def project(at, n, zero, known, x, dy, high, rstd, scale, crossed, plain):
 write_rows = column_writer(projections, project)
 
 
+@inline
+def project_part(x, dy, dx, at, n, streams, zero, known, weight, dweight, dbias):
+    """dx of a part of a row that has one weight; returns dweight and dbias with what the part adds to them."""
+    high, rstd, scale, crossed, plain, shift = known
+    d, p = (take(x, at, n, zero) - high) * rstd, take(dy, at, n, zero)
+    leave(dx, at, p * (scale * weight) - fma(d, crossed, plain), n, streams, zero)
+    return fma(p, d + shift, dweight), dbias + p
+
+
 @jit
-def project_row_of(x, dy, dx, at, high, rstd, scale, crossed, plain, shift, weight, streams, zero):
-    """dx of a row that has one weight; returns the row's share of dweight and dbias."""
-    step, size = lanes(zero), high.size
-    streams = streams and until_stream(dx, at) == 0  # the sums are the same wherever the row begins
-    dweight, dbias = splat(zero), splat(zero)
-    for i in range(0, size, step):
-        n = size - i
-        d = (take(x, at + i, n, zero) - take(high, i, n, zero)) * take(rstd, i, n, zero)
-        p = take(dy, at + i, n, zero)
-        g = p * (take(scale, i, n, zero) * splat(weight))
-        value = g - fma(d, take(crossed, i, n, zero), take(plain, i, n, zero))
-        dweight = fma(p, d + take(shift, i, n, zero), dweight)
-        dbias += p
-        leave(dx, at + i, value, n, streams, zero)
-    return total(dweight), total(dbias)
+def project_rows_of(x, dy, dx, at, stride, rows, tables, weight, dweight, dbias, streams, zero):
+    """dx of some rows, each of which has one weight, and their shares of dweight and dbias.
+
+    Four at once, for which the tables are read once; where rows are left over the last is taken more than once.
+    """
+    step, size, last, none = lanes(zero), tables.size // 6, rows - 1, splat(zero)
+    high, rstd, scale = row_of(tables, 0, size), row_of(tables, 1, size), row_of(tables, 2, size)
+    crossed, plain, shift = row_of(tables, 3, size), row_of(tables, 4, size), row_of(tables, 5, size)
+    streams = streams and until_stream(dx, at) == 0 and until_stream(dx, at + stride) == 0
+    for r_0 in range(0, rows, 4):
+        r_1, r_2, r_3 = min(r_0 + 1, last), min(r_0 + 2, last), min(r_0 + 3, last)
+        at_0, at_1, at_2, at_3 = at + r_0 * stride, at + r_1 * stride, at + r_2 * stride, at + r_3 * stride
+        w_0, w_1, w_2, w_3 = splat(weight[r_0]), splat(weight[r_1]), splat(weight[r_2]), splat(weight[r_3])
+        dw_0, dw_1, dw_2, dw_3 = none, none, none, none
+        db_0, db_1, db_2, db_3 = none, none, none, none
+        for i in range(0, size, step):
+            n = size - i
+            some = (take(high, i, n, zero), take(rstd, i, n, zero), take(scale, i, n, zero))
+            known = *some, take(crossed, i, n, zero), take(plain, i, n, zero), take(shift, i, n, zero)
+            dw_0, db_0 = project_part(x, dy, dx, at_0 + i, n, streams, zero, known, w_0, dw_0, db_0)
+            dw_1, db_1 = project_part(x, dy, dx, at_1 + i, n, streams, zero, known, w_1, dw_1, db_1)
+            dw_2, db_2 = project_part(x, dy, dx, at_2 + i, n, streams, zero, known, w_2, dw_2, db_2)
+            dw_3, db_3 = project_part(x, dy, dx, at_3 + i, n, streams, zero, known, w_3, dw_3, db_3)
+        dweight[r_0], dweight[r_1], dweight[r_2], dweight[r_3] = total(dw_0), total(dw_1), total(dw_2), total(dw_3)
+        dbias[r_0], dbias[r_1], dbias[r_2], dbias[r_3] = total(db_0), total(db_1), total(db_2), total(db_3)
 
 
 @jit
@@ -76,7 +95,7 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
     length, width, units = g.s, g.k * g.s, g.a * g.k
     chunks = (g.r + g.chunk - 1) // g.chunk
     columns = (k1 - k0) * length
-    n = float(g.r * length)
+    share = 1.0 / float(g.r * length)
     totals = np.zeros(3 * columns)
     for j in range(chunks):
         for i in range(3):
@@ -84,14 +103,16 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
             add_folded(partial[at : at + columns], row_of(totals, i, columns))
     deviations, plains, crosseds = row_of(totals, 0, columns), row_of(totals, 1, columns), row_of(totals, 2, columns)
     dweight, dbias = row_of(dweights, a, g.affine_size), row_of(dweights, parts + a, g.affine_size)
+    first_place = place_of(g, a * g.k)
     for k in range(k0, k1):
-        unit = a * g.k + k
+        unit, place = a * g.k + k, first_place + k * g.k_step
         rstd = float(rstds[unit])
         left = (k - k0) * length
-        place = place_of(g, unit)
         low, plain, crossed = 0.0, 0.0, 0.0
         if not g.given and g.centred:
-            low = deviations[left : left + length].sum() / n
+            for s in range(left, left + length):
+                low += deviations[s]
+            low *= share
         for s in range(length):
             column_plain = plains[left + s]
             column_crossed = (crosseds[left + s] - low * column_plain) * rstd
@@ -106,8 +127,8 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
             plain += factor * column_plain
             crossed += factor * column_crossed
         coefficients[unit] = cast(low, zero)
-        coefficients[units + unit] = cast(plain / n, zero) if g.centred and not g.given else zero
-        coefficients[2 * units + unit] = cast(crossed / n, zero) if not g.given else zero
+        coefficients[units + unit] = cast(plain * share, zero) if g.centred and not g.given else zero
+        coefficients[2 * units + unit] = cast(crossed * share, zero) if not g.given else zero
 
 
 @jit
@@ -116,10 +137,9 @@ def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, t
     wide, units = columns * g.fold, g.a * g.k
     high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
     crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
-    c = 0
+    c, first_place = 0, place_of(g, a * g.k)
     for k in range(left // g.s, (left + columns) // g.s):
-        unit = a * g.k + k
-        place = place_of(g, unit)
+        unit, place = a * g.k + k, first_place + k * g.k_step
         for s in range(g.s):
             high[c], rstd[c], scale[c] = means[unit], rstds[unit], rstds[unit]
             if g.r_step == 0:
@@ -184,8 +204,11 @@ def backward(storage, compute):
             tabulated = a * tiles + tile
             if phase <= 1:
                 if fresh:
-                    for c in range(columns):
-                        highs[c] = means[a * g.k + (left + c) // g.s]
+                    c = 0
+                    for unit in range(a * g.k + left // g.s, a * g.k + right // g.s):
+                        for _ in range(g.s):
+                            highs[c] = means[unit]
+                            c += 1
                     repeat(highs[:wide], columns)
                 for j in range(first_chunk, last_chunk):
                     at = (a * chunks + j) * 3 * width + left
@@ -221,23 +244,22 @@ def backward(storage, compute):
                 fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero)
             if g.dx == 0:
                 continue
+            if by_row:  # there is one chunk
+                place, size = tabulated * g.affine_size, affine_parts * g.affine_size
+                share = dweights[place : place + rows], dweights[size + place : size + place + rows]
+                here = (a * rows * width + left, width, rows)
+                project_rows_of(x, dy, dx, *here, tables[: 6 * columns], weight, *share, streams, zero)
+                continue
             high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
-            crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
+            crossed, plain = row_of(tables, 3, wide), row_of(tables, 4, wide)
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
                 while row < bottom:
                     fold = g.fold if row + g.fold <= bottom else one
                     at, n = (a * rows + row) * width + left, columns * fold
-                    if by_row:
-                        place = tabulated * g.affine_size + row
-                        dweights[place], dweights[affine_parts * g.affine_size + place] = project_row_of(
-                            x, dy, dx, at, high[:n], rstd, scale, crossed, plain, shift, weight[row], streams, zero
-                        )
-                        row += 1
-                    else:
-                        height, here = (bottom - row) // fold, (x, dy, high, rstd, scale, crossed, plain)
-                        write_rows(dx, at, height, width * fold, n, streams, zero, *here)
-                        row += height * fold
+                    height, here = (bottom - row) // fold, (x, dy, high, rstd, scale, crossed, plain)
+                    write_rows(dx, at, height, width * fold, n, streams, zero, *here)
+                    row += height * fold
         if streams:
             fence()
 

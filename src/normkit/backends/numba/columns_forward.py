@@ -43,26 +43,30 @@ write_row = writer(scales_of, scale_of)
 
 
 @jit
-def write_turned(g, y, to, at, columns, table, streams, zero, *operands):
+def write_turned(g, y, to, at, columns, square, turned, streams, zero, x, high, factor, shift, weight, bias):
     """The result of a tile whose rows each have their own weight, with its rows innermost: y[to + column · rows + row].
 
-    It is written square by square, each of which is turned in `table`.
+    It is taken square by square, each of which is turned; what is left at the ends is made a square first.
     """
     step, rows, width = lanes(zero), g.r, g.k * g.s
     streams = streams and rows % step == 0 and until_stream(y, to) == 0
     for c in range(0, columns, step):
-        n = min(step, columns - c)
+        n, place = min(step, columns - c), to + c * rows
+        highs, factors, shifts = high[c : c + n], factor[c : c + n], shift[c : c + n]
         for top in range(0, rows, step):
-            height = min(step, rows - top)
-            for row in range(height):
-                here = ((top + row) * g.r_step, *operands)
-                known = scales_of(row, *here)
-                value = scale_of(at + (top + row) * width, c, n, zero, known, *here)
-                store(table, row * step, value)
-            turn(table)
-            for column in range(n):
-                place, line = to + (c + column) * rows + top, load(table, column * step)
-                leave(y, place, line, height, streams, zero)
+            height, start = min(step, rows - top), at + top * width + c
+            if n == step and height == step:
+                turn(x, start, width, turned)
+            else:
+                for row in range(height):
+                    store(square, row * step, take(x, start + row * width, n, zero))
+                turn(square, np.int64(0), step, turned)
+            weights, biases = splat(weight[0]), splat(bias[0])
+            if g.r_step:
+                weights, biases = take(weight, top, height, zero), take(bias, top, height, zero)
+            for k in range(n):
+                x_hat = fma(load(turned, k * step) - splat(highs[k]), splat(factors[k]), splat(shifts[k]))
+                leave(y, place + k * rows + top, fma(x_hat, weights, biases), height, streams, zero)
 
 
 @jit
@@ -70,10 +74,9 @@ def fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, z
     """What each column of a tile needs: mean, factor and offset; repeated for each row that is folded in."""
     wide = columns * g.fold
     high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
-    c = 0
+    c, first_place = 0, place_of(g, a * g.k)
     for k in range(left // g.s, (left + columns) // g.s):
-        unit = a * g.k + k
-        place = place_of(g, unit)
+        unit, place = a * g.k + k, first_place + k * g.k_step
         low = zero if g.given else lows[unit]
         for s in range(g.s):
             high[c], scale[c], shift[c] = means[unit], rstds[unit], zero
@@ -116,7 +119,7 @@ def forward(storage, compute):
             return
         work = np.empty(3 * g.tile * g.fold, compute)
         tables = np.empty(3 * g.tile * g.fold, compute)
-        table = np.empty(lanes(zero) * lanes(zero), compute)
+        square, turned = np.empty(lanes(zero) * lanes(zero), compute), np.empty(lanes(zero) * lanes(zero), compute)
         tabulated = -1
         for step in range(end - begin):
             task = end - 1 - step if phase == 3 else begin + step  # what was read last may be in a cache still
@@ -154,7 +157,7 @@ def forward(storage, compute):
             operands = (x, high, factor, shift, weight, bias)
             if g.turned:
                 to, at = (a * width + left) * rows, a * rows * width + left
-                write_turned(g, y, to, at, columns, table, streams, zero, *operands)
+                write_turned(g, y, to, at, columns, square, turned, streams, zero, *operands)
                 continue
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 bottom = min((j + 1) * g.chunk, rows)

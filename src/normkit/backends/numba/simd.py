@@ -305,31 +305,59 @@ def put(array, index, vector, count, zero):
         store_part(array, index, vector, count)
 
 
+def _turning(count: int) -> list[tuple[list[int], list[int]]]:
+    """The stages of a turn: masks for pairs of rows 1, 2, 4, … apart, each of which is one instruction of x86.
+
+    First numbers and then pairs of them are interleaved within 128 bits; then 128 bits each go where they belong.
+    """
+    part = count // 4  # numbers of 128 bits
+    stages = []
+    for unit in range(1, part // 2 + 1):
+        low = [
+            of + at + i
+            for at in range(0, count, part)
+            for first in range(0, part // 2, unit)
+            for of in (0, count)
+            for i in range(first, first + unit)
+        ]
+        stages.append((low, [place + part // 2 for place in low]))
+    even = [of + at + i for of in (0, count) for at in range(0, count, 2 * part) for i in range(part)]
+    return [*stages, *[(even, [place + part for place in even])] * 2]
+
+
 @intrinsic
-def turn(_context, table):
-    """Swap rows and columns of a table that has as many of each as a vector has lanes, and lies flat in memory."""
-    vector = _compute(table.dtype)
+def turn(_context, array, index, stride, table):
+    """Write a square to a flat table with its rows and columns swapped; its rows begin at array[index], stride apart.
+
+    It has as many of each as a vector has lanes.
+    """
+    vector = _compute(array.dtype)
     count = vector.lanes
 
     def codegen(context, builder, sig, args):
-        kind = ir.VectorType(_STORED[table.dtype][0], count)
-        places = [_place(context, builder, sig, [args[0], ir.IntType(64)(row * count)], kind) for row in range(count)]
-        rows = [builder.load(place, align=table.dtype.bitwidth // 8) for place in places]
-        step = count // 2
-        while step:  # swap the blocks of this size that lie off the diagonal of a block of twice the size
-            for i in (row for row in range(count) if not row & step):
-                upper = [j if not j & step else count + j - step for j in range(count)]
-                lower = [j + step if not j & step else count + j for j in range(count)]
-                pair = rows[i], rows[i + step]
-                rows[i], rows[i + step] = (
-                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INDEX, count), mask))
-                    for mask in (upper, lower)
+        source, begin, stride, table = args
+        stored = ir.VectorType(_STORED[array.dtype][0], count)
+        rows = []
+        for row in range(count):
+            index = builder.add(begin, builder.mul(stride, ir.IntType(64)(row)))
+            place = _place(context, builder, sig, [source, index], stored)
+            value = builder.load(place, align=array.dtype.bitwidth // 8)
+            rows.append(_widen(builder, array.dtype, value, count))
+        for stage, masks in enumerate(_turning(count)):
+            apart = 1 << stage
+            for i in (row for row in range(count) if not row & apart):
+                pair = rows[i], rows[i + apart]
+                rows[i], rows[i + apart] = (
+                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INDEX, count), mask)) for mask in masks
                 )
-            step //= 2
-        for row, place in zip(rows, places, strict=True):
-            builder.store(row, place, align=table.dtype.bitwidth // 8)
+        if count == 16:  # the second and the third of each four have changed places
+            rows = [rows[row & ~3 | (row & 1) << 1 | row >> 1 & 1] for row in range(count)]
+        data = context.make_array(sig.args[3])(context, builder, table).data
+        for row, value in enumerate(rows):
+            place = builder.bitcast(builder.gep(data, [ir.IntType(64)(row * count)]), value.type.as_pointer())
+            builder.store(value, place, align=vector.dtype.bitwidth // 8)
 
-    return types.void(table), codegen
+    return types.void(array, types.int64, types.int64, table), codegen
 
 
 @intrinsic
