@@ -247,8 +247,8 @@ def backward(storage, compute):
             if by_row:  # there is one chunk
                 place, size = tabulated * g.affine_size, affine_parts * g.affine_size
                 share = dweights[place : place + rows], dweights[size + place : size + place + rows]
-                here = (a * rows * width + left, width, rows)
-                project_rows_of(x, dy, dx, *here, tables[: 6 * columns], weight, *share, streams, zero)
+                at = a * rows * width + left
+                project_rows_of(x, dy, dx, at, width, rows, tables[: 6 * columns], weight, *share, streams, zero)
                 continue
             high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
             crossed, plain = row_of(tables, 3, wide), row_of(tables, 4, wide)

@@ -31,4 +31,8 @@ def place_of(g, unit):
     """Where the first weight of a unit lies."""
     if g.k * g.a_period == 1:  # a division takes as long as ten vectors
         return np.int64(0)
+    if g.k == 1:
+        return unit % g.a_period * g.a_step
+    if g.a_period == 1:
+        return unit % g.k * g.k_step
     return unit // g.k % g.a_period * g.a_step + unit % g.k * g.k_step
