@@ -154,6 +154,7 @@ def dies(rank: int, folder: str) -> None:
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     (Path(folder) / "said").write_text(said(lambda: layer(torch.randn(4, 3))))
+    os._exit(0)  # the usual exit waits for threads of gloo, which may abort the process where a peer is gone
 
 
 def test_a_rank_that_is_killed_is_an_error_on_the_others(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from normkit.backends import aten, compiled, eager
 from normkit.backends.crossover import SMALLEST, crossover
@@ -118,7 +119,7 @@ def first_look(x: Tensor, norm: Norm | None = None) -> str | None:
     too: a tiny normalization takes torch a few microseconds, and this costs less than one. Without a norm only what is
     small for any, and contiguous, is handed over.
     """
-    if torch.compiler.is_compiling():  # first: a size may be a symbol there, and asking for it fixes it
+    if is_compiling():  # first: a size may be a symbol there, and asking for it fixes it
         return None
     if (
         type(x) is not Tensor
@@ -262,7 +263,7 @@ def normalize(
         look: What :func:`first_look` has said, if it was asked.
     """
     implementation: Normalize
-    if torch.compiler.is_compiling():
+    if is_compiling():
         implementation = _traced()
     else:
         if look == "numba":

@@ -101,9 +101,10 @@ def layer_norm(
 
 def channel_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """permute, torch.layer_norm, permute; right in its third derivatives too."""
-    axes = x.dim()
+    shape = x.shape
+    axes = len(shape)
     to_last, back = _PERMUTATIONS[axes] if axes in _PERMUTATIONS else _permutations(axes)
-    y = layer_norm(x.permute(to_last), (x.size(1),), weight, bias, eps).permute(back)
+    y = layer_norm(x.permute(to_last), shape[1:2], weight, bias, eps).permute(back)
     return y if eager.becomes_channels_last("channel", x) else y.contiguous()
 
 

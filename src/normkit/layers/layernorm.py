@@ -72,9 +72,8 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the channels."""
-        if input.dim() < 2 or input.size(1) != self.normalized_shape[0]:
-            raise ShapeError(
-                f"LayerNorm2d expected an input of shape (N, {self.normalized_shape[0]}, *); got {tuple(input.shape)}"
-            )
+        shape, (channels,) = input.shape, self.normalized_shape
+        if len(shape) < 2 or shape[1] != channels:
+            raise ShapeError(f"LayerNorm2d expected an input of shape (N, {channels}, *); got {tuple(shape)}")
         weight, bias = held.affine(self)
         return F.channel_norm(input, weight, bias, self.eps)

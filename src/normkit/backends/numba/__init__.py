@@ -31,7 +31,7 @@ STORAGES: dict[str, tuple[type, type]] = {
 
 _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
-_STREAM = 12 << 20  # bytes of output from which it is written past the caches, which could not keep it
+_STREAM = 24 << 20  # bytes read and written from which an output goes past the caches, which could not keep all
 _RAGGED = 2  # times as many, where a line is written in parts: they meet in a cache, or it goes to memory several times
 _SOON = 256  # numbers later a gradient of a weight is read again: what it is added to waits for streams before it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
@@ -160,7 +160,9 @@ def launch(
     stored = np.dtype(storage).itemsize
     run = s if by_place else steps[4]
     ragged = run * stored % LINE != 0 if p.walk else storage != compute
-    large = a * r * k * s * stored >= _STREAM * (_RAGGED if ragged else 1)
+    # measured: columns, which read x and dy twice, are no faster for an earlier stream
+    passed = a * r * k * s * stored * (3 if backwards and p.walk else 2)
+    large = passed >= _STREAM * (_RAGGED if ragged else 1)
     stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(
