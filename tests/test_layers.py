@@ -5,6 +5,7 @@ import inspect
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -173,6 +174,29 @@ def test_a_call_that_fails_moves_nothing() -> None:
     with pytest.raises(RuntimeError), normkit.use_backend("numba"):
         layer(torch.randn(4, 7, 5, 5))
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize(
+    "build", [normkit.BatchNorm2d, partial(normkit.InstanceNorm2d, track_running_stats=True)], ids=["batch", "instance"]
+)
+def test_a_running_statistic_elsewhere_is_an_error(build: Any, name: str, training: bool) -> None:
+    layer = build(64).train(training)
+    setattr(layer, name, getattr(layer, name).to("meta"))
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    with pytest.raises(RuntimeError, match=f"{name} on cpu, where the input is; it is on meta"):
+        layer(torch.randn(32, 64, 28, 28))
+    assert all(value.is_meta or torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("freed", ["x", "weight", "running_mean"])
+def test_a_tensor_whose_memory_was_freed_is_an_error(freed: str) -> None:
+    layer, x = normkit.BatchNorm2d(64), torch.randn(32, 64, 28, 28)
+    (x if freed == "x" else getattr(layer, freed)).untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="its storage was freed"):
+        layer(x)
+    assert int(layer.num_batches_tracked) == 0
 
 
 def test_checkpoint_without_num_batches_tracked() -> None:

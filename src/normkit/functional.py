@@ -335,6 +335,11 @@ def _running(
             raise ShapeError(
                 f"{name} expected {label} to contain {x.shape[1]} numbers, one a channel; got {statistic.numel()}"
             )
+        if statistic.device != x.device:
+            raise RuntimeError(
+                f"{name} expected {label} on {x.device}, where the input is; it is on {statistic.device}: "
+                "move the layer or the input"
+            )
     return Running(mean, var, momentum, batches)
 
 

@@ -55,7 +55,7 @@ def forward(
         x = x.contiguous()
     dtype = x.dtype
     compute = torch.float64 if dtype is torch.float64 else torch.float32
-    turned = norm.kind == "channel" and order is None and eager.becomes_channels_last(norm.kind, x)
+    turned = order is None and eager.becomes_channels_last(norm.kind, x)
     y = empty_like(x, eager.channels_last_format(x)) if turned else empty_like(x)
     turned = turned and not y.is_contiguous()  # nor is it both
     affine = weight is not None or bias is not None
@@ -74,22 +74,22 @@ def forward(
             assert not isinstance(running.momentum, Tensor)
             momentum = running.momentum
             if running.batches is not None and _is_plain(running.batches, torch.int64):
-                batches = running.batches.data_ptr()
+                batches = _address(running.batches)
     else:
         assert running is not None  # functional.py has checked it
         mean, var = (_given(statistic, call.units, compute) for statistic in running[:2])
     scratch = torch.empty(call.scratch, dtype=torch.uint8, device=CPU) if call.scratch else None
     numba.forward(
         call,
-        x.data_ptr(),
+        _address(x),
         y.data_ptr(),
-        0 if w is None else w.data_ptr(),
-        0 if b is None else b.data_ptr(),
-        mean.data_ptr(),
-        var.data_ptr(),
+        0 if w is None else _address(w),
+        0 if b is None else _address(b),
+        _address(mean),
+        _address(var),
         rstd.data_ptr(),
-        moved[0].data_ptr() if moved else 0,
-        moved[1].data_ptr() if moved else 0,
+        _address(moved[0]) if moved else 0,
+        _address(moved[1]) if moved else 0,
         batches,
         momentum,
         eps,
@@ -123,6 +123,17 @@ def _launch(
     """The view of an input, and what is known of calls with such inputs."""
     v = view(norm, shape, order)
     return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned)
+
+
+def _address(tensor: Tensor) -> int:
+    """Where the numbers of a tensor lie that comes from elsewhere."""
+    address = tensor.data_ptr()
+    if address == 0:
+        raise RuntimeError(
+            f"a normalization expected tensors with memory; one of shape {tuple(tensor.shape)} has none: "
+            "its storage was freed"
+        )
+    return address
 
 
 def _moved_by_kernel(running: Running, norm: Norm, compute: torch.dtype) -> tuple[Tensor, ...]:
@@ -239,12 +250,12 @@ def backward(
     scratch = torch.empty(call.scratch, dtype=torch.uint8, device=CPU)
     numba.backward(
         call,
-        x.data_ptr(),
-        dy.data_ptr(),
+        _address(x),
+        _address(dy),
         0 if dx is None else dx.data_ptr(),
-        0 if w is None else w.data_ptr(),
-        mean.data_ptr(),
-        rstd.data_ptr(),
+        0 if w is None else _address(w),
+        _address(mean),
+        _address(rstd),
         0 if dweight is None else dweight.data_ptr(),
         0 if dbias is None else dbias.data_ptr(),
         scratch.data_ptr(),
