@@ -152,7 +152,7 @@ def test_a_team_runs_each_part_of_each_phase_once(threads: int, kind: str) -> No
     seen = np.zeros((5, 8), np.int64)
     told = {"function": count_parts.address, "phases": 0b11010, "y": seen.ctypes.data}
     record = OF_CALL.pack(*(told.get(name, 0) for name in ADDRESSES), *(0.0 for _ in NUMBERS))
-    team.run_team(count_parts.address, record + bytes(OF_SORT.size), told["phases"], threads)
+    team.run_team(record + bytes(OF_SORT.size), threads)
     each = [threads] * threads + [0] * (8 - threads)
     assert seen.tolist() == [[0] * 8, each, [0] * 8, each, each]
 
@@ -161,9 +161,9 @@ def test_a_team_runs_each_part_of_each_phase_once(threads: int, kind: str) -> No
 def test_torch_says_how_many_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def spy(function: int, record: bytes, phases: int, count: int) -> None:
+    def spy(record: bytes, count: int) -> None:
         asked.append(count)
-        team.run_team(function, record, phases, count)
+        team.run_team(record, count)
 
     monkeypatch.setattr(numba, "run_team", spy)
     before = torch.get_num_threads()

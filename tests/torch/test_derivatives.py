@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
-from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
-from torch_layers import DTYPE, LAYERS, Layer
+from torch.utils.checkpoint import set_checkpoint_early_stop
+from torch_layers import DTYPE, LAYERS, Checkpointed, Layer
 
 import normkit
 
@@ -88,19 +88,10 @@ def test_a_checkpointed_layer_is_differentiated_three_times(name: str, stops_ear
     block = nn.Sequential(nn.Sigmoid(), layer, nn.Tanh())
     expected = derivatives(copy.deepcopy(block), row.input().requires_grad_())
     with set_checkpoint_early_stop(stops_early):
-        found = derivatives(_Checkpointed(block), row.input().requires_grad_())
+        found = derivatives(Checkpointed(block, {"use_reentrant": False}), row.input().requires_grad_())
     for mine, theirs in zip(found, expected, strict=True):
         for value, truth in zip(mine, theirs, strict=True):
             torch.testing.assert_close(value, truth, rtol=1e-9, atol=1e-9 * max(1.0, float(truth.abs().max())))
-
-
-class _Checkpointed(nn.Module):
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(self.block, x, use_reentrant=False)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of the rules that it scripts

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim import swa_utils
-from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
-from torch_layers import LAYERS, Layer, assert_same, step
+from torch.utils.checkpoint import set_checkpoint_early_stop
+from torch_layers import LAYERS, Checkpointed, Layer, assert_same, step
 
 import normkit
 
@@ -149,7 +149,7 @@ def checkpointed(row: Layer) -> None:
             for layer in (row.ours(), row.twin()):
                 block = layer if is_last else nn.Sequential(layer, nn.Sigmoid())
                 with set_checkpoint_early_stop(stops_early):
-                    results.append(step(_Checkpointed(block, {"use_reentrant": reentrant}), row.input()))
+                    results.append(step(Checkpointed(block, {"use_reentrant": reentrant}), row.input()))
             if row.name.startswith("InstanceNorm") and is_last and stops_early:
                 # torch stops a recomputation once it has what it needs: before its instance norm has moved the running
                 # statistics, and after the kernels have
@@ -158,17 +158,8 @@ def checkpointed(row: Layer) -> None:
     layer = row.ours()
     once = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), normkit.no_stats_update(layer))}
     plain = step(nn.ModuleDict({"layer": row.twin()})["layer"], row.input())
-    found = step(_Checkpointed(layer, once), row.input())
+    found = step(Checkpointed(layer, once), row.input())
     assert_same({name.removeprefix("layer."): value for name, value in found.items()}, plain)
-
-
-class _Checkpointed(nn.Module):
-    def __init__(self, layer: nn.Module, options: dict[str, object]) -> None:
-        super().__init__()
-        self.layer, self.options = layer, options
-
-    def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(self.layer, x, **self.options)
 
 
 @feature

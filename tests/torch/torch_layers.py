@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import normkit
 
@@ -20,6 +21,18 @@ class PermutedLayerNorm(nn.LayerNorm):
         order = (0, *range(2, input.dim()), 1)
         y = super().forward(input.permute(order))
         return y.permute([order.index(axis) for axis in range(input.dim())])
+
+
+class Checkpointed(nn.Module):
+    """A layer whose intermediate results are computed again in the backward pass."""
+
+    def __init__(self, layer: nn.Module, options: dict[str, object]) -> None:
+        super().__init__()
+        self.layer, self.options = layer, options
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's result."""
+        return checkpoint(self.layer, x, **self.options)
 
 
 @dataclass(frozen=True)

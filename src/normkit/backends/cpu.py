@@ -83,8 +83,8 @@ def forward(
         call,
         _address(x),
         y.data_ptr(),
-        0 if w is None else _address(w),
-        0 if b is None else _address(b),
+        _address(w),
+        _address(b),
         _address(mean),
         _address(var),
         rstd.data_ptr(),
@@ -125,8 +125,10 @@ def _launch(
     return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned)
 
 
-def _address(tensor: Tensor) -> int:
-    """Where the numbers of a tensor lie that comes from elsewhere."""
+def _address(tensor: Tensor | None) -> int:
+    """Where the numbers of a tensor lie; 0 of none."""
+    if tensor is None:
+        return 0
     address = tensor.data_ptr()
     if address == 0:
         raise RuntimeError(
@@ -252,12 +254,12 @@ def backward(
         call,
         _address(x),
         _address(dy),
-        0 if dx is None else dx.data_ptr(),
-        0 if w is None else _address(w),
+        _address(dx),
+        _address(w),
         _address(mean),
         _address(rstd),
-        0 if dweight is None else dweight.data_ptr(),
-        0 if dbias is None else dbias.data_ptr(),
+        _address(dweight),
+        _address(dbias),
         scratch.data_ptr(),
         torch.get_num_threads(),
     )

@@ -74,11 +74,11 @@ def interleaved(
             for name, call in calls.items()
         }
         samples: dict[str, list[float]] = {name: [] for name in calls}
+        *contenders, last = calls
         began = clock()
         for done in range(effort.rounds):
             if done >= FEWEST and (clock() - began) / 1e9 > effort.row_seconds:
                 break
-            *contenders, last = calls
             for name in (*(reversed(contenders) if done % 2 else contenders), last):
                 samples[name].append(_sample(calls[name], inner[name], clock))
     finally:

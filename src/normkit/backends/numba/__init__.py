@@ -225,7 +225,7 @@ def forward(
         *(call.function, phases, x, y, 0, 0, weight or ones, bias or zeros, mean, var, rstd),
         *(running_mean, running_var, batches, scratch, scratch + call.partial, 0, 0, 0, eps, momentum),
     )
-    run_team(call.function, record + call.sizes, phases, threads)
+    run_team(record + call.sizes, threads)
 
 
 def backward(
@@ -260,4 +260,4 @@ def backward(
         *(call.function, phases, x, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, 0, 0, 0),
         *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0),
     )
-    run_team(call.function, record + call.sizes, phases, threads)
+    run_team(record + call.sizes, threads)

@@ -27,7 +27,7 @@ _SLOW_COMPILE = 2.0  # seconds; a first use that takes longer is worth a line in
 
 # What a kernel is told by a call: addresses, and a few numbers,
 ADDRESSES = (
-    "function",  # the kernel's own, for the team that runs it,
+    "function",  # the kernel's own, for the team that runs it, which reads these two only,
     "phases",  # to be run: a bit each
     "x", "y", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics
     "running_mean", "running_var", "batches",  # to be moved towards the statistics of a batch, and counted; 0: none

@@ -11,6 +11,7 @@ import ctypes
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from struct import Struct
 from typing import Any, Protocol
 
 from llvmlite import binding, ir
@@ -20,30 +21,31 @@ from numba.extending import intrinsic
 from normkit.backends.numba.jit import RECORD
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_FIRST = Struct("2q")  # of a RECORD: function and phases
 _PHASES = 5
 
 
 class Team(Protocol):
     """Runs a kernel on all parts of its work and returns when all are done."""
 
-    def __call__(self, function: int, record: bytes, phases: int, threads: int) -> None:
-        """Run the kernel at this address with this many threads."""
+    def __call__(self, record: bytes, threads: int) -> None:
+        """Run the kernel that a RECORD names with this many threads."""
 
 
-def run_team(function: int, record: bytes, phases: int, threads: int) -> None:
-    """Run phases of the kernel at this address one after the other; returns when all of its work is done.
-
-    Args:
-        function: The address.
-        record: What the kernel is told: a RECORD, which says the same of its address and its phases.
-        phases: A bit each.
-        threads: How many work on it.
-    """
+def run_team(record: bytes, threads: int) -> None:
+    """Run the phases that a RECORD names of its kernel, one after the other; returns when all of its work is done."""
     if threads <= 1:
-        for phase in _phases(phases):
-            _function(function)(record, 0, 1, phase)
+        kernel, phases = _kernel_of(record)
+        for phase in phases:
+            kernel(record, 0, 1, phase)
     else:
-        _team()(function, record, phases, threads)
+        _team()(record, threads)
+
+
+def _kernel_of(record: bytes) -> tuple[Any, tuple[int, ...]]:
+    """The kernel of a record, and its phases."""
+    function, phases = _FIRST.unpack_from(record)
+    return _function(function), _phases(phases)
 
 
 @lru_cache(maxsize=1 << _PHASES)
@@ -61,9 +63,9 @@ def _function(address: int) -> Any:
     return _Signature(address)
 
 
-def _with_threads(function: int, record: bytes, phases: int, threads: int) -> None:
-    kernel = _function(function)
-    for phase in _phases(phases):
+def _with_threads(record: bytes, threads: int) -> None:
+    kernel, phases = _kernel_of(record)
+    for phase in phases:
         others: list[Future[None]] = [
             _pool(threads - 1).submit(kernel, record, part, threads, phase) for part in range(1, threads)
         ]
@@ -84,7 +86,7 @@ def _team() -> Team:
         return _with_threads
     trampoline = _trampoline()
 
-    def openmp(function: int, record: bytes, phases: int, threads: int) -> None:
+    def openmp(record: bytes, threads: int) -> None:
         parallel(trampoline, record, threads, 0)
 
     return openmp
