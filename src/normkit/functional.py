@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normkit.backends import aten, first_look, normalize
+from normkit.backends.eager import keep_between
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
 
@@ -84,7 +85,7 @@ def batch_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(batch_norm, locals(), ("running_mean", "running_var"))
         return result
-    return batch_norm_of_layer(input, running_mean, running_var, weight, bias, training, momentum, eps, None)
+    return batch_norm_of_layer(input, running_mean, running_var, weight, bias, training, momentum, eps, None, _BATCH)
 
 
 def batch_norm_of_layer(
@@ -97,8 +98,9 @@ def batch_norm_of_layer(
     momentum: float | Tensor,
     eps: float,
     batches: Tensor | None,
+    norm: Norm,
 ) -> Tensor:
-    """:func:`batch_norm` of a tensor; counts ``batches``, if there are any, up by one."""
+    """:func:`batch_norm` of a tensor; counts ``batches``, if there are any, up by one. The norm may have bounds."""
     shape = input.shape
     if training:
         if len(shape) > 1 and shape[0] == 1 and prod(shape[2:]) == 1:
@@ -110,14 +112,15 @@ def batch_norm_of_layer(
             raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     elif eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    look = first_look(input, _BATCH)
+    look = first_look(input, norm)
     if look == "aten" and not isinstance(momentum, Tensor):
         if batches is not None:
             batches.add_(1)
-        return aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    _check("batch_norm", input, _BATCH, weight, bias)
+        y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return y if norm.bounds is None else keep_between(y, norm)
+    _check("batch_norm", input, norm, weight, bias)
     running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)
-    return normalize(input, _BATCH, weight, bias, eps, running, training, look)
+    return normalize(input, norm, weight, bias, eps, running, training, look)
 
 
 def instance_norm(

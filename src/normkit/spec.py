@@ -54,12 +54,14 @@ class Norm(NamedTuple):
         centred: False for RMSNorm: the mean is taken as zero and the variance is the mean of squares.
         num_groups: Number of groups, for "group".
         normalized_shape: Sizes of the last axes, for "layer".
+        bounds: Of the result, for "batch": (0, inf) is a ReLU of it, (0, 6) a ReLU6; None: there are none.
     """
 
     kind: str
     centred: bool = True
     num_groups: int = 1
     normalized_shape: tuple[int, ...] = ()
+    bounds: tuple[float, float] | None = None
 
     def axes(self, shape: Sequence[int]) -> tuple[tuple[Axis, ...], ...]:
         """The marks of every axis of an input; a group's channel axis has two parts.

@@ -275,4 +275,4 @@ def normalize(
         implementation = aten.normalize if name == "aten" else eager.normalize
     if running is not None and use_input_stats:
         running.count_batch()
-    return implementation(x, norm, weight, bias, eps, running, use_input_stats)
+    return eager.keep_between(implementation(x, norm, weight, bias, eps, running, use_input_stats), norm)

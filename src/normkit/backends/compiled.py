@@ -79,7 +79,7 @@ def _forward(
             x, weight, bias, running_mean, running_var, kind, centred, num_groups, normalized_shape, eps
         )
         return y, mean.fill_(torch.nan), var.fill_(torch.nan), rstd.fill_(torch.nan)
-    y, mean, var, rstd = import_module("normkit.backends.cpu").forward(
+    y, mean, var, rstd, _ = import_module("normkit.backends.cpu").forward(
         x, norm, weight, bias, eps, running, running is None
     )
     # an operator may not return its input

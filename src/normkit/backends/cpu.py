@@ -1,7 +1,7 @@
 """The Numba kernels as a differentiable torch operation on CPU tensors."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ DTYPES = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
+_NO_BOUNDS = (0.0, 0.0)  # in place of bounds that no kernel looks at
 
 
 def normalize(
@@ -35,7 +36,17 @@ def normalize(
     ):
         y: Tensor = _apply(x, weight, bias, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
         return y
-    return forward(x, norm, weight, bias, eps, running, use_input_stats)[0]
+    return forward(x, norm, weight, bias, eps, running, use_input_stats).y
+
+
+class Forward(NamedTuple):
+    """What a forward pass leaves: the result, and of every unit its statistics, and its shift if there are bounds."""
+
+    y: Tensor
+    mean: Tensor
+    var: Tensor
+    rstd: Tensor
+    shift: Tensor | None
 
 
 def forward(
@@ -46,8 +57,8 @@ def forward(
     eps: float,
     running: Running | None,
     use_input_stats: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The result, and mean, var and rstd of every unit that was normalized."""
+) -> Forward:
+    """Normalize x, and keep what belongs to the result."""
     if x.is_neg():  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
         x = x.resolve_neg()
     order = eager.memory_order(x)
@@ -63,6 +74,7 @@ def forward(
     w = None if weight is None else _affine(weight, v, compute)
     b = None if bias is None else _affine(bias, v, compute)
     rstd = torch.empty(call.units, dtype=compute, device=CPU)
+    shift = None if norm.bounds is None else torch.empty_like(rstd)
     moved: tuple[Tensor, ...] = ()
     momentum, batches = 0.0, 0
     if use_input_stats:
@@ -88,11 +100,13 @@ def forward(
         _address(mean),
         _address(var),
         rstd.data_ptr(),
+        _address(shift),
         _address(moved[0]) if moved else 0,
         _address(moved[1]) if moved else 0,
         batches,
         momentum,
         eps,
+        norm.bounds or _NO_BOUNDS,
         0 if scratch is None else scratch.data_ptr(),
         torch.get_num_threads(),
     )
@@ -106,7 +120,7 @@ def forward(
             update_running(running, mean.view(shape), var.view(shape), v.count)
         if not batches:
             running.count_batch()
-    return y, mean, var, rstd
+    return Forward(y, mean, var, rstd, shift)
 
 
 @lru_cache(maxsize=1024)
@@ -122,7 +136,9 @@ def _launch(
 ) -> tuple[View, numba.Launch]:
     """The view of an input, and what is known of calls with such inputs."""
     v = view(norm, shape, order)
-    return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned)
+    return v, numba.launch(
+        v, DTYPES[dtype], affine, norm.centred, given, backwards, turned, norm.bounds is not None
+    )
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -192,20 +208,20 @@ class _Normalize(torch.autograd.Function):
         running: Running | None,
         use_input_stats: bool,
     ) -> Tensor:
-        y, mean, _, rstd = forward(x, norm, weight, bias, eps, running, use_input_stats)
+        y, mean, _, rstd, shift = forward(x, norm, weight, bias, eps, running, use_input_stats)
         given = () if use_input_stats or running is None else (running.mean, running.var)
-        ctx.save_for_backward(x, weight, mean, rstd, *given)
+        ctx.save_for_backward(x, weight, mean, rstd, shift, None if shift is None else bias, *given)
         ctx.norm, ctx.eps, ctx.use_input_stats = norm, eps, use_input_stats
-        ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd, *given = ctx.saved_tensors
+        x, weight, mean, rstd, shift, bias, *given = ctx.saved_tensors
         if torch.is_grad_enabled():
-            gradients = _differentiable(ctx, dy, x, weight, given)
+            gradients = _differentiable(ctx, dy, x, weight, bias, given)
         else:
-            gradients = backward(ctx, dy, x, weight, mean, rstd)
+            gradients = backward(ctx, dy, x, weight, mean, rstd, shift)
         return (*gradients, None, None, None, None)
 
 
@@ -214,15 +230,16 @@ _apply = super(torch.autograd.Function, _Normalize).apply
 
 
 def _differentiable(
-    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, given: list[Tensor]
+    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, given: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated again: those of the eager back end."""
-    bias = None
-    if ctx.bias is not None:
+    if bias is None and ctx.bias is not None:  # without bounds its values have no part in any gradient
         shape, dtype = ctx.bias
         bias = torch.zeros(shape, dtype=dtype, device=CPU, requires_grad=True)
     running = Running(given[0], given[1], 0.0) if given else None
-    y = eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats)
+    y = eager.keep_between(
+        eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats), ctx.norm
+    )
     inputs = (x, weight, bias)
     needed = zip(inputs, ctx.needs_input_grad, strict=False)
     wanted = [tensor for tensor, need in needed if need and tensor is not None]
@@ -231,7 +248,13 @@ def _differentiable(
 
 
 def backward(
-    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+    ctx: Any,
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias; ctx says of what (norm, use_input_stats, bias, needs_input_grad)."""
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -258,8 +281,10 @@ def backward(
         _address(w),
         _address(mean),
         _address(rstd),
+        _address(shift),
         _address(dweight),
         _address(dbias),
+        ctx.norm.bounds or _NO_BOUNDS,
         scratch.data_ptr(),
         torch.get_num_threads(),
     )

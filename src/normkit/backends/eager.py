@@ -53,6 +53,11 @@ def normalize(
     return channels_last(y) if turned else y
 
 
+def keep_between(y: Tensor, norm: Norm) -> Tensor:
+    """A result between the bounds of its norm, if it has any."""
+    return y if norm.bounds is None else torch.nn.functional.hardtanh(y, *norm.bounds)
+
+
 def becomes_channels_last(kind: str, x: Tensor) -> bool:
     """Whether the result of a kind of norm is channels last, whatever the layout of x."""
     return kind == "channel" and x.dim() in (4, 5)

@@ -102,8 +102,8 @@ def _moments(x: Tensor) -> Moments:
     if count == 0:
         return Moments(size, *torch.zeros(2, channels, dtype=torch.float64, device=x.device))
     if choose(x).name == "numba":
-        _, mean, var, _ = import_module("normkit.backends.cpu").forward(x, _BATCH, None, None, 1.0, None, True)
-        return Moments(size, mean.double(), var.double() * count)
+        own = import_module("normkit.backends.cpu").forward(x, _BATCH, None, None, 1.0, None, True)
+        return Moments(size, own.mean.double(), own.var.double() * count)
     axes = _not_channel(x)
     wide = x.to(_compute_type(x))
     mean = wide.mean(axes)

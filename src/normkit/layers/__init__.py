@@ -8,6 +8,7 @@ from normkit.layers.batchnorm import (
     LazyBatchNorm2d,
     LazyBatchNorm3d,
 )
+from normkit.layers.batchnormact import BatchNormAct2d
 from normkit.layers.groupnorm import GroupNorm
 from normkit.layers.instancenorm import (
     InstanceNorm1d,
@@ -25,6 +26,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchNormAct2d",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",

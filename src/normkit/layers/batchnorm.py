@@ -10,6 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normkit import functional as F
 from normkit.layers import held
+from normkit.spec import Norm
+
+_BATCH = Norm("batch")
 
 
 class BatchNormForward(_BatchNorm):
@@ -19,6 +22,9 @@ class BatchNormForward(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each channel over the batch; in training, move the running statistics."""
+        return self._forward(input, _BATCH)
+
+    def _forward(self, input: Tensor, norm: Norm) -> Tensor:
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
         mean, var, tracked = held.statistics(self)
@@ -30,7 +36,7 @@ class BatchNormForward(_BatchNorm):
         if self.training and not self.track_running_stats:
             mean = var = None
         weight, bias = held.affine(self)
-        return self._batch_norm(input, mean, var, weight, bias, use_input_stats, momentum, self.eps, batches)
+        return self._batch_norm(input, mean, var, weight, bias, use_input_stats, momentum, self.eps, batches, norm)
 
 
 class BatchNorm1d(BatchNormForward, nn.BatchNorm1d):

@@ -83,17 +83,17 @@ _compiling = Lock()
 
 
 @lru_cache(maxsize=64)
-def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool) -> Any:
+def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool) -> Any:
     """A kernel; threads that need it at once wait for the first of them to compile it."""
     with _compiling:
-        return _compile(walk, backwards, dtype, by_place)
+        return _compile(walk, backwards, dtype, by_place, clamped)
 
 
 @lru_cache(maxsize=64)
-def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool) -> Any:
+def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool) -> Any:
     if walk:
-        return (runs.backward if backwards else runs.forward)(*STORAGES[dtype], by_place)
-    return (columns.backward if backwards else columns.forward)(*STORAGES[dtype])
+        return (runs.backward if backwards else runs.forward)(*STORAGES[dtype], by_place, clamped)
+    return (columns.backward if backwards else columns.forward)(*STORAGES[dtype], clamped)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,14 @@ class Launch:
 
 
 def launch(
-    view: View, dtype: str, affine: bool, centred: bool, given: bool, backwards: bool, turned: bool = False
+    view: View,
+    dtype: str,
+    affine: bool,
+    centred: bool,
+    given: bool,
+    backwards: bool,
+    turned: bool = False,
+    clamped: bool = False,
 ) -> Launch:
     """Prepare the calls of one sort; compiles the kernel if it is the first that needs it.
 
@@ -146,6 +153,7 @@ def launch(
         given: Whether mean and var are given, rather than those of x.
         backwards: Which of the two passes.
         turned: The result has R innermost: (A, K, R), with S = 1 and a weight for each of R.
+        clamped: The result is kept between bounds, and each statistic has one weight.
     """
     p = plan(view)
     (a, r, k, s), (storage, compute) = view.shape, STORAGES[dtype]
@@ -166,7 +174,7 @@ def launch(
     stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(
-        function=_compiled(p.walk, backwards, dtype, by_place).address,
+        function=_compiled(p.walk, backwards, dtype, by_place, clamped).address,
         # in the order of SIZES
         sizes=OF_SORT.pack(
             *(a, r, k, s), *steps, affine_size, affine_parts, p.chunk, p.tile, p.fold, centred, given, stream, turned
@@ -196,11 +204,13 @@ def forward(
     mean: int,
     var: int,
     rstd: int,
+    shift: int,
     running_mean: int,
     running_var: int,
     batches: int,
     momentum: float,
     eps: float,
+    bounds: tuple[float, float],
     scratch: int,
     threads: int,
 ) -> None:
@@ -212,18 +222,20 @@ def forward(
         weight, bias: Addresses of affine_size numbers of the compute type; 0: ones, zeros.
         mean, var, rstd: Addresses of A · K numbers of the compute type; mean and var are read where they are given,
             else written; rstd is always written.
+        shift: Where A · K numbers are written of a call that is clamped, for :func:`backward`; 0 of another.
         running_mean, running_var: Addresses of K numbers of the compute type to be moved by momentum; 0: there are
             none.
         batches: Address of an int64 to be counted up by one; 0: there is none.
         eps: Added to the variance.
+        bounds: Of the result, where the call is clamped.
         scratch: Address of as many bytes as the call needs.
         threads: How many threads may work on it.
     """
     threads = 1 if call.alone else threads
     phases, (ones, zeros) = call.phases(threads), call.affine
     record = OF_CALL.pack(  # in the order of ADDRESSES
-        *(call.function, phases, x, y, 0, 0, weight or ones, bias or zeros, mean, var, rstd),
-        *(running_mean, running_var, batches, scratch, scratch + call.partial, 0, 0, 0, eps, momentum),
+        *(call.function, phases, x, y, 0, 0, weight or ones, bias or zeros, mean, var, rstd, shift),
+        *(running_mean, running_var, batches, scratch, scratch + call.partial, 0, 0, 0, eps, momentum, *bounds),
     )
     run_team(record + call.sizes, threads)
 
@@ -236,8 +248,10 @@ def backward(
     weight: int,
     mean: int,
     rstd: int,
+    shift: int,
     dweight: int,
     dbias: int,
+    bounds: tuple[float, float],
     scratch: int,
     threads: int,
 ) -> None:
@@ -247,7 +261,7 @@ def backward(
         call: Of the view of x, backwards.
         x, dy: Addresses of A · R · K · S numbers in memory order.
         dx: Where as many are written; 0: it is skipped, unless the call takes all.
-        weight, mean, rstd: As for :func:`forward`.
+        weight, mean, rstd, shift, bounds: As for :func:`forward`.
         dweight, dbias: Where affine_size numbers of the compute type each are written, in the memory order of the view;
             both 0: they are not wanted.
         scratch: Address of as many bytes as the call needs.
@@ -257,7 +271,7 @@ def backward(
     phases, (ones, zeros) = call.phases(threads) | (1 << ADD_PARTS if dweight else 0), call.affine
     coefficients = scratch + call.partial
     record = OF_CALL.pack(
-        *(call.function, phases, x, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, 0, 0, 0),
-        *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0),
+        *(call.function, phases, x, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, shift, 0, 0, 0),
+        *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0, *bounds),
     )
     run_team(record + call.sizes, threads)

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import carray
 
+from normkit.backends.numba.bounds import bounds_of, gates_of, pass_between
 from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, add_folded, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
@@ -12,8 +13,8 @@ from normkit.backends.numba.units import place_of
 
 
 @jit
-def product_rows(x, dy, start, rows, stride, high, weights, weight_step, sums, zero):
-    """Sums over the rows of x - high, g and g (x - high), where g = dy · weight of the row."""
+def product_rows(x, dy, start, rows, stride, high, weights, weight_step, sums, zero, gates, bounds):
+    """Sums over the rows of x - high, g and g (x - high), where g = dy · weight of the row, within the bounds."""
     step, width = lanes(zero), high.size
     sums[:] = zero
     deviations, plain, crossed = row_of(sums, 0, width), row_of(sums, 1, width), row_of(sums, 2, width)
@@ -21,11 +22,12 @@ def product_rows(x, dy, start, rows, stride, high, weights, weight_step, sums, z
         bottom = min(top + GROUP, rows)
         for c in range(0, width, step):
             n = width - c
-            about = take(high, c, n, zero)
+            about, some_gates = take(high, c, n, zero), gates_of(c, n, zero, gates, bounds)
             d_sum, p_sum, c_sum = take(deviations, c, n, zero), take(plain, c, n, zero), take(crossed, c, n, zero)
             for row in range(top, bottom):
                 at = start + row * stride + c
-                d, p = take(x, at, n, zero) - about, take(dy, at, n, zero) * splat(weights[row * weight_step])
+                d = take(x, at, n, zero) - about
+                p = pass_between(take(dy, at, n, zero), d, some_gates) * splat(weights[row * weight_step])
                 d_sum += d
                 p_sum += p
                 c_sum = fma(p, d, c_sum)
@@ -34,19 +36,21 @@ def product_rows(x, dy, start, rows, stride, high, weights, weight_step, sums, z
             put(crossed, c, c_sum, n, zero)
 
 
-@jit
-def projections(c, n, zero, x, dy, high, rstd, scale, crossed, plain):
-    """What some columns give to dx; see `fill_coefficients`."""
-    some = (take(high, c, n, zero), take(rstd, c, n, zero), take(scale, c, n, zero))
-    return *some, take(crossed, c, n, zero), take(plain, c, n, zero)
+@inline
+def projections(c, n, zero, x, dy, tables, gates, bounds):
+    """What some columns give to dx, see `fill_coefficients`; and their gates."""
+    size = tables.size // 6
+    high, rstd, scale = take(tables, c, n, zero), take(tables, size + c, n, zero), take(tables, 2 * size + c, n, zero)
+    crossed, plain = take(tables, 3 * size + c, n, zero), take(tables, 4 * size + c, n, zero)
+    return high, rstd, scale, crossed, plain, gates_of(c, n, zero, gates, bounds)
 
 
-@jit
-def project(at, n, zero, known, x, dy, high, rstd, scale, crossed, plain):
+@inline
+def project(at, n, zero, known, x, dy, tables, gates, bounds):
     """dx of rows whose columns have their own weight."""
-    some_high, some_rstd, some_scale, some_crossed, some_plain = known
-    d = (take(x, at, n, zero) - some_high) * some_rstd
-    return take(dy, at, n, zero) * some_scale - fma(d, some_crossed, some_plain)
+    high, rstd, scale, crossed, plain, some_gates = known
+    d = take(x, at, n, zero) - high
+    return pass_between(take(dy, at, n, zero), d, some_gates) * scale - fma(d * rstd, crossed, plain)
 
 
 write_rows = column_writer(projections, project)
@@ -134,7 +138,7 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
 @jit
 def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero):
     """What each column gives to dx: high, rstd, weight · rstd, mean of g x_hat · rstd, a constant, the share of low."""
-    wide, units = columns * g.fold, g.a * g.k
+    wide, units = tables.size // 6, g.a * g.k
     high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
     crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
     c, first_place = 0, place_of(g, a * g.k)
@@ -152,8 +156,23 @@ def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, t
         repeat(table, columns)
 
 
-def backward(storage, compute):
+@jit
+def fill_gates(g, weight, rstds, shifts, a, left, columns, gates):
+    """How the results of each column of a tile were made: weight · rstd, and what was added."""
+    factor, shift = row_of(gates, 0, gates.size // 2), row_of(gates, 1, gates.size // 2)
+    c, first_place = 0, place_of(g, a * g.k)
+    for k in range(left // g.s, (left + columns) // g.s):
+        unit = a * g.k + k
+        for _ in range(g.s):
+            factor[c], shift[c] = rstds[unit] * weight[first_place + k * g.k_step], shifts[unit]
+            c += 1
+    for table in (factor, shift):
+        repeat(table, columns)
+
+
+def backward(storage, compute, clamped):
     """dx, and dweight and dbias by part."""
+    find_bounds = bounds_of(clamped)
 
     @kernel
     def columns_backward(data, part, parts, phase):
@@ -165,7 +184,9 @@ def backward(storage, compute):
         means = pointer(g.mean, compute)
         rstds = pointer(g.rstd, compute)
         coefficients = pointer(g.coefficients, compute)
+        shifts = pointer(g.shift, compute)
         zero, one = compute(0), np.int64(1)
+        bounds = find_bounds(g, zero)
         streams = g.stream != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
@@ -190,7 +211,8 @@ def backward(storage, compute):
             return
         highs = np.empty(g.tile * g.fold, compute)
         sums = np.empty(3 * g.tile * g.fold, compute)
-        tables = np.empty(6 * g.tile * g.fold, compute)
+        all_tables = np.empty(6 * g.tile * g.fold, compute)
+        all_gates = np.empty(2 * g.tile * g.fold if clamped else 0, compute)
         ones = np.ones(1, compute)
         tabulated = -1
         for step in range(end - begin):
@@ -202,6 +224,9 @@ def backward(storage, compute):
             first_chunk, last_chunk = (0, chunks) if phase == 0 else (chunk, chunk + 1)
             fresh = tabulated != a * tiles + tile
             tabulated = a * tiles + tile
+            tables, gates = all_tables[: 6 * wide], all_gates[: 2 * wide]
+            if clamped and fresh:
+                fill_gates(g, weight, rstds, shifts, a, left, columns, gates)
             if phase <= 1:
                 if fresh:
                     c = 0
@@ -230,6 +255,8 @@ def backward(storage, compute):
                             g.r_step,
                             sums[: 3 * n],
                             zero,
+                            gates,
+                            bounds,
                         )
                         for i in range(3):
                             totals = partial[at + i * width : at + i * width + columns]
@@ -248,16 +275,14 @@ def backward(storage, compute):
                 place, size = tabulated * g.affine_size, affine_parts * g.affine_size
                 share = dweights[place : place + rows], dweights[size + place : size + place + rows]
                 at = a * rows * width + left
-                project_rows_of(x, dy, dx, at, width, rows, tables[: 6 * columns], weight, *share, streams, zero)
+                project_rows_of(x, dy, dx, at, width, rows, tables, weight, *share, streams, zero)
                 continue
-            high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
-            crossed, plain = row_of(tables, 3, wide), row_of(tables, 4, wide)
             for j in range(last_chunk - 1, first_chunk - 1, -1):
                 row, bottom = j * g.chunk, min((j + 1) * g.chunk, rows)
                 while row < bottom:
                     fold = g.fold if row + g.fold <= bottom else one
                     at, n = (a * rows + row) * width + left, columns * fold
-                    height, here = (bottom - row) // fold, (x, dy, high, rstd, scale, crossed, plain)
+                    height, here = (bottom - row) // fold, (x, dy, tables, gates, bounds)
                     write_rows(dx, at, height, width * fold, n, streams, zero, *here)
                     row += height * fold
         if streams:

@@ -3,25 +3,27 @@
 import numpy as np
 from numba import carray
 
+from normkit.backends.numba.bounds import bounds_of, keep_between
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
-from normkit.backends.numba.jit import RECORD, cast, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
 from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.simd import fence, fma, lanes, load, splat, store, take, turn, until_stream
 from normkit.backends.numba.streams import column_writer, leave, writer
 from normkit.backends.numba.units import place_of
 
 
-@jit
-def scales(c, n, zero, x, high, factor, shift):
+@inline
+def scales(c, n, zero, x, tables, bounds):
     """high, factor and shift of some columns."""
-    return take(high, c, n, zero), take(factor, c, n, zero), take(shift, c, n, zero)
+    size = tables.size // 3
+    return take(tables, c, n, zero), take(tables, size + c, n, zero), take(tables, 2 * size + c, n, zero)
 
 
-@jit
-def scale(at, n, zero, known, x, high, factor, shift):
-    """(x - high) · factor + shift, each of its own column."""
-    some_high, some_factor, some_shift = known
-    return fma(take(x, at, n, zero) - some_high, some_factor, some_shift)
+@inline
+def scale(at, n, zero, known, x, tables, bounds):
+    """(x - high) · factor + shift, each of its own column, between the bounds."""
+    high, factor, shift = known
+    return keep_between(fma(take(x, at, n, zero) - high, factor, shift), bounds)
 
 
 @jit
@@ -70,7 +72,7 @@ def write_turned(g, y, to, at, columns, square, turned, streams, zero, x, high, 
 
 
 @jit
-def fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero):
+def fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, tables, zero):
     """What each column of a tile needs: mean, factor and offset; repeated for each row that is folded in."""
     wide = columns * g.fold
     high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
@@ -86,20 +88,24 @@ def fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, z
                 shift[c] = bias[at]
             shift[c] -= low * scale[c]
             c += 1
+        if g.shift != 0:  # a unit has one weight
+            shifts[unit] = shift[c - 1]
     for table in (high, scale, shift):
         repeat(table, columns)
 
 
-def forward(storage, compute):
+def forward(storage, compute, clamped):
     """Statistics (unless given) and the normalized result."""
+    find_bounds = bounds_of(clamped)
 
     @kernel
     def columns_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
         x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
         means, variances, rstds, _, _ = statistics
-        lows = pointer(g.coefficients, compute)
+        lows, shifts = pointer(g.coefficients, compute), pointer(g.shift, compute)
         zero, one = compute(0), np.int64(1)
+        bounds = find_bounds(g, zero)
         streams = g.stream != 0
         count_batch(g, part, phase)
         rows, width = g.r, g.k * g.s
@@ -118,7 +124,7 @@ def forward(storage, compute):
                 begin += stop - k
             return
         work = np.empty(3 * g.tile * g.fold, compute)
-        tables = np.empty(3 * g.tile * g.fold, compute)
+        all_tables = np.empty(3 * g.tile * g.fold, compute)
         square, turned = np.empty(lanes(zero) * lanes(zero), compute), np.empty(lanes(zero) * lanes(zero), compute)
         tabulated = -1
         for step in range(end - begin):
@@ -126,6 +132,7 @@ def forward(storage, compute):
             a, tile, chunk = task // chunk_tasks // tiles, task // chunk_tasks % tiles, task % chunk_tasks
             left, right = tile * g.tile, min((tile + 1) * g.tile, width)
             columns = right - left
+            tables = all_tables[: 3 * columns * g.fold]
             first_chunk, last_chunk = (0, chunks) if phase == 0 else (chunk, chunk + 1)
             if phase <= 1 and not g.given:
                 for j in range(first_chunk, last_chunk):
@@ -151,7 +158,7 @@ def forward(storage, compute):
                         rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
                 elif phase == 0:
                     finish(g, partial, statistics, lows, a, left // g.s, right // g.s, zero)
-                fill_scales(g, weight, bias, means, rstds, lows, a, left, columns, tables, zero)
+                fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, tables, zero)
             wide = columns * g.fold
             high, factor, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
             operands = (x, high, factor, shift, weight, bias)
@@ -166,8 +173,8 @@ def forward(storage, compute):
                     fold = g.fold if row + g.fold <= bottom else one
                     at, n = (a * rows + row) * width + left, columns * fold
                     if g.r_step == 0:
-                        height = (bottom - row) // fold
-                        write_rows(y, at, height, width * fold, n, streams, zero, x, high, factor, shift)
+                        height, there = (bottom - row) // fold, (x, tables, bounds)
+                        write_rows(y, at, height, width * fold, n, streams, zero, *there)
                         row += height * fold
                     else:
                         write_row(y, at, one, n, one, n, streams, zero, row * g.r_step, *operands)

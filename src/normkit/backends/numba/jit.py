@@ -29,12 +29,13 @@ _SLOW_COMPILE = 2.0  # seconds; a first use that takes longer is worth a line in
 ADDRESSES = (
     "function",  # the kernel's own, for the team that runs it, which reads these two only,
     "phases",  # to be run: a bit each
-    "x", "y", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics
+    "x", "y", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics,
+    "shift",  # and what is added last, which says where bounds hold a result; 0: there are none
     "running_mean", "running_var", "batches",  # to be moved towards the statistics of a batch, and counted; 0: none
     "partial", "coefficients",  # scratch: sums of parts, and what follows from them
     "dweight", "dbias", "dweights",  # gradients of weight and bias, and both by part
 )  # fmt: skip
-NUMBERS = ("eps", "momentum")
+NUMBERS = ("eps", "momentum", "low", "high")
 # and by the sort of calls that it is one of.
 SIZES = (
     "a", "r", "k", "s",  # the view

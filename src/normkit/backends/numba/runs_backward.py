@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from normkit.backends.numba.bounds import bounds_of, gate_of, pass_between
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
 from normkit.backends.numba.parts import ADD_PARTS, add_parts, gradients_of
 from normkit.backends.numba.run_moments import BLOCK, distance
@@ -57,14 +58,13 @@ def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
     return sums
 
 
-@_summing
 @jit
-def products(at, i, n, zero, x, dy, high):
-    """x - high and dy."""
-    return take(x, at + i, n, zero) - splat(high), take(dy, at + i, n, zero)
+def products(at, i, n, zero, x, dy, high, gate):
+    """x - high and dy, where no bound holds the result."""
+    d = take(x, at + i, n, zero) - splat(high)
+    return d, pass_between(take(dy, at + i, n, zero), d, gate)
 
 
-@_summing
 @jit
 def products_by(at, i, n, zero, x, dy, high, weight, place):
     """x - high and g = dy · weight, a weight for each number."""
@@ -72,23 +72,28 @@ def products_by(at, i, n, zero, x, dy, high, weight, place):
     return take(x, at + i, n, zero) - splat(high), g
 
 
+sum_products = _summing(products)
+sum_products_by = _summing(products_by)
+
+
 @inline
-def projections(run, x, dy, ahead, coefficients):
-    """high, rstd, shift, the means of g and of g x_hat, and the weight of a piece."""
+def projections(run, x, dy, ahead, coefficients, g, unit, weights, rstds, shifts, bounds):
+    """high, rstd, shift, the means of g and of g x_hat, the weight of a piece, and its gate."""
     at = 6 * run
     high, rstd, shift = coefficients[at], coefficients[at + 1], coefficients[at + 2]
-    return high, rstd, shift, coefficients[at + 3], coefficients[at + 4], coefficients[at + 5]
+    gate = gate_of(g, unit + run, weights, rstds, shifts, bounds)
+    return high, rstd, shift, coefficients[at + 3], coefficients[at + 4], coefficients[at + 5], gate
 
 
 @jit
-def project(at, i, n, zero, known, x, dy, ahead, coefficients):
+def project(at, i, n, zero, known, x, dy, ahead, coefficients, *told):
     """dx of numbers with one weight."""
-    high, rstd, shift, plain, crossed, weight = known
+    high, rstd, shift, plain, crossed, weight, gate = known
     if ahead:
         prefetch(x, at + i + ahead)
         prefetch(dy, at + i + ahead)
-    g = take(dy, at + i, n, zero) * splat(weight)
-    x_hat = fma(take(x, at + i, n, zero) - splat(high), splat(rstd), splat(shift))
+    d, p = products(at, i, n, zero, x, dy, high, gate)
+    g, x_hat = p * splat(weight), fma(d, splat(rstd), splat(shift))
     return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
 
 
@@ -144,7 +149,7 @@ def sum_units(g, part, since, unit, count, base, x, dy, weight, means, rstds, dw
         for at in range(start, start + g.r * stride, stride):
             for left in range(0, length, BLOCK):
                 width, first_weight = min(BLOCK, length - left), place + left
-                d, p, c = products_by(at + left, one, stride, width, zero, x, dy, high, weight, first_weight)
+                d, p, c = sum_products_by(at + left, one, stride, width, zero, x, dy, high, weight, first_weight)
                 deviations += d
                 plain += p
                 crossed += c
@@ -161,17 +166,18 @@ def sum_units(g, part, since, unit, count, base, x, dy, weight, means, rstds, dw
 
 
 @jit
-def sum_pieces(g, unit, count, base, x, dy, means, deviations, plains, crosseds, zero):
+def sum_pieces(g, unit, count, base, x, dy, means, deviations, plains, crosseds, zero, *gating):
     """Sums of x - high of each of some neighbouring units, and of dy and dy (x - high) of each of their pieces."""
     rows, run, stride, pieces = g.r, g.s_run, g.k * g.s, g.s // g.s_run
     height = max(1, BLOCK // run)
     for top in range(0, rows, height):
         block, start, at = min(height, rows - top), base + top * stride, 0
         for i in range(count):
-            high = means[unit + i]
+            high, gate = means[unit + i], gate_of(g, unit + i, *gating)
             for _ in range(pieces):
                 for left in range(0, run, BLOCK):
-                    d, p, c = products(start + left, block, stride, min(BLOCK, run - left), zero, x, dy, high)
+                    width = min(BLOCK, run - left)
+                    d, p, c = sum_products(start + left, block, stride, width, zero, x, dy, high, gate)
                     deviations[i] += d
                     plains[at] += p
                     crosseds[at] += c
@@ -202,9 +208,9 @@ def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, 
             coefficients[to + 4], coefficients[to + 5] = crossed_mean, weight[place + step]
 
 
-def backward(storage, compute, by_place):
+def backward(storage, compute, by_place, clamped):
     """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
-    itemsize = np.dtype(storage).itemsize
+    itemsize, find_bounds = np.dtype(storage).itemsize, bounds_of(clamped)
 
     @kernel
     def runs_backward(data, part, parts, phase):
@@ -217,6 +223,7 @@ def backward(storage, compute, by_place):
         rstds = pointer(g.rstd, compute)
         dweights = pointer(g.dweights, compute)
         zero, streams = compute(0), g.stream != 0
+        gating = weight, rstds, pointer(g.shift, compute), find_bounds(g, zero)
         together, stride, pieces = units_together(g, np.int64(2 * itemsize)), g.k * g.s, g.s // g.s_run
         if phase == ADD_PARTS:
             add_parts(g, compute, part, parts)
@@ -245,11 +252,11 @@ def backward(storage, compute, by_place):
                 sums = (deviations, plains, crosseds)
                 for some in sums:
                     some[:] = 0.0
-                sum_pieces(g, unit, count, base, x, dy, means, *sums, zero)
+                sum_pieces(g, unit, count, base, x, dy, means, *sums, zero, *gating)
                 fill_coefficients(g, unit, count, weight, means, rstds, *sums, dweights, coefficients, zero)
                 if g.dx != 0:
                     ahead = count * g.s if streams else 0
-                    here = (x, dy, ahead, coefficients)
+                    here = (x, dy, ahead, coefficients, g, unit, *gating)
                     write_pieces(dx, base, g.r, stride, count * pieces, g.s_run, streams, zero, *here)
                 unit += count
         if streams:

@@ -3,7 +3,8 @@
 import numpy as np
 from numba import carray
 
-from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, tensors_of_forward
+from normkit.backends.numba.bounds import bounds_of, keep_between
+from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
 from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
@@ -12,19 +13,19 @@ from normkit.backends.numba.units import group_of, place_of, units_together
 
 
 @inline
-def scales(run, x, ahead, first, coefficients):
+def scales(run, x, ahead, first, coefficients, bounds):
     """high, factor and shift of a piece."""
     size, at = coefficients.size // 3, first + run
     return coefficients[at], coefficients[size + at], coefficients[2 * size + at]
 
 
 @jit
-def scale(at, i, n, zero, known, x, ahead, first, coefficients):
-    """(x - high) · factor + shift."""
+def scale(at, i, n, zero, known, x, ahead, first, coefficients, bounds):
+    """(x - high) · factor + shift, between the bounds."""
     high, factor, shift = known
     if ahead:
         prefetch(x, at + i + ahead)
-    return fma(take(x, at + i, n, zero) - splat(high), splat(factor), splat(shift))
+    return keep_between(fma(take(x, at + i, n, zero) - splat(high), splat(factor), splat(shift)), bounds)
 
 
 @inline
@@ -49,7 +50,7 @@ write_units = writer(scales_by, scale_by)
 
 
 @jit
-def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, coefficients):
+def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients):
     """high, factor and shift of each piece of `count` neighbouring units; a piece is what has a weight of its own."""
     size, at = coefficients.size // 3, 0
     for i in range(count):
@@ -58,21 +59,26 @@ def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, coeffici
             where = place + piece * g.s_step
             factor = rstd * weight[where]
             coefficients[at], coefficients[size + at] = high, factor
-            coefficients[2 * size + at] = bias[where] - low * factor
+            shift = bias[where] - low * factor
+            coefficients[2 * size + at] = shift
+            if g.shift != 0:  # there is one piece
+                shifts[unit + i] = shift
             at += 1
 
 
-def forward(storage, compute, by_place):
+def forward(storage, compute, by_place, clamped):
     """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
-    itemsize = np.dtype(storage).itemsize
+    itemsize, find_bounds = np.dtype(storage).itemsize, bounds_of(clamped)
 
     @kernel
     def runs_forward(data, part, parts, phase):
         g = carray(data, 1, RECORD)[0]
         x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
         means, variances, rstds, _, _ = statistics
+        shifts = pointer(g.shift, compute)
         count_batch(g, part, phase)
         zero = compute(0)
+        bounds = find_bounds(g, zero)
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
         if g.given:  # in the order of the memory; each number of a run has the same weight
             run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
@@ -85,8 +91,8 @@ def forward(storage, compute, by_place):
                     filled = a
                     for unit in range(a * g.k, a * g.k + g.k):
                         rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
-                    fill_coefficients(g, a * g.k, g.k, weight, bias, means, rstds, lows, coefficients)
-                there = (x, never, k * pieces, coefficients)
+                    fill_coefficients(g, a * g.k, g.k, weight, bias, means, rstds, lows, shifts, coefficients)
+                there = (x, never, k * pieces, coefficients, bounds)
                 write_pieces(y, run * g.s, one, g.s, count * pieces, g.s_run, streams, zero, *there)
                 run += count
         else:
@@ -105,8 +111,9 @@ def forward(storage, compute, by_place):
                     known = (g, unit, x, ahead, means, rstds, lows, weight, bias)
                     write_units(*here, count, g.s, streams, zero, *known)
                 else:
-                    fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, coefficients)
-                    write_pieces(*here, count * pieces, g.s_run, streams, zero, x, ahead, begin, coefficients)
+                    fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients)
+                    there = (x, ahead, begin, coefficients, bounds)
+                    write_pieces(*here, count * pieces, g.s_run, streams, zero, *there)
                 unit += count
         if streams:
             fence()

@@ -188,6 +188,30 @@ def first(_context, vector, count):
 
 
 @intrinsic
+def clamp(_context, vector, low, high):
+    """Not below low, nor above high; NaN stays NaN."""
+
+    def codegen(_context, builder, _sig, args):
+        value, low, high = args
+        value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+        return builder.select(builder.fcmp_ordered(">", value, high), high, value)
+
+    return vector(vector, low, high), codegen
+
+
+@intrinsic
+def between(_context, vector, place, low, high):
+    """The lanes whose place is above low and below high, or NaN; zeros in the others."""
+
+    def codegen(_context, builder, _sig, args):
+        value, place, low, high = args
+        above, below = builder.fcmp_unordered(">", place, low), builder.fcmp_unordered("<", place, high)
+        return builder.select(builder.and_(above, below), value, ir.Constant(value.type, None))
+
+    return vector(vector, place, low, high), codegen
+
+
+@intrinsic
 def total(_context, vector):
     """The sum of all lanes, of neighbours first."""
 

@@ -1,0 +1,96 @@
+"""Results that are kept between two bounds as they are written: an activation such as ReLU, in the same pass.
+
+Bounds are a pair of numbers of the type of computation. Where they are None nothing is compiled of all this. A gate is
+what a backward kernel tells by whether a bound holds a result: factor and shift, by which the forward kernel has made
+it of x - high, and the bounds.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+from numba.extending import overload
+
+from normkit.backends.numba.jit import cast, jit
+from normkit.backends.numba.simd import between, clamp, fma, splat, take
+from normkit.backends.numba.units import place_of
+
+_INLINE = {"error_model": "numpy", "forceinline": True}  # `jit.inline` of an overload
+
+
+@jit
+def _two(g, zero):
+    return cast(g.low, zero), cast(g.high, zero)
+
+
+@jit
+def _none(g, zero):
+    return None
+
+
+def bounds_of(clamped: bool) -> Callable[..., Any]:
+    """What a kernel finds its bounds with, in its record."""
+    return _two if clamped else _none
+
+
+def keep_between(y, bounds):
+    """A result, or the bound that holds it."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(keep_between, jit_options=_INLINE)
+def _keep_between(y, bounds):
+    if bounds is types.none:
+        return lambda y, bounds: y
+    return lambda y, bounds: clamp(y, splat(bounds[0]), splat(bounds[1]))
+
+
+def gate_of(g, unit, weight, rstds, shifts, bounds):
+    """The gate of a unit."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(gate_of, jit_options=_INLINE)
+def _gate_of(g, unit, weight, rstds, shifts, bounds):
+    if bounds is types.none:
+        return lambda g, unit, weight, rstds, shifts, bounds: None
+
+    def gate(g, unit, weight, rstds, shifts, bounds):
+        low, high = bounds
+        return splat(rstds[unit] * weight[place_of(g, unit)]), splat(shifts[unit]), splat(low), splat(high)
+
+    return gate
+
+
+def gates_of(c, n, zero, table, bounds):
+    """The gates of n columns, from a table of factors and shifts of all."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(gates_of, jit_options=_INLINE)
+def _gates_of(c, n, zero, table, bounds):
+    if bounds is types.none:
+        return lambda c, n, zero, table, bounds: None
+
+    def gates(c, n, zero, table, bounds):
+        low, high = bounds
+        return take(table, c, n, zero), take(table, table.size // 2 + c, n, zero), splat(low), splat(high)
+
+    return gates
+
+
+def pass_between(dy, d, gate):
+    """The gradient of results before they were kept between bounds: dy, and 0 where a bound holds. d is x - high."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(pass_between, jit_options=_INLINE)
+def _pass_between(dy, d, gate):
+    if gate is types.none:
+        return lambda dy, d, gate: dy
+
+    def passed(dy, d, gate):
+        factor, shift, low, high = gate
+        return between(dy, fma(d, factor, shift), low, high)
+
+    return passed
