@@ -117,7 +117,7 @@ def batch_norm_of_layer(
         if batches is not None:
             batches.add_(1)
         y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        return y if norm.bounds is None else keep_between(y, norm)
+        return keep_between(y, norm)
     _check("batch_norm", input, norm, weight, bias)
     running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)
     return normalize(input, norm, weight, bias, eps, running, training, look)

@@ -19,6 +19,7 @@ class Case(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     backend: str = "auto"
     order: int = 1
+    activation: bool = False
 
 
 UNTRACKED = {"track_running_stats": False}
@@ -44,6 +45,8 @@ CASES = {
     "float16, channels last": Case(((4, 5, 6, 7), (3, 5, 6, 7)), torch.float16, channels_last=True),
     "weight, no bias": Case(((4, 5, 6), (3, 5, 6)), options={"bias": False}),
     "wide": Case(((4, 1500), (3, 1500))),
+    "activation": Case(((3, 5, 6, 7), (2, 5, 6, 7)), activation=True),
+    "activation, kernels": Case(((3, 5, 6, 7), (0, 5, 6, 7)), backend="numba", activation=True),
     "double backward": Case(((4, 3, 6), (2, 3, 6)), order=2),
     "double backward, empty": Case(((4, 3, 6), (0, 3, 6)), order=2),
 }
@@ -72,9 +75,13 @@ def inputs(case: Case, rank: int, step: int) -> tuple[Tensor, Tensor]:
     return found[0], found[1]
 
 
-def build(case: Case) -> normkit.SyncBatchNorm:
+def build(case: Case) -> nn.Module:
     """A layer with a weight and a bias that are not ones and zeros."""
-    layer = normkit.SyncBatchNorm(case.shapes[0][1], eps=1e-3, **case.options)
+    if case.activation:
+        act = normkit.BatchNormAct2d(case.shapes[0][1], eps=1e-3, act_layer=nn.ReLU6, **case.options)
+        layer = normkit.convert_sync_batchnorm(act)
+    else:
+        layer = normkit.SyncBatchNorm(case.shapes[0][1], eps=1e-3, **case.options)
     layer.to(torch.float64 if case.dtype is torch.float64 else torch.float32)
     with torch.no_grad():
         for index, parameter in enumerate(layer.parameters()):

@@ -67,6 +67,20 @@ def test_an_install_that_cannot_be_written_without_a_home(tmp_path: Path) -> Non
     assert "normkit: kernels are compiled anew in this process, as they cannot be cached" in printed
 
 
+LOAD = """
+import numpy as np
+from normkit.backends.numba import columns, runs
+half = np.uint16, np.float32
+kernels = runs.forward(*half, False, True), runs.backward(*half, False, True), runs.forward(*half, True, False)
+print(*(kernel.cache_hits for kernel in (*kernels, columns.forward(*half, True), columns.backward(*half, True))))
+"""
+
+
+def test_the_next_process_loads_every_kind_of_kernel() -> None:
+    python(LOAD)
+    assert python(LOAD) == "1 1 1 1 1"
+
+
 def test_any_changed_source_changes_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "numba"
     shutil.copytree(Path(jit.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))

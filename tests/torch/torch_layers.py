@@ -23,6 +23,19 @@ class PermutedLayerNorm(nn.LayerNorm):
         return y.permute([order.index(axis) for axis in range(input.dim())])
 
 
+class NormAct(nn.BatchNorm2d):
+    """What BatchNormAct2d computes, as timm arranges it."""
+
+    def __init__(self, channels: int, act_layer: type[nn.Module] = nn.ReLU, **act_kwargs: Any) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), act_layer(**act_kwargs)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Norm, drop, activation."""
+        result: Tensor = self.act(self.drop(super().forward(input)))
+        return result
+
+
 class Checkpointed(nn.Module):
     """A layer whose intermediate results are computed again in the backward pass."""
 
@@ -60,7 +73,8 @@ class Layer:
         """The same of torch.nn."""
         if self.name == "SyncBatchNorm":  # without a process group; torch's asks for a GPU within one
             return self._filled(nn.SyncBatchNorm)
-        return self._filled(PermutedLayerNorm if self.name == "LayerNorm2d" else getattr(nn, self.name))
+        written = {"LayerNorm2d": PermutedLayerNorm, "BatchNormAct2d": NormAct}
+        return self._filled(written.get(self.name) or getattr(nn, self.name))
 
     def _filled(self, cls: Callable[..., nn.Module]) -> nn.Module:
         layer = cls(*self.arguments, **self.options)
@@ -93,6 +107,11 @@ LAYERS = {
     "BatchNorm2d, momentum=None": Layer("BatchNorm2d", (3,), (4, 3, 2, 5), {"momentum": None}),
     "BatchNorm2d, untracked": Layer("BatchNorm2d", (3,), (4, 3, 2, 5), {"track_running_stats": False}),
     "BatchNorm3d": Layer("BatchNorm3d", (3,), (4, 3, 2, 1, 5), {"affine": False}),
+    "BatchNormAct2d": Layer("BatchNormAct2d", (3,), (4, 3, 2, 5)),
+    "BatchNormAct2d, ReLU6, channels last": Layer(
+        "BatchNormAct2d", (3,), (4, 3, 2, 5), {"act_layer": nn.ReLU6}, channels_last=True
+    ),
+    "BatchNormAct2d, SiLU": Layer("BatchNormAct2d", (3,), (4, 3, 2, 5), {"act_layer": nn.SiLU}),
     "LazyBatchNorm2d": Layer("LazyBatchNorm2d", (), (4, 3, 2, 5)),
     "SyncBatchNorm": Layer("SyncBatchNorm", (3,), (4, 3, 5)),
     "LayerNorm": Layer("LayerNorm", (5,), (4, 3, 5)),

@@ -136,9 +136,7 @@ def _launch(
 ) -> tuple[View, numba.Launch]:
     """The view of an input, and what is known of calls with such inputs."""
     v = view(norm, shape, order)
-    return v, numba.launch(
-        v, DTYPES[dtype], affine, norm.centred, given, backwards, turned, norm.bounds is not None
-    )
+    return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned, norm.bounds is not None)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -237,9 +235,7 @@ def _differentiable(
         shape, dtype = ctx.bias
         bias = torch.zeros(shape, dtype=dtype, device=CPU, requires_grad=True)
     running = Running(given[0], given[1], 0.0) if given else None
-    y = eager.keep_between(
-        eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats), ctx.norm
-    )
+    y = eager.keep_between(eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats), ctx.norm)
     inputs = (x, weight, bias)
     needed = zip(inputs, ctx.needs_input_grad, strict=False)
     wanted = [tensor for tensor, need in needed if need and tensor is not None]

@@ -32,6 +32,8 @@ def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool, ch
     """
     half = dtype in HALF  # their conversion is work for the processor: kernels gain less, or more
     if norm.kind == "batch":
+        if norm.bounds is not None and channels_last:  # torch takes an operation more
+            return 1 << 19
         if channels >= FEW and (axes == 2 or channels_last):  # channels last: forward pays earlier, but in no network
             return 1 << 22
         return 1 << 19 if half else SMALLEST

@@ -1,5 +1,7 @@
 """Plain torch operations: any device, any dtype, differentiable any number of times."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from normkit.spec import Norm, view
 from normkit.statistics import Running, update_running
 
 HALF = (torch.float16, torch.bfloat16)
+RELU = (0.0, math.inf)  # the bounds that it is
 
 
 def normalize(
@@ -54,8 +57,10 @@ def normalize(
 
 
 def keep_between(y: Tensor, norm: Norm) -> Tensor:
-    """A result between the bounds of its norm, if it has any."""
-    return y if norm.bounds is None else torch.nn.functional.hardtanh(y, *norm.bounds)
+    """A fresh result, or what becomes of it in its place, between the bounds of its norm, if it has any."""
+    if norm.bounds is None:
+        return y
+    return torch.relu_(y) if norm.bounds == RELU else torch.nn.functional.hardtanh(y, *norm.bounds)
 
 
 def becomes_channels_last(kind: str, x: Tensor) -> bool:

@@ -89,19 +89,18 @@ class BatchNormAct2d(BatchNorm2d):
 
     def _bounded_norm(self) -> Norm | None:
         """The norm that computes all that the layer does; None: drop and act are to be called."""
-        modules = self._modules
+        modules: dict[str, Any] = self._modules
         act, drop = modules["act"], modules["drop"]
-        find_bounds = _BOUNDS.get(type(act))
         if (
-            find_bounds is None
+            type(act) not in _BOUNDS
             or type(drop) is not nn.Identity
             or is_compiling()  # a compiler fuses what follows the norm itself
-            or _has_any_global_hook()
+            or _has_any_global_hook()  # type: ignore[no-untyped-call]
             or _is_watched(act)
             or _is_watched(drop)
         ):
             return None
-        return _bounded(find_bounds(act))
+        return _bounded(_BOUNDS[type(act)](act))
 
 
 def _activation(
@@ -118,7 +117,7 @@ def _activation(
     return act_layer(**act_kwargs)
 
 
-def _is_watched(module: nn.Module | None) -> bool:
+def _is_watched(module: nn.Module) -> bool:
     """Whether somebody else is told when a module is called, or has put a function in place of its own."""
     state = vars(module)
     return bool(

@@ -17,6 +17,7 @@ from normkit.model.classes import (
     set_base_class,
 )
 from normkit.model.handwritten import recognize
+from normkit.model.normact import recognize_norm_act
 from normkit.model.proof import PROVEN
 from normkit.model.summary import Left, Summary
 from normkit.model.sync import SYNCED_FROM
@@ -124,7 +125,11 @@ def _ours_for(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | No
         return f"normkit has no {base.__name__}"
     own = overrides(cls, base, FORWARD)
     if own:
-        return recognize(module, cls) or f"its class overrides {own[0]}, which may do more than {base.__name__}"
+        return (
+            recognize_norm_act(module, cls)
+            or recognize(module, cls)
+            or f"its class overrides {own[0]}, which may do more than {base.__name__}"
+        )
     return Replacement(TWINS[base] if cls is base else combine(TWINS[base], cls), {})
 
 

@@ -36,7 +36,13 @@ def prove(module: nn.Module, cls: type[nn.Module], recipe: "type[Recipe]") -> fr
     own = weight.dtype
     types = [(own, own), *((x, w) for x in _FLOATS for w in {own, x} if (x, w) != (own, own))]
     proven = set()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.autocast(weight.device.type, enabled=False):
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.enable_grad(),
+        torch.autocast(weight.device.type, enabled=False),
+        warnings.catch_warnings(),  # a user who asks for a model that is faster has not asked for these
+    ):
+        warnings.simplefilter("ignore")
         for x_dtype, weight_dtype in types:
             why = _difference(module, cls, recipe, x_dtype, weight_dtype)
             if why is None:
@@ -58,9 +64,7 @@ def _difference(
             stand_in.training = training
             before = dict(vars(stand_in))
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    expected = stand_in.forward(x)
+                expected = stand_in.forward(x)
             except Exception as error:  # somebody else's code: whatever it raises, it is not proven
                 return f"its own forward raised {type(error).__name__} on an input of shape {shape}"
             if any(value is not before.get(key) for key, value in vars(stand_in).items()):
@@ -73,7 +77,7 @@ def _difference(
                 return "the result has another type or shape"
             if got.stride() != expected.stride():
                 return "the result lies in another memory layout"
-            why = _compare(got, expected, 0) or _compare_gradients(got, expected, [x, *stand_in.parameters()])
+            why = compare(got, expected, 0) or _compare_gradients(got, expected, [x, *stand_in.parameters()])
             if why is not None:
                 return why
     return None
@@ -101,7 +105,7 @@ def _compare_gradients(got: Tensor, expected: Tensor, inputs: list[Tensor]) -> s
     for mine, theirs in zip(_gradients(got, inputs, dy), _gradients(expected, inputs, dy), strict=True):
         if mine is None or theirs is None or mine.dtype != theirs.dtype:
             return "a gradient is missing or of another type"
-        why = _compare(mine, theirs, 1)
+        why = compare(mine, theirs, 1)
         if why is not None:
             return f"a gradient differs: {why}"
     return None
@@ -113,7 +117,7 @@ def _gradients(y: Tensor, inputs: list[Tensor], dy: Tensor) -> Iterator[Tensor |
     return iter(torch.autograd.grad(y, inputs, dy, allow_unused=True))
 
 
-def _compare(got: Tensor, expected: Tensor, order: int) -> str | None:
+def compare(got: Tensor, expected: Tensor, order: int) -> str | None:
     """What differs, in words. Order 0: a result, 1: a gradient."""
     got, expected = got.detach(), expected.detach()
     scale = expected.double().abs().max().clamp(min=1e-30)

@@ -10,6 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from normkit.errors import UserError
 from normkit.layers.batchnorm import BatchNormForward
+from normkit.layers.batchnormact import BatchNormAct2d
 from normkit.layers.syncbatchnorm import BatchNorm, SyncBatchNorm, SyncForward
 from normkit.model.classes import PATCHED, base_class, combine, is_patched, overrides, set_base_class
 from normkit.model.twins import FORWARD, TWINS, torch_norm
@@ -96,6 +97,8 @@ def _synced(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
     ours = TWINS[base]
     if cls in (base, ours):
         return SyncBatchNorm
+    if issubclass(cls, BatchNormAct2d):
+        ours = BatchNormAct2d
     own = overrides(cls, ours if issubclass(cls, BatchNormForward) else base, (*FORWARD, "_batch_norm"))
     return f"it overrides {own[0]}" if own else combine(SyncForward, cls)
 

@@ -5,32 +5,26 @@ what a backward kernel tells by whether a bound holds a result: factor and shift
 it of x - high, and the bounds.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from numba import types
 from numba.extending import overload
 
-from normkit.backends.numba.jit import cast, jit
+from normkit.backends.numba.jit import cast
 from normkit.backends.numba.simd import between, clamp, fma, splat, take
 from normkit.backends.numba.units import place_of
 
 _INLINE = {"error_model": "numpy", "forceinline": True}  # `jit.inline` of an overload
 
 
-@jit
-def _two(g, zero):
-    return cast(g.low, zero), cast(g.high, zero)
+def bounds_of(g, zero, clamped):
+    """The bounds of a call; None if `clamped` is None."""
+    raise NotImplementedError("compiled code only")
 
 
-@jit
-def _none(g, zero):
-    return None
-
-
-def bounds_of(clamped: bool) -> Callable[..., Any]:
-    """What a kernel finds its bounds with, in its record."""
-    return _two if clamped else _none
+@overload(bounds_of, jit_options=_INLINE)
+def _bounds_of(g, zero, clamped):
+    if clamped is types.none:
+        return lambda g, zero, clamped: None
+    return lambda g, zero, clamped: (cast(g.low, zero), cast(g.high, zero))
 
 
 def keep_between(y, bounds):

@@ -172,7 +172,7 @@ def fill_gates(g, weight, rstds, shifts, a, left, columns, gates):
 
 def backward(storage, compute, clamped):
     """dx, and dweight and dbias by part."""
-    find_bounds = bounds_of(clamped)
+    clamped = clamped or None  # a type each: it decides what is compiled
 
     @kernel
     def columns_backward(data, part, parts, phase):
@@ -186,7 +186,7 @@ def backward(storage, compute, clamped):
         coefficients = pointer(g.coefficients, compute)
         shifts = pointer(g.shift, compute)
         zero, one = compute(0), np.int64(1)
-        bounds = find_bounds(g, zero)
+        bounds = bounds_of(g, zero, clamped)
         streams = g.stream != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk

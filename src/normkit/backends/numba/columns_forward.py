@@ -96,7 +96,7 @@ def fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, t
 
 def forward(storage, compute, clamped):
     """Statistics (unless given) and the normalized result."""
-    find_bounds = bounds_of(clamped)
+    clamped = clamped or None  # a type each: it decides what is compiled
 
     @kernel
     def columns_forward(data, part, parts, phase):
@@ -105,7 +105,7 @@ def forward(storage, compute, clamped):
         means, variances, rstds, _, _ = statistics
         lows, shifts = pointer(g.coefficients, compute), pointer(g.shift, compute)
         zero, one = compute(0), np.int64(1)
-        bounds = find_bounds(g, zero)
+        bounds = bounds_of(g, zero, clamped)
         streams = g.stream != 0
         count_batch(g, part, phase)
         rows, width = g.r, g.k * g.s

@@ -210,7 +210,7 @@ def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, 
 
 def backward(storage, compute, by_place, clamped):
     """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
-    itemsize, find_bounds = np.dtype(storage).itemsize, bounds_of(clamped)
+    itemsize, clamped = np.dtype(storage).itemsize, clamped or None  # a type each: it decides what is compiled
 
     @kernel
     def runs_backward(data, part, parts, phase):
@@ -223,7 +223,7 @@ def backward(storage, compute, by_place, clamped):
         rstds = pointer(g.rstd, compute)
         dweights = pointer(g.dweights, compute)
         zero, streams = compute(0), g.stream != 0
-        gating = weight, rstds, pointer(g.shift, compute), find_bounds(g, zero)
+        gating = weight, rstds, pointer(g.shift, compute), bounds_of(g, zero, clamped)
         together, stride, pieces = units_together(g, np.int64(2 * itemsize)), g.k * g.s, g.s // g.s_run
         if phase == ADD_PARTS:
             add_parts(g, compute, part, parts)

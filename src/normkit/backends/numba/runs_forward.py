@@ -68,7 +68,7 @@ def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, 
 
 def forward(storage, compute, by_place, clamped):
     """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
-    itemsize, find_bounds = np.dtype(storage).itemsize, bounds_of(clamped)
+    itemsize, clamped = np.dtype(storage).itemsize, clamped or None  # a type each: it decides what is compiled
 
     @kernel
     def runs_forward(data, part, parts, phase):
@@ -78,7 +78,7 @@ def forward(storage, compute, by_place, clamped):
         shifts = pointer(g.shift, compute)
         count_batch(g, part, phase)
         zero = compute(0)
-        bounds = find_bounds(g, zero)
+        bounds = bounds_of(g, zero, clamped)
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
         if g.given:  # in the order of the memory; each number of a run has the same weight
             run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
@@ -112,8 +112,8 @@ def forward(storage, compute, by_place, clamped):
                     write_units(*here, count, g.s, streams, zero, *known)
                 else:
                     fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients)
-                    there = (x, ahead, begin, coefficients, bounds)
-                    write_pieces(*here, count * pieces, g.s_run, streams, zero, *there)
+                    told = (x, ahead, begin, coefficients, bounds)
+                    write_pieces(*here, count * pieces, g.s_run, streams, zero, *told)
                 unit += count
         if streams:
             fence()
