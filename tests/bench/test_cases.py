@@ -31,7 +31,9 @@ def test_every_norm_layout_and_type_is_in_the_table():
     norms = [case for case in CASES if isinstance(case, NormCase)]
     assert {case.dtype for case in norms} == {"float32", "float64", "bfloat16", "float16"}
     dimensions = {f"{kind}Norm{d}d" for kind in ("Batch", "Instance") for d in (1, 2, 3)}
-    assert {case.norm for case in norms} == dimensions | {"LayerNorm", "RMSNorm", "GroupNorm", "LayerNorm2d"}
+    assert {case.norm for case in norms} == dimensions | {
+        *("LayerNorm", "RMSNorm", "GroupNorm", "LayerNorm2d", "BatchNormAct2d")
+    }
     assert {case.norm for case in norms if case.channels_last} >= {"BatchNorm1d", "BatchNorm2d", "BatchNorm3d"}
     assert {(8, 64), (1, 16, 4, 4), (1, 768)} <= {case.shape for case in SMALLEST}
     assert set(MODEL_NAMES) == set(MODELS)

@@ -34,7 +34,8 @@ class NormCase:
     """One layer and one input.
 
     Args:
-        norm: The layer's class, the same name in torch.nn and in normkit.
+        norm: The layer's class, the same name in torch.nn and in normkit (torch.nn's LayerNorm2d and BatchNormAct2d
+            are several layers).
         shape: Of the input.
         bars: For forward and for forward+backward.
         channels_last: The channels are innermost in memory (three axes: a transposed N L C).
@@ -108,18 +109,21 @@ class ModelCase:
         model: Its name in :mod:`normkit.bench.models`.
         bars: With memory kept, and in a default process.
         channels_last: Model and input are in that memory format.
+        fused: Our batch norms with an activation behind them are a BatchNormAct2d.
     """
 
     model: str
     bars: tuple[float, float] = (1.0, 1.0)
     channels_last: bool = False
+    fused: bool = False
     headline: bool = True
     quick: bool = False
 
     @property
     def name(self) -> str:
         """What it is, in one line; unique."""
-        return self.model + (" channels_last" if self.channels_last else "")
+        fused = " with BatchNormAct2d" if self.fused else ""
+        return self.model + fused + (" channels_last" if self.channels_last else "")
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -183,6 +187,7 @@ SMALLEST: Final = (
     NormCase("InstanceNorm2d", (1, 16, 4, 4), smallest=True),
     NormCase("LayerNorm2d", (1, 16, 4, 4), smallest=True),
     NormCase("BatchNorm2d", (1, 16, 4, 4), channels_last=True),
+    NormCase("BatchNormAct2d", (1, 16, 4, 4)),
     NormCase("LayerNorm", (8, 64)),
     NormCase("RMSNorm", (8, 64)),
     NormCase("LayerNorm", (1, 768), dtype="bfloat16"),
@@ -210,6 +215,10 @@ USUAL: Final = (
     NormCase("BatchNorm2d", (16, 512, 7, 7)),
     NormCase("BatchNorm2d", (16, 512, 7, 7), channels_last=True),
     NormCase("BatchNorm2d", (32, 64, 56, 56), affine=False),
+    NormCase("BatchNormAct2d", (32, 64, 56, 56)),
+    NormCase("BatchNormAct2d", (32, 64, 56, 56), channels_last=True),
+    NormCase("BatchNormAct2d", (16, 144, 16, 16)),
+    NormCase("BatchNormAct2d", (16, 144, 16, 16), channels_last=True),
     NormCase("BatchNorm1d", (256, 512)),
     NormCase("BatchNorm1d", (64, 128, 500), channels_last=True),
     NormCase("BatchNorm3d", (4, 32, 16, 28, 28), channels_last=True),
@@ -247,8 +256,11 @@ TYPES: Final = (
 MODELS: Final = (
     ModelCase("mobilenet", (1.7, 1.0)),
     ModelCase("mobilenet", (1.15, 1.0), channels_last=True),
+    ModelCase("mobilenet", fused=True),
+    ModelCase("mobilenet", fused=True, channels_last=True),
     ModelCase("resnet"),
     ModelCase("resnet", channels_last=True),
+    ModelCase("resnet", fused=True),
     ModelCase("lenet"),
     ModelCase("convnext"),
     ModelCase("convnext", channels_last=True),

@@ -30,9 +30,23 @@ class PermutedLayerNorm(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def layers(whose: str) -> Any:
-    """The namespace of our layers, or of torch.nn's."""
-    return normkit if whose == OURS else SimpleNamespace(**{**vars(nn), "LayerNorm2d": PermutedLayerNorm})
+def _separate(norm: Callable[[int], nn.Module]) -> Callable[..., nn.Module]:
+    """A norm and an activation, one behind the other."""
+
+    def norm_act(channels: int, act_layer: type[nn.Module] = nn.ReLU) -> nn.Module:
+        return nn.Sequential(norm(channels), act_layer(inplace=True))
+
+    return norm_act
+
+
+def layers(whose: str, fused: bool = False) -> Any:
+    """The namespace of our layers, or of torch.nn's; fused: our norm_act is one layer."""
+    if whose == OURS:
+        norm_act = normkit.BatchNormAct2d if fused else _separate(normkit.BatchNorm2d)
+        return SimpleNamespace(**vars(normkit), norm_act=norm_act)
+    norm_act = _separate(nn.BatchNorm2d)
+    missing = {"LayerNorm2d": PermutedLayerNorm, "BatchNormAct2d": norm_act, "norm_act": norm_act}
+    return SimpleNamespace(**{**vars(nn), **missing})
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ def _build_norm(case: NormCase, measured: str, compiled: bool) -> Contenders:
 def _build_model(case: ModelCase, compiled: bool) -> Contenders:
     def call(whose: str, change: Callable[[nn.Module], nn.Module] = lambda model: model) -> Call:
         torch.manual_seed(0)
-        model, images, labels = models.build(case.model, layers(whose))
+        model, images, labels = models.build(case.model, layers(whose, case.fused))
         if case.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             images = images.contiguous(memory_format=torch.channels_last)

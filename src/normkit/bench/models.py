@@ -1,6 +1,7 @@
 """Small networks to time whole training steps with: the norm layers come from outside, all else is torch.nn's.
 
-Their shapes are those of the publications, with less depth or width, so that a step takes a tenth of a second.
+``layers.norm_act(channels, act_layer=…)`` is a batch norm and the activation behind it. The shapes are those of the
+publications, with less depth or width, so that a step takes a tenth of a second.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,9 +30,17 @@ class Residual(nn.Module):
         return result
 
 
-def _conv(layers: Any, before: int, after: int, size: int, stride: int = 1, groups: int = 1) -> Iterator[nn.Module]:
+def _conv(
+    layers: Any,
+    before: int,
+    after: int,
+    size: int,
+    stride: int = 1,
+    groups: int = 1,
+    act: type[nn.Module] | None = None,
+) -> Iterator[nn.Module]:
     yield nn.Conv2d(before, after, size, stride, size // 2, groups=groups, bias=False)
-    yield layers.BatchNorm2d(after)
+    yield layers.BatchNorm2d(after) if act is None else layers.norm_act(after, act_layer=act)
 
 
 def _head(channels: int) -> Iterator[nn.Module]:
@@ -46,20 +55,19 @@ def mobilenet(layers: Any) -> nn.Module:
     Reference:
         Sandler et al. 2018, arXiv:1801.04381, Table 2.
     """
-    parts = [*_conv(layers, 3, 32, 3, stride=2), nn.ReLU6(inplace=True)]
+    parts = [*_conv(layers, 3, 32, 3, stride=2, act=nn.ReLU6)]
     for before, after, stride, expand in (
         (32, 16, 1, 1), (16, 24, 2, 6), (24, 24, 1, 6), (24, 32, 2, 6), (32, 32, 1, 6), (32, 64, 2, 6),
         (64, 64, 1, 6), (64, 96, 1, 6), (96, 160, 2, 6), (160, 160, 1, 6),
     ):  # fmt: skip
         hidden = before * expand
         branch = nn.Sequential(
-            *(() if expand == 1 else (*_conv(layers, before, hidden, 1), nn.ReLU6(inplace=True))),
-            *_conv(layers, hidden, hidden, 3, stride, groups=hidden),
-            nn.ReLU6(inplace=True),
+            *(() if expand == 1 else _conv(layers, before, hidden, 1, act=nn.ReLU6)),
+            *_conv(layers, hidden, hidden, 3, stride, groups=hidden, act=nn.ReLU6),
             *_conv(layers, hidden, after, 1),
         )
         parts.append(Residual(branch) if stride == 1 and before == after else branch)
-    return nn.Sequential(*parts, *_conv(layers, 160, 640, 1), nn.ReLU6(inplace=True), *_head(640))
+    return nn.Sequential(*parts, *_conv(layers, 160, 640, 1, act=nn.ReLU6), *_head(640))
 
 
 def resnet(layers: Any) -> nn.Module:
@@ -68,12 +76,10 @@ def resnet(layers: Any) -> nn.Module:
     Reference:
         He et al. 2015, arXiv:1512.03385, Figure 5 (left).
     """
-    parts = [*_conv(layers, 3, 32, 3), nn.ReLU(inplace=True)]
+    parts = [*_conv(layers, 3, 32, 3, act=nn.ReLU)]
     for before, after in ((32, 32), (32, 64), (64, 128), (128, 256)):
         stride = 1 if before == after else 2
-        branch = nn.Sequential(
-            *_conv(layers, before, after, 3, stride), nn.ReLU(inplace=True), *_conv(layers, after, after, 3)
-        )
+        branch = nn.Sequential(*_conv(layers, before, after, 3, stride, act=nn.ReLU), *_conv(layers, after, after, 3))
         shortcut = None if stride == 1 else nn.Sequential(*_conv(layers, before, after, 1, stride))
         parts.append(Residual(branch, shortcut, nn.ReLU(inplace=True)))
     return nn.Sequential(*parts, *_head(256))
