@@ -36,7 +36,7 @@ TORCH = [
     torch.nn.InstanceNorm2d(6, affine=True, track_running_stats=True),
     torch.nn.RMSNorm((4, 5), eps=1e-4),
 ]
-LAYERS = [name for name in normkit.__all__ if "Norm" in name]
+LAYERS = [name for name in normkit.__all__ if "Norm" in name and "Act" not in name]
 FUNCTIONS = ["batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"]
 
 
@@ -57,6 +57,14 @@ def test_normkit(name, backend):
     target = getattr(normkit, name, None) or getattr(normkit.functional, name)
     with normkit.use_backend(backend):
         assert beyond_notes(examine(target)) == []
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba"])
+def test_a_norm_with_an_activation_differs_by_that_alone(backend):
+    with normkit.use_backend(backend):
+        assert beyond_notes(examine(normkit.BatchNormAct2d(6, apply_act=False))) == []
+        (found,) = beyond_notes(examine(normkit.BatchNormAct2d(6)))
+    assert found[1:3] == ("formula-wrong", "sets what is negative after normalizing to zero, as ReLU does")
 
 
 @pytest.mark.slow
