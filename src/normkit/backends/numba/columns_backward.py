@@ -94,10 +94,31 @@ def project_rows_of(x, dy, dx, at, stride, rows, tables, weight, dweight, dbias,
 
 
 @jit
+def coefficients_of_columns(g, partial, rstds, coefficients, a, k0, k1, zero):
+    """`coefficients_of` where each column is a statistic, and rows have the weights: of many columns and few rows.
+
+    What is asked of g is asked before: a loop that may write over it would ask each time.
+    """
+    width, units, first, share = g.k, g.a * g.k, a * g.k, 1.0 / float(g.r)
+    at, of_batch, centred = a * 3 * width, g.given == 0, g.given == 0 and g.centred != 0
+    for k in range(k0, k1):
+        unit, rstd = first + k, float(rstds[first + k])
+        low = partial[at + k] * share if centred else 0.0
+        plain = partial[at + width + k]
+        crossed = (partial[at + 2 * width + k] - low * plain) * rstd
+        coefficients[unit] = cast(low, zero)
+        coefficients[units + unit] = cast(plain * share, zero) if centred else zero
+        coefficients[2 * units + unit] = cast(crossed * share, zero) if of_batch else zero
+
+
+@jit
 def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a, k0, k1, zero):
     """What dx needs of each statistic (low, mean of g, mean of g x_hat), and dweight and dbias of its columns."""
     length, width, units = g.s, g.k * g.s, g.a * g.k
     chunks = (g.r + g.chunk - 1) // g.chunk
+    if length == 1 and g.r_step != 0:  # there is one chunk
+        coefficients_of_columns(g, partial, rstds, coefficients, a, k0, k1, zero)
+        return
     columns = (k1 - k0) * length
     share = 1.0 / float(g.r * length)
     totals = np.zeros(3 * columns)
@@ -138,7 +159,22 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
 @jit
 def fill_coefficients(g, weight, means, rstds, coefficients, a, left, columns, tables, zero):
     """What each column gives to dx: high, rstd, weight · rstd, mean of g x_hat · rstd, a constant, the share of low."""
-    wide, units = tables.size // 6, g.a * g.k
+    wide, units, step = tables.size // 6, g.a * g.k, lanes(zero)
+    if g.s == 1 and g.r_step != 0:
+        first = a * g.k + left
+        for c in range(0, columns, step):
+            n = columns - c
+            some_rstd, low = take(rstds, first + c, n, zero), take(coefficients, first + c, n, zero)
+            some_plain = take(coefficients, units + first + c, n, zero) * some_rstd
+            some_crossed = take(coefficients, 2 * units + first + c, n, zero) * some_rstd
+            some_shift = (splat(zero) - low) * some_rstd
+            put(tables, c, take(means, first + c, n, zero), n, zero)
+            put(tables, wide + c, some_rstd, n, zero)
+            put(tables, 2 * wide + c, some_rstd, n, zero)
+            put(tables, 3 * wide + c, some_crossed, n, zero)
+            put(tables, 4 * wide + c, fma(some_shift, some_crossed, some_plain), n, zero)
+            put(tables, 5 * wide + c, some_shift, n, zero)
+        return
     high, rstd, scale = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
     crossed, plain, shift = row_of(tables, 3, wide), row_of(tables, 4, wide), row_of(tables, 5, wide)
     c, first_place = 0, place_of(g, a * g.k)

@@ -7,7 +7,7 @@ from normkit.backends.numba.bounds import bounds_of, keep_between
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
 from normkit.backends.numba.running import count_batch, keep_statistics
-from normkit.backends.numba.simd import fence, fma, lanes, load, splat, store, take, turn, until_stream
+from normkit.backends.numba.simd import fence, fma, lanes, load, put, splat, store, take, turn, until_stream
 from normkit.backends.numba.streams import column_writer, leave, writer
 from normkit.backends.numba.units import place_of
 
@@ -74,7 +74,18 @@ def write_turned(g, y, to, at, columns, square, turned, streams, zero, x, high, 
 @jit
 def fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, tables, zero):
     """What each column of a tile needs: mean, factor and offset; repeated for each row that is folded in."""
-    wide = columns * g.fold
+    wide, step = columns * g.fold, lanes(zero)
+    if g.s == 1 and g.r_step != 0:  # each column is a statistic, and rows have the weights
+        first, given = a * g.k + left, g.given != 0
+        for c in range(0, columns, step):
+            n = columns - c
+            some_rstd, low = take(rstds, first + c, n, zero), splat(zero)
+            if not given:
+                low -= take(lows, first + c, n, zero)
+            put(tables, c, take(means, first + c, n, zero), n, zero)
+            put(tables, wide + c, some_rstd, n, zero)
+            put(tables, 2 * wide + c, low * some_rstd, n, zero)
+        return
     high, scale, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
     c, first_place = 0, place_of(g, a * g.k)
     for k in range(left // g.s, (left + columns) // g.s):
@@ -190,6 +201,12 @@ def finish(g, partial, statistics, lows, a, k0, k1, zero):
     """The statistics k0 … k1 of one a, from those of its chunks."""
     width = g.k * g.s
     chunks = (g.r + g.chunk - 1) // g.chunk
+    if chunks == 1 and g.s == 1:  # nothing is to be put together
+        at, count = a * 2 * width, float(g.r)
+        for k in range(k0, k1):
+            one_mean, var = partial[at + k], partial[at + width + k] / count
+            lows[a * g.k + k] = keep_statistics(g, a * g.k + k, one_mean, var, *statistics, zero)
+        return
     mean, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
     fold_moments(partial, a * chunks * 2 * width + k0 * g.s, chunks, width, g.r, g.chunk, g.s, mean, m2)
     for k in range(k0, k1):
