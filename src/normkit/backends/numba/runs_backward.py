@@ -93,8 +93,8 @@ def project(at, i, n, zero, known, x, dy, ahead, coefficients, *told):
         prefetch(x, at + i + ahead)
         prefetch(dy, at + i + ahead)
     d, p = products(at, i, n, zero, x, dy, high, gate)
-    g, x_hat = p * splat(weight), fma(d, splat(rstd), splat(shift))
-    return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
+    x_hat = fma(d, splat(rstd), splat(shift))
+    return fma(p, splat(weight), fma(x_hat, splat(crossed), splat(plain)))
 
 
 @inline
@@ -102,7 +102,7 @@ def projections_by(run, g, part, unit, x, dy, ahead, means, rstds, coefficients,
     """high, rstd, shift, the means of g and of g x_hat of a unit, and where its weights and their gradients begin."""
     at, of, rstd = 3 * run, unit + run, rstds[unit + run]
     shift = cast(coefficients[at], rstd)
-    plain, crossed = cast(coefficients[at + 1], rstd), cast(coefficients[at + 2], rstd)
+    plain, crossed = cast(coefficients[at + 1], rstd) * -rstd, cast(coefficients[at + 2], rstd) * -rstd
     place = place_of(g, of)
     to_weight, to_bias = gradients_of(g, part, place)
     return means[of], rstd, shift, plain, crossed, place, to_weight, to_bias
@@ -119,7 +119,7 @@ def project_by(at, i, n, zero, known, g, part, unit, x, dy, ahead, means, rstds,
     put(dweights, to_weight + i, fma(p, x_hat, take(dweights, to_weight + i, n, zero)), n, zero)
     put(dweights, to_bias + i, p + take(dweights, to_bias + i, n, zero), n, zero)
     g = p * take(weight, place + i, n, zero)
-    return ((g - splat(plain)) - x_hat * splat(crossed)) * splat(rstd)
+    return fma(g, splat(rstd), fma(x_hat, splat(crossed), splat(plain)))
 
 
 write_pieces = writer(projections, project)
@@ -204,8 +204,8 @@ def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, 
             dweights[to_bias + step] = cast(plains[at], zero)
             to = 6 * at
             coefficients[to], coefficients[to + 1] = means[unit + i], rstd
-            coefficients[to + 2], coefficients[to + 3] = cast(-low * float(rstd), zero), plain_mean
-            coefficients[to + 4], coefficients[to + 5] = crossed_mean, weight[place + step]
+            coefficients[to + 2], coefficients[to + 3] = cast(-low * float(rstd), zero), plain_mean * -rstd
+            coefficients[to + 4], coefficients[to + 5] = crossed_mean * -rstd, weight[place + step] * rstd
 
 
 def backward(storage, compute, by_place, clamped):
