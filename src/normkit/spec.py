@@ -68,7 +68,10 @@ class Norm(NamedTuple):
 
         Raises:
             ShapeError: the shape does not fit this norm.
+            ValueError: no such kind; bounds of another norm than batch norm.
         """
+        if self.bounds is not None and self.kind != "batch":
+            raise ValueError(f"expected bounds for a batch norm alone; got {self.bounds} for a {self.kind} norm")
         if self.kind == "layer":
             return self._layer_axes(tuple(shape))
         if len(shape) < 2:

@@ -71,6 +71,9 @@ def test_interrupted(run, monkeypatch):
     assert code == 130
     assert "BatchNorm1d (8,64) float32" in out
     assert "what was measured so far" in err
+    code, out, _ = run("--filter", ROW, "--format", "json")
+    assert code == 130
+    assert json.loads(out)["interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ class Result:
         case = self.row.case
         what: dict[str, Any]
         if isinstance(case, ModelCase):
-            what = {"model": case.model, "layout": "channels_last" if case.channels_last else "contiguous"}
+            layout = "channels_last" if case.channels_last else "contiguous"
+            what = {"model": case.model, "layout": layout, "fused": case.fused}
         else:
             what = {
                 "norm": case.norm,

@@ -125,7 +125,7 @@ def bench(
         interrupted = True
         console.err.print("interrupted; this is what was measured so far")
     if output == "json":
-        print(json.dumps(benchmark.to_json(), allow_nan=False))
+        print(json.dumps({**benchmark.to_json(), "interrupted": interrupted}, allow_nan=False))
     else:
         for section in (environment.section(benchmark.environment), *benchmark.sections()):
             print_section(section)

@@ -204,11 +204,11 @@ def finish(g, partial, statistics, lows, a, k0, k1, zero):
     if chunks == 1 and g.s == 1:  # nothing is to be put together
         at, count = a * 2 * width, float(g.r)
         for k in range(k0, k1):
-            one_mean, var = partial[at + k], partial[at + width + k] / count
-            lows[a * g.k + k] = keep_statistics(g, a * g.k + k, one_mean, var, *statistics, zero)
+            mean, var = partial[at + k], partial[at + width + k] / count
+            lows[a * g.k + k] = keep_statistics(g, a * g.k + k, mean, var, *statistics, zero)
         return
-    mean, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
-    fold_moments(partial, a * chunks * 2 * width + k0 * g.s, chunks, width, g.r, g.chunk, g.s, mean, m2)
+    means, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
+    fold_moments(partial, a * chunks * 2 * width + k0 * g.s, chunks, width, g.r, g.chunk, g.s, means, m2)
     for k in range(k0, k1):
         unit, var = a * g.k + k, m2[k - k0] / (g.r * g.s)
-        lows[unit] = keep_statistics(g, unit, mean[k - k0], var, *statistics, zero)
+        lows[unit] = keep_statistics(g, unit, means[k - k0], var, *statistics, zero)
