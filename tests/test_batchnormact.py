@@ -110,6 +110,28 @@ def test_what_is_not_finite_is_as_torchs(last: bool) -> None:
         torch.testing.assert_close(mine, theirs, equal_nan=True, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["numba", "aten"])
+def test_a_relu_holds_nothing_at_infinity(backend: str) -> None:
+    layer, dy = normkit.BatchNormAct2d(3), torch.ones(2, 3, 4, 4)
+    with torch.no_grad():
+        layer.bias[1] = math.inf
+    with normkit.use_backend(backend):
+        layer(torch.randn(2, 3, 4, 4)).backward(dy)
+    assert layer.bias.grad is not None
+    assert layer.bias.grad[1] == 32
+
+
+def test_a_bias_may_change_before_the_backward_pass() -> None:
+    layer, x = normkit.BatchNormAct2d(3), torch.randn(2, 3, 4, 4)
+    layer.weight.requires_grad_(False)
+    with normkit.use_backend("numba"):
+        y = layer(x)
+        with torch.no_grad():
+            layer.bias.add_(10.0)
+        y.sum().backward()
+    assert torch.equal(layer.bias.grad, (y > 0).sum((0, 2, 3)).float())
+
+
 @every_bounds
 @every_shape
 def test_bits_depend_on_neither_threads_nor_streams(
@@ -190,6 +212,7 @@ class TestLayer:
         assert normkit.BatchNormAct2d(3).act.inplace
         assert not normkit.BatchNormAct2d(3, inplace=False).act.inplace
         assert normkit.BatchNormAct2d(3, act_layer="silu").act.inplace
+        assert not normkit.BatchNormAct2d(3, act_kwargs={"inplace": False}).act.inplace
 
     def test_an_unknown_name_lists_the_known(self) -> None:
         with pytest.raises(ValueError, match=r"expected act_layer to be one of relu, relu6.* got 'rellu'"):

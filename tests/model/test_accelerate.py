@@ -108,6 +108,58 @@ def test_subclasses_keep_what_they_do_or_are_left_and_named() -> None:
     assert type(model[0]) is Named
 
 
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with an activation, as timm arranges it."""
+
+    def __init__(self, channels: int = 5, act: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), act()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Norm, drop, activation."""
+        result: Tensor = self.act(self.drop(super().forward(input)))
+        return result
+
+
+def test_norms_with_an_activation_are_recognized() -> None:
+    for act in (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Identity):
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            layer = NormAct(act=act).to(dtype)
+            seen: list[int] = []
+            layer.act.register_forward_hook(lambda *_, seen=seen: seen.append(0))
+            reference, state = copy.deepcopy(layer), copy.deepcopy(layer.state_dict())
+            assert normkit.accelerate(layer).swapped == (("", "NormAct"),)
+            assert isinstance(layer, normkit.BatchNormAct2d)
+            assert isinstance(layer, NormAct)
+            assert seen == []
+            torch.testing.assert_close(layer.state_dict(), state, rtol=0, atol=0)
+            x = torch.randn(4, 5, 6, 6, dtype=dtype)
+            torch.testing.assert_close(layer(x), reference(x))
+            normkit.restore(layer)
+            assert type(layer) is NormAct
+
+
+@pytest.mark.parametrize(
+    ("forward", "why"),
+    [
+        (lambda self, x: 2 * NormAct.forward(self, x), "relative error"),
+        (lambda self, x: NormAct.forward(self, x).clamp(max=20), "relative error"),
+        (lambda self, x: self.drop(self.act(nn.BatchNorm2d.forward(self, x))).contiguous(), "layout"),
+        (lambda self, x: NormAct.forward(self, x).nan_to_num(), "NaN or infinity"),
+        (lambda self, x: NormAct.forward(self, x.float()).to(x.dtype), "RuntimeError"),
+        (lambda self, x: NormAct.forward(self, setattr(self, "last", x) or x), "keeps something"),
+        (lambda self, x, residual=None: NormAct.forward(self, x), "more than one input"),
+        (lambda self, x: NormAct.forward(self, x).no_such_method(), "AttributeError"),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_norms_with_an_activation_that_do_more_are_left(forward: Any, why: str) -> None:
+    layer = type("Other", (NormAct,), {"forward": forward})()
+    summary = normkit.accelerate(layer)
+    assert summary.swapped == ()
+    assert why in summary.left[0].reason
+
+
 def test_lazy_layers_become_torchs_when_restored_after_their_first_input() -> None:
     layer = nn.LazyBatchNorm1d()
     normkit.accelerate(layer)

@@ -1,5 +1,6 @@
 """The Numba kernels as a differentiable torch operation on CPU tensors."""
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -208,16 +209,18 @@ class _Normalize(torch.autograd.Function):
     ) -> Tensor:
         y, mean, _, rstd, shift = forward(x, norm, weight, bias, eps, running, use_input_stats)
         given = () if use_input_stats or running is None else (running.mean, running.var)
-        ctx.save_for_backward(x, weight, mean, rstd, shift, None if shift is None else bias, *given)
+        ctx.save_for_backward(x, weight, mean, rstd, shift, *given)
         ctx.norm, ctx.eps, ctx.use_input_stats = norm, eps, use_input_stats
-        ctx.bias = None if bias is None else (bias.shape, bias.dtype)
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd, shift, bias, *given = ctx.saved_tensors
+        x, weight, mean, rstd, shift, *given = ctx.saved_tensors
         if torch.is_grad_enabled():
-            gradients = _differentiable(ctx, dy, x, weight, bias, given)
+            if shift is not None:
+                dy = _passed(dy, x, weight, mean, rstd, shift, ctx.norm.bounds)
+            gradients = _differentiable(ctx, dy, x, weight, given)
         else:
             gradients = backward(ctx, dy, x, weight, mean, rstd, shift)
         return (*gradients, None, None, None, None)
@@ -227,15 +230,36 @@ class _Normalize(torch.autograd.Function):
 _apply = super(torch.autograd.Function, _Normalize).apply
 
 
+def _passed(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    shift: Tensor,
+    bounds: tuple[float, float],
+) -> Tensor:
+    """dy where no bound holds the result, as the kernels tell it; zeros elsewhere."""
+    factor = rstd if weight is None else rstd * weight.detach().to(rstd.dtype)
+    high, factor, shift = (value.view(-1, *[1] * (x.dim() - 2)) for value in (mean, factor, shift))
+    y = (x.detach().to(mean.dtype) - high).double() * factor + shift  # a fused multiply-add, all but
+    held = torch.zeros_like(y, dtype=torch.bool)
+    for bound, beyond in zip(bounds, (y <= bounds[0], y >= bounds[1]), strict=True):
+        if math.isfinite(bound):  # an infinite one holds nothing
+            held = held | beyond
+    return dy.masked_fill(held, 0.0)
+
+
 def _differentiable(
-    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, given: list[Tensor]
+    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, given: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated again: those of the eager back end."""
-    if bias is None and ctx.bias is not None:  # without bounds its values have no part in any gradient
+    bias = None
+    if ctx.bias is not None:
         shape, dtype = ctx.bias
         bias = torch.zeros(shape, dtype=dtype, device=CPU, requires_grad=True)
     running = Running(given[0], given[1], 0.0) if given else None
-    y = eager.keep_between(eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats), ctx.norm)
+    y = eager.normalize(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats)
     inputs = (x, weight, bias)
     needed = zip(inputs, ctx.needs_input_grad, strict=False)
     wanted = [tensor for tensor, need in needed if need and tensor is not None]

@@ -50,7 +50,7 @@ class BatchNormAct2d(BatchNorm2d):
         act_layer: The class of the activation, another function that makes one, or its name in timm; None: there is
             none.
         act_kwargs: What act_layer is called with.
-        inplace: Whether act_layer, if it knows ``inplace``, is called with ``inplace=True``.
+        inplace: Whether act_layer, if it knows ``inplace``, is called with ``inplace=True``; act_kwargs go before it.
         drop_layer: What makes a layer between norm and activation, such as DropBlock; None: there is none.
     Shape:
         input, result: (N, C, H, W), contiguous or channels last;  weight, bias, running_mean, running_var: (C,)
@@ -113,7 +113,7 @@ def _activation(
             raise ValueError(f"expected act_layer to be one of {', '.join(_NAMED)}, or a class; got {act_layer!r}")
         act_layer = _NAMED[act_layer]
     if inplace and "inplace" in signature(act_layer).parameters:
-        act_kwargs = {**act_kwargs, "inplace": True}
+        act_kwargs = {"inplace": True, **act_kwargs}
     return act_layer(**act_kwargs)
 
 

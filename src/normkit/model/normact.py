@@ -1,7 +1,10 @@
 """Batch norms that apply an activation too, as timm's BatchNormAct2d: recognized, and proven equal to ours."""
 
 import copy
+import math
 import warnings
+from inspect import signature
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,37 +21,74 @@ def recognize_norm_act(module: nn.Module, cls: type[nn.Module]) -> Replacement |
     parts = {name for name, _ in module.named_children() if name != "parametrizations"}
     if not (issubclass(cls, nn.BatchNorm2d) and parts == {"drop", "act"}):
         return None
+    if len(signature(cls.forward).parameters) != 2:
+        return "its forward takes more than one input"
     ours = combine(BatchNormAct2d, cls)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            why = next(filter(None, (_difference(module, ours, training) for training in (True, False))), None)
+            why = next(filter(None, (_difference(module, ours, probe) for probe in _PROBES)), None)
     except Exception as error:  # somebody else's code: whatever it raises, it is not proven
         why = f"{type(error).__name__}: {error}"
     return Replacement(ours, {}) if why is None else f"act(drop(batch norm)) did not give equal numbers ({why})"
 
 
-def _difference(module: nn.Module, ours: type[nn.Module], training: bool) -> str | None:
+class _Probe(NamedTuple):
+    """An input, and the mode in which it is tried."""
+
+    training: bool
+    scale: float = 1.0
+    channels_last: bool = False
+    dtype: torch.dtype | None = None  # None: that of the layer
+    special: bool = False  # NaN and infinity are among the numbers
+
+
+_PROBES = (
+    *(_Probe(training, 2.0, last) for training in (True, False) for last in (False, True)),
+    *(_Probe(False, scale) for scale in (1e-3, 1e3, 1e6)),
+    *(_Probe(False, dtype=dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16)),
+    _Probe(False, special=True),
+)
+
+
+def _difference(module: nn.Module, ours: type[nn.Module], probe: _Probe) -> str | None:
     """What differs between a stand-in for a module, and one that has another class."""
-    outcomes = []
-    for cls in (None, ours):
-        torch.manual_seed(0)
-        stand_in = _stand_in(module).train(training)
-        if cls is not None:
-            set_base_class(stand_in, cls)
-        like = next(stand_in.buffers(), next(stand_in.parameters(), torch.empty(0)))
-        x = torch.randn((4, int(stand_in.num_features), 3, 2), dtype=like.dtype, device=like.device)  # type: ignore[arg-type]
-        x = (2.0 * x + 0.7).requires_grad_()
-        y: Tensor = stand_in.forward(x)
-        inputs = [x, *stand_in.parameters()]
-        gradients = torch.autograd.grad(y, inputs, torch.randn_like(y), allow_unused=True)
-        outcomes.append((y, gradients, list(stand_in.buffers())))
-    (expected, their_gradients, their_buffers), (got, our_gradients, our_buffers) = outcomes
-    if (got.dtype, got.stride()) != (expected.dtype, expected.stride()):
+    expected, got = (_outcome(module, cls, probe) for cls in (None, ours))
+    if isinstance(expected, str):
+        return expected if probe.dtype is None else None  # what it does not take need not be taken
+    if isinstance(got, str):
+        return got
+    if (got[0].dtype, got[0].stride()) != (expected[0].dtype, expected[0].stride()):
         return "the result has another type or layout"
-    pairs = [(got, expected, 0), *((*pair, 1) for pair in zip(our_gradients, their_gradients, strict=True))]
-    pairs += [(*pair, 1) for pair in zip(our_buffers, their_buffers, strict=True)]
-    return next(filter(None, (compare(mine, theirs, order) for mine, theirs, order in pairs)), None)
+    if probe.special:
+        return None if torch.allclose(got[0], expected[0], equal_nan=True) else "NaN or infinity become something else"
+    pairs = enumerate(zip(got, expected, strict=True))
+    return next(filter(None, (compare(mine, theirs, min(index, 1)) for index, (mine, theirs) in pairs)), None)
+
+
+def _outcome(module: nn.Module, cls: type[nn.Module] | None, probe: _Probe) -> list[Tensor] | str:
+    """A stand-in's result, gradients and buffers; or what it raised."""
+    torch.manual_seed(0)
+    stand_in = _stand_in(module).train(probe.training)
+    if cls is not None:
+        set_base_class(stand_in, cls)
+    like = next(stand_in.buffers(), next(stand_in.parameters(), torch.empty(0)))
+    shape = (4, int(stand_in.num_features), 3, 2)  # type: ignore[arg-type]
+    x = probe.scale * (torch.randn(shape, device=like.device) + 0.35).to(probe.dtype or like.dtype)
+    if probe.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if probe.special:
+        x.view(-1)[:3] = torch.tensor([math.nan, math.inf, -math.inf])
+    x.requires_grad_()
+    before = dict(vars(stand_in))
+    try:
+        y: Tensor = stand_in.forward(x)
+        gradients = torch.autograd.grad(y, [x, *stand_in.parameters()], torch.randn_like(y))
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {error}"
+    if any(value is not before.get(key) for key, value in vars(stand_in).items()):
+        return "its forward keeps something on the module"
+    return [y, *gradients, *stand_in.buffers()]
 
 
 def _stand_in(module: nn.Module) -> nn.Module:

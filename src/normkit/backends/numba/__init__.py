@@ -272,6 +272,7 @@ def backward(
     coefficients = scratch + call.partial
     record = OF_CALL.pack(
         *(call.function, phases, x, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, shift, 0, 0, 0),
-        *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0, *bounds),
+        *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0),
+        *(bound if math.isfinite(bound) else math.nan for bound in bounds),  # nothing is beyond NaN: it holds nothing
     )
     run_team(record + call.sizes, threads)
