@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 import normkit
 from normkit.model.handwritten import RECIPES
+from tests.torch.torch_layers import NormAct
 
 TORCH_NORMS = {
     **{f"BatchNorm{n}d": (4,) for n in (1, 2, 3)},
@@ -108,23 +109,10 @@ def test_subclasses_keep_what_they_do_or_are_left_and_named() -> None:
     assert type(model[0]) is Named
 
 
-class NormAct(nn.BatchNorm2d):
-    """A batch norm with an activation, as timm arranges it."""
-
-    def __init__(self, channels: int = 5, act: type[nn.Module] = nn.ReLU) -> None:
-        super().__init__(channels)
-        self.drop, self.act = nn.Identity(), act()
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Norm, drop, activation."""
-        result: Tensor = self.act(self.drop(super().forward(input)))
-        return result
-
-
 def test_norms_with_an_activation_are_recognized() -> None:
     for act in (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Identity):
         for dtype in (torch.float64, torch.float32, torch.bfloat16):
-            layer = NormAct(act=act).to(dtype)
+            layer = NormAct(5, act).to(dtype)
             seen: list[int] = []
             layer.act.register_forward_hook(lambda *_, seen=seen: seen.append(0))
             reference, state = copy.deepcopy(layer), copy.deepcopy(layer.state_dict())
@@ -154,7 +142,7 @@ def test_norms_with_an_activation_are_recognized() -> None:
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
 def test_norms_with_an_activation_that_do_more_are_left(forward: Any, why: str) -> None:
-    layer = type("Other", (NormAct,), {"forward": forward})()
+    layer = type("Other", (NormAct,), {"forward": forward})(5)
     summary = normkit.accelerate(layer)
     assert summary.swapped == ()
     assert why in summary.left[0].reason
