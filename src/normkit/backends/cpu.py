@@ -230,6 +230,12 @@ class _Normalize(torch.autograd.Function):
 _apply = super(torch.autograd.Function, _Normalize).apply
 
 
+def _holding(bounds: tuple[float, float]) -> tuple[float, float]:
+    """The bounds that can hold a result: NaN, which nothing is beyond, in place of an infinite one."""
+    low, high = (bound if math.isfinite(bound) else math.nan for bound in bounds)
+    return low, high
+
+
 def _passed(
     dy: Tensor,
     x: Tensor,
@@ -243,11 +249,8 @@ def _passed(
     factor = rstd if weight is None else rstd * weight.detach().to(rstd.dtype)
     high, factor, shift = (value.view(-1, *[1] * (x.dim() - 2)) for value in (mean, factor, shift))
     y = (x.detach().to(mean.dtype) - high).double() * factor + shift  # a fused multiply-add, all but
-    held = torch.zeros_like(y, dtype=torch.bool)
-    for bound, beyond in zip(bounds, (y <= bounds[0], y >= bounds[1]), strict=True):
-        if math.isfinite(bound):  # an infinite one holds nothing
-            held = held | beyond
-    return dy.masked_fill(held, 0.0)
+    low, top = _holding(bounds)
+    return dy.masked_fill((y <= low) | (y >= top), 0.0)
 
 
 def _differentiable(
@@ -304,7 +307,7 @@ def backward(
         _address(shift),
         _address(dweight),
         _address(dbias),
-        ctx.norm.bounds or _NO_BOUNDS,
+        _NO_BOUNDS if ctx.norm.bounds is None else _holding(ctx.norm.bounds),
         scratch.data_ptr(),
         torch.get_num_threads(),
     )

@@ -261,9 +261,10 @@ def backward(
         call: Of the view of x, backwards.
         x, dy: Addresses of A · R · K · S numbers in memory order.
         dx: Where as many are written; 0: it is skipped, unless the call takes all.
-        weight, mean, rstd, shift, bounds: As for :func:`forward`.
+        weight, mean, rstd, shift: As for :func:`forward`.
         dweight, dbias: Where affine_size numbers of the compute type each are written, in the memory order of the view;
             both 0: they are not wanted.
+        bounds: Of the result, where the call is clamped; NaN: there is none on this side.
         scratch: Address of as many bytes as the call needs.
         threads: How many threads may work on it.
     """
@@ -272,7 +273,6 @@ def backward(
     coefficients = scratch + call.partial
     record = OF_CALL.pack(
         *(call.function, phases, x, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, shift, 0, 0, 0),
-        *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0),
-        *(bound if math.isfinite(bound) else math.nan for bound in bounds),  # nothing is beyond NaN: it holds nothing
+        *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0, *bounds),
     )
     run_team(record + call.sizes, threads)
