@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normkit.backends import aten, first_look, normalize
+from normkit.backends.crossover import LEAST
 from normkit.backends.eager import keep_between
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
@@ -112,7 +113,7 @@ def batch_norm_of_layer(
             raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     elif eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    look = first_look(input, norm)
+    look = first_look(input, LEAST.batch, norm, training)
     if look == "aten" and not isinstance(momentum, Tensor):
         if batches is not None:
             batches.add_(1)
@@ -158,7 +159,7 @@ def instance_norm(
             f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}; "
             "instance norm takes its statistics over the spatial axes"
         )
-    look = first_look(input, _INSTANCE if running_mean is None else None)
+    look = first_look(input, LEAST.instance, _INSTANCE if running_mean is None else None)
     if look == "aten":
         return aten.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     _check("instance_norm", input, _INSTANCE, weight, bias)
@@ -191,10 +192,10 @@ def layer_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(layer_norm, locals())
         return result
-    look = first_look(input)
+    look = first_look(input, LEAST.layer)
     if look is None:
         norm = _layer(tuple(normalized_shape), True)
-        look = first_look(input, norm)
+        look = first_look(input, LEAST.layer, norm)
     if look == "aten":
         return aten.layer_norm(input, normalized_shape, weight, bias, eps)
     _check("layer_norm", input, norm, weight, bias)
@@ -226,13 +227,13 @@ def rms_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(rms_norm, locals())
         return result
-    if first_look(input) == "aten":
+    if first_look(input, LEAST.rms) == "aten":
         return torch.rms_norm(input, normalized_shape, weight, eps)
     norm = _layer(tuple(normalized_shape), False)
     _check("rms_norm", input, norm, weight, None)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype is torch.float64 else torch.float32).eps
-    return normalize(input, norm, weight, None, eps, look=first_look(input, norm))
+    return normalize(input, norm, weight, None, eps, look=first_look(input, LEAST.rms, norm))
 
 
 def group_norm(
@@ -262,7 +263,7 @@ def group_norm(
         result: ArrayT = _on_arrays(group_norm, locals())
         return result
     norm = Norm("group", num_groups=num_groups)
-    look = first_look(input, norm) if input.dim() > 1 else None
+    look = first_look(input, LEAST.group, norm) if input.dim() > 1 else None
     if look == "aten" and input.numel() != num_groups:
         return aten.group_norm(input, num_groups, weight, bias, eps)
     _check("group_norm", input, norm, weight, bias)
@@ -298,7 +299,7 @@ def channel_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(channel_norm, locals())
         return result
-    look = first_look(input, _CHANNEL) if input.dim() > 2 else None
+    look = first_look(input, LEAST.channel, _CHANNEL) if input.dim() > 2 else None
     if look == "aten":
         return aten.channel_norm(input, weight, bias, eps)
     _check("channel_norm", input, _CHANNEL, weight, bias)

@@ -7,7 +7,7 @@ import torch
 
 import normkit
 from normkit.backends import NAMES, choose, first_look, use_backend
-from normkit.backends.crossover import SMALLEST, crossover
+from normkit.backends.crossover import FEW, LEAST, crossover
 from normkit.spec import Norm
 
 LARGE = torch.ones(2, 1 << 21)  # of the size from which on batches of vectors get a kernel
@@ -49,19 +49,53 @@ def test_reasons_are_sentences() -> None:
     assert [reason for reason in reasons if len(reason.split()) < 4 or "None" in reason] == []
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+NORMS = {
+    "batch": Norm("batch"),
+    "bounded": Norm("batch", bounds=(0.0, 6.0)),
+    "layer": Norm("layer", normalized_shape=(256,)),
+    "rms": Norm("layer", centred=False, normalized_shape=(256,)),
+    "group": Norm("group"),
+    "instance": Norm("instance"),
+    "channel": Norm("channel"),
+}
+
+
+def least_of(name: str) -> int:
+    least: int = getattr(LEAST, "batch" if name == "bounded" else name)
+    return least
+
+
+@pytest.mark.parametrize("use_input_stats", [True, False], ids=["own statistics", "running ones"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", ["batch", "layer", "group", "instance", "channel"])
-def test_small_inputs_are_left_to_torch(kind: str, dtype: torch.dtype, channels_last: bool) -> None:
-    norm = Norm(kind, num_groups=1, normalized_shape=(256,))
-    size = crossover(norm, dtype, 4, channels_last, 2 if channels_last else 1)
-    assert SMALLEST <= size <= 1 << 24
-    for fraction, name in ((2, "aten"), (1, "numba")):
-        x = torch.empty(2, 1, size // fraction // 512, 256, dtype=dtype)
+@pytest.mark.parametrize("name", NORMS)
+def test_small_inputs_are_left_to_torch(
+    name: str, dtype: torch.dtype, channels_last: bool, use_input_stats: bool
+) -> None:
+    norm, running = NORMS[name], not use_input_stats
+    size = crossover(norm, dtype, 4, channels_last, 2 if channels_last else 1, running, use_input_stats)
+    for short, backend in ((512, "aten"), (0, "numba")):
+        x = torch.empty(2, 1, size // 512 - short // 512, 256, dtype=dtype)
         if channels_last:
-            x = torch.empty(2, 2, size // fraction // 1024, 256, dtype=dtype, memory_format=torch.channels_last)
-        assert choose(x, norm=norm).name == name
-        assert first_look(x, norm) in (name, None if name == "aten" and channels_last else name)
+            x = torch.empty(2, 2, size // 1024 - short // 512, 256, dtype=dtype, memory_format=torch.channels_last)
+        assert choose(x, norm=norm, running=running, use_input_stats=use_input_stats).name == backend
+        if norm.kind != "instance" or not running:  # which this is not asked for
+            look = first_look(x, least_of(name), norm, use_input_stats)
+            assert look in (backend, None if backend == "aten" and channels_last else backend)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_no_kernel_takes_less_than_the_least(name: str) -> None:
+    sizes = [
+        crossover(NORMS[name], dtype, axes, channels_last, channels, running, use_input_stats)
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        for axes, channels_last in ((2, False), (3, False), (4, False), (4, True), (5, True))
+        for channels in (1, FEW - 1, FEW, 1024)
+        for running in (False, True)
+        for use_input_stats in (False, True)
+    ]
+    assert min(sizes) == least_of(name)
+    assert max(sizes) <= 1 << 24
 
 
 def test_blocks_nest_and_end() -> None:

@@ -27,7 +27,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from normkit.backends import aten, compiled, eager
-from normkit.backends.crossover import SMALLEST, crossover
+from normkit.backends.crossover import crossover
 from normkit.spec import Norm
 from normkit.statistics import Running
 
@@ -112,12 +112,18 @@ def _setting() -> str:
     return _forced.get() or (_process_wide[-1]._name if _process_wide else "auto")
 
 
-def first_look(x: Tensor, norm: Norm | None = None) -> str | None:
+def first_look(x: Tensor, least: int, norm: Norm | None = None, use_input_stats: bool = True) -> str | None:
     """What a plain call gets: "aten" where it is small for its norm, else "numba" if that can take the tensors.
 
     None: it is not plain, and :func:`normalize` is to choose. "aten" leaves all of it to torch's own function, checks
-    too: a tiny normalization takes torch a few microseconds, and this costs less than one. Without a norm only what is
-    small for any, and contiguous, is handed over.
+    too: a tiny normalization takes torch a few microseconds, and this costs less than one.
+
+    Args:
+        x: The input.
+        least: Of :data:`normkit.backends.crossover.LEAST`, that of the function.
+        norm: Which normalization, without running statistics where it is of kind "instance". Without it only what is
+            smaller than the least, and contiguous, is handed over.
+        use_input_stats: Whether to take the statistics from x.
     """
     if is_compiling():  # first: a size may be a symbol there, and asking for it fixes it
         return None
@@ -129,30 +135,40 @@ def first_look(x: Tensor, norm: Norm | None = None) -> str | None:
         or _transforms() is not None
     ):
         return None
-    small = x.numel() < SMALLEST
+    small = x.numel() < least
     if norm is None:
         return "aten" if small and x.is_contiguous() else None
-    is_usual = norm.kind == "batch" and x.dtype is torch.float32 and x.dim() > 2 and x.is_contiguous()
-    if not (small or is_usual):  # from SMALLEST on the usual one gets a kernel
-        small = x.numel() < _crossover(x, norm)
+    if not small:
+        usual = norm.kind == "batch" and use_input_stats and x.dtype is torch.float32
+        if not (usual and x.dim() > 2 and x.is_contiguous()):  # from the least on the usual one gets a kernel
+            small = x.numel() < _crossover(x, norm, use_input_stats=use_input_stats)
     if not small:
         return "numba"
     return "aten" if norm.kind in _KEEPING or x.is_contiguous() else None
 
 
-def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, norm: Norm = _BATCH) -> Choice:
+def choose(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    norm: Norm = _BATCH,
+    running: bool = False,
+    use_input_stats: bool = True,
+) -> Choice:
     """The back end for an input, and why.
 
     Args:
         x: The input.
         weight, bias: Of the norm, or None.
-        norm: Which normalization: from which size on a kernel pays depends on it.
+        norm: Which normalization: from which size on a kernel pays depends on it,
+        running: on whether there are running statistics,
+        use_input_stats: and on whether the statistics are taken from x. False: it is evaluation.
     Raises:
         RuntimeError: the back end that was forced cannot take this input.
     """
     forced = _setting()
     if forced == "auto":
-        return _automatic(x, weight, bias, norm)
+        return _automatic(x, weight, bias, norm, running, use_input_stats)
     obstacle = _kernel_obstacle(x, weight, bias) if forced == "numba" else None
     if obstacle is not None:
         raise RuntimeError(
@@ -161,18 +177,20 @@ def choose(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, 
     return _FORCED[forced]
 
 
-def _automatic(x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Norm) -> Choice:
+def _automatic(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Norm, running: bool, use_input_stats: bool
+) -> Choice:
     if _is_transformed():
         return _TRANSFORMED
-    if 0 < x.numel() < _crossover(x, norm):
+    if 0 < x.numel() < _crossover(x, norm, running, use_input_stats):
         return _SMALL
     obstacle = _kernel_obstacle(x, weight, bias)
     return _WORTH if obstacle is None else Choice("aten", obstacle)
 
 
-def _crossover(x: Tensor, norm: Norm) -> int:
-    axes = x.dim()
-    return crossover(norm, x.dtype, axes, eager.memory_order(x) is not None, x.size(1) if axes > 1 else 0)
+def _crossover(x: Tensor, norm: Norm, running: bool = False, use_input_stats: bool = True) -> int:
+    axes, channels_last = x.dim(), eager.memory_order(x) is not None
+    return crossover(norm, x.dtype, axes, channels_last, x.size(1) if axes > 1 else 0, running, use_input_stats)
 
 
 def _traced() -> Normalize:
@@ -269,7 +287,7 @@ def normalize(
         if look == "numba":
             name = "numba" if _obstacle_of_tensors(x, weight, bias) is None else "aten"
         else:
-            name = choose(x, weight, bias, norm).name
+            name = choose(x, weight, bias, norm, running is not None, use_input_stats).name
         if name == "numba":
             return _kernels()(x, norm, weight, bias, eps, running, use_input_stats)  # which counts batches too
         implementation = aten.normalize if name == "aten" else eager.normalize

@@ -112,7 +112,7 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor |
     """torch.group_norm, also where it would kill the process."""
     if not x.requires_grad and _is_recording() and eager.memory_order(x) is not None:
         # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)
-        return eager.normalize(x, Norm("group", num_groups=num_groups), weight, bias, eps, None, True)
+        return eager.channels_last(torch.group_norm(x.contiguous(), num_groups, weight, bias, eps))
     return torch.group_norm(x, num_groups, weight, bias, eps)
 
 

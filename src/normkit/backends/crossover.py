@@ -7,20 +7,40 @@ measures it.
 
 from functools import lru_cache
 from math import prod
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
 from normkit.backends.eager import HALF
 from normkit.spec import Norm
 
-SMALLEST: Final = 1 << 17  # no kernel pays below
+
+class _Least(NamedTuple):
+    """From how many numbers on a kernel may pay, by the function that is called, whatever else is known of a call."""
+
+    batch: int = 1 << 16
+    layer: int = 1 << 19
+    rms: int = 1 << 14  # torch makes it of several operations
+    group: int = 1 << 17
+    instance: int = 3 << 12
+    channel: int = 3 << 12
+
+
+LEAST: Final = _Least()
 SHORT: Final = 512  # numbers of a row, whose sums take us longer than they take torch's layer norm
 FEW: Final = 32  # channels, innermost in memory, that torch's batch norm is slow for
 
 
 @lru_cache(maxsize=1024)
-def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool, channels: int) -> int:
+def crossover(
+    norm: Norm,
+    dtype: torch.dtype,
+    axes: int,
+    channels_last: bool,
+    channels: int,
+    running: bool = False,
+    use_input_stats: bool = True,
+) -> int:
     """The smallest number of elements that a kernel takes.
 
     Args:
@@ -29,19 +49,30 @@ def crossover(norm: Norm, dtype: torch.dtype, axes: int, channels_last: bool, ch
         axes: Of the input.
         channels_last: Whether it lies in channels-last memory.
         channels: Size of axis 1.
+        running: Whether there are running statistics.
+        use_input_stats: Whether the input's own statistics are used.
     """
     half = dtype in HALF  # their conversion is work for the processor: kernels gain less, or more
     if norm.kind == "batch":
+        innermost = axes == 2 or channels_last
         if norm.bounds is not None and channels_last:  # torch takes an operation more
             return 1 << 19
-        if channels >= FEW and (axes == 2 or channels_last):  # channels last: forward pays earlier, but in no network
+        if channels >= FEW and innermost:  # channels last: forward pays earlier, but in no network
             return 1 << 22
-        return 1 << 19 if half else SMALLEST
+        if not use_input_stats:
+            return 1 << 20
+        return 1 << 19 if half else 1 << 17 if innermost else LEAST.batch
+    if norm.kind == "instance" and channels_last:
+        return LEAST.instance
+    if norm.kind == "instance" and running:  # else it is torch's group norm
+        return 1 << 17
     if norm.kind == "group" and channels_last:
-        return SMALLEST if half else 1 << 20
-    if norm.kind == "group":
+        return LEAST.group if half else 1 << 18
+    if norm.kind in ("group", "instance"):
         return 1 << 19 if half else 1 << 22
-    if norm.centred and (norm.kind == "layer" or (norm.kind == "channel" and channels_last)):
-        row = prod(norm.normalized_shape) if norm.kind == "layer" else channels
-        return 1 << 19 if half else 1 << 23 if row < SHORT else 3 << 20
-    return SMALLEST
+    if norm.kind == "channel" and not channels_last:
+        return 1 << 15 if half else LEAST.channel
+    if not norm.centred:
+        return LEAST.rms
+    row = prod(norm.normalized_shape) if norm.kind == "layer" else channels
+    return LEAST.layer if half else 1 << 23 if row < SHORT else 3 << 20
