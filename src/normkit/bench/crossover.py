@@ -8,7 +8,7 @@ import torch
 
 import normkit
 from normkit.backends.crossover import crossover as chosen
-from normkit.bench.cases import PASSES, NormCase, Row
+from normkit.bench.cases import EVALUATION, PASSES, NormCase, Row
 from normkit.bench.contenders import OURS, build
 from normkit.bench.environment import describe
 from normkit.bench.measure import QUICK, Call, interleaved
@@ -44,6 +44,7 @@ FAMILIES: Final[tuple[Callable[[int], NormCase], ...]] = (
     lambda numbers: NormCase("GroupNorm", _image(numbers), groups=4),
     lambda numbers: NormCase("GroupNorm", _image(numbers), groups=4, channels_last=True),
     lambda numbers: NormCase("InstanceNorm2d", _image(numbers)),
+    lambda numbers: NormCase("InstanceNorm2d", _image(numbers), channels_last=True),
     lambda numbers: NormCase("LayerNorm2d", _image(numbers)),
 )
 
@@ -79,7 +80,10 @@ class Crossover:
                     cases = {numbers: family(numbers) for numbers in SIZES}
                     one = cases[SIZES[0]]
                     name = one.norm + (" channels_last" if one.channels_last else "")
-                    limit = chosen(_NORMS[one.norm], torch.float32, len(one.shape), one.channels_last, one.shape[1])
+                    norm = _NORMS[one.norm]
+                    running = norm.kind == "batch"
+                    statistics = running, not running or measured != EVALUATION
+                    limit = chosen(norm, torch.float32, len(one.shape), one.channels_last, one.shape[1], *statistics)
                     ratios = {size: ratio(Row(case, measured)) for size, case in cases.items()}
                     line = Line(name, measured, ratios, limit)
                     self.lines.append(line)
