@@ -190,6 +190,50 @@ def test_a_running_statistic_elsewhere_is_an_error(build: Any, name: str, traini
     assert all(value.is_meta or torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
+@pytest.mark.parametrize("backend", ["numba", "eager"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mean: mean.double(), r"running_mean of the type of the input, torch.float32; got torch.float64"),
+        (lambda mean: mean.bfloat16(), r"got torch.bfloat16: convert the layer or the input"),
+        (lambda mean: mean.long(), r"got torch.int64"),
+        (lambda mean: mean.view(1, 4), r"running_mean of shape \(4,\) .*; got running_mean of shape \(1, 4\)"),
+    ],
+)
+def test_running_statistics_that_torch_refuses_are_an_error(
+    change: Callable[[Any], Any], message: str, training: bool, backend: str
+) -> None:
+    for kind in (normkit.BatchNorm2d, partial(normkit.InstanceNorm2d, track_running_stats=True)):
+        layer = kind(4).train(training)
+        layer.running_mean = change(layer.running_mean)
+        before = {key: value.clone() for key, value in layer.state_dict().items()}
+        with normkit.use_backend(backend), pytest.raises(RuntimeError, match=message):
+            layer(torch.randn(2, 4, 3, 3))
+        assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+def test_a_wrong_number_of_channels_names_both() -> None:
+    with (
+        normkit.use_backend("numba"),
+        pytest.raises(
+            RuntimeError, match=r"weight of shape \(3,\) .* or an input of 5 channels; got weight of shape \(5,\)"
+        ),
+    ):
+        normkit.BatchNorm2d(5)(torch.randn(2, 3, 4, 4))
+
+
+def test_an_rms_norm_of_an_inference_tensor_can_be_trained() -> None:
+    with torch.inference_mode():
+        x = torch.randn(64, 512)
+    weights = []
+    for kind in (normkit.RMSNorm, nn.RMSNorm):
+        layer = kind(512)
+        layer(x).sum().backward()
+        weights.append(layer.weight.grad)
+    torch.testing.assert_close(*weights)
+
+
 @pytest.mark.parametrize("freed", ["x", "weight", "running_mean"])
 def test_a_tensor_whose_memory_was_freed_is_an_error(freed: str) -> None:
     layer, x = normkit.BatchNorm2d(64), torch.randn(32, 64, 28, 28)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from normkit.backends import aten, first_look, normalize
 from normkit.backends.crossover import LEAST
-from normkit.backends.eager import keep_between
+from normkit.backends.eager import HALF, keep_between
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
 
@@ -311,9 +311,11 @@ def _check(name: str, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor
     expected = _affine_shape(norm, x.shape)
     for label, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != expected:
+            got = tuple(parameter.shape)
+            channels = f", or an input of {got[0]} channels" if norm.kind != "layer" and len(got) == 1 else ""
             raise ShapeError(
-                f"{name} expected {label} of shape {expected} for an input of shape {tuple(x.shape)}; "
-                f"got shape {tuple(parameter.shape)}"
+                f"{name} expected {label} of shape {expected} for an input of shape {tuple(x.shape)}{channels}; "
+                f"got {label} of shape {got}"
             )
 
 
@@ -335,9 +337,15 @@ def _running(
             )
         return None
     for label, statistic in (("running_mean", mean), ("running_var", var)):
-        if statistic.numel() != x.shape[1]:
+        if statistic.shape != x.shape[1:2]:
             raise ShapeError(
-                f"{name} expected {label} to contain {x.shape[1]} numbers, one a channel; got {statistic.numel()}"
+                f"{name} expected {label} of shape {tuple(x.shape[1:2])} for an input of shape {tuple(x.shape)}; "
+                f"got {label} of shape {tuple(statistic.shape)}"
+            )
+        if statistic.dtype is not x.dtype and not (statistic.dtype is torch.float32 and x.dtype in HALF):
+            raise RuntimeError(
+                f"{name} expected {label} of the type of the input, {x.dtype}{' or float32' * (x.dtype in HALF)}; "
+                f"got {statistic.dtype}: convert the layer or the input"
             )
         if statistic.device != x.device:
             raise RuntimeError(

@@ -35,6 +35,8 @@ def normalize(
     if torch.is_grad_enabled() and (
         x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
     ):
+        if x.is_inference():  # such a tensor cannot be saved for backward
+            x = x.clone()
         y: Tensor = _apply(x, weight, bias, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
         return y
     return forward(x, norm, weight, bias, eps, running, use_input_stats).y
