@@ -16,7 +16,7 @@ from torch import Tensor
 
 from normkit.backends import aten, first_look, normalize
 from normkit.backends.crossover import LEAST
-from normkit.backends.eager import HALF, keep_between
+from normkit.backends.eager import HALF, complete
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
 
@@ -100,8 +100,12 @@ def batch_norm_of_layer(
     eps: float,
     batches: Tensor | None,
     norm: Norm,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """:func:`batch_norm` of a tensor; counts ``batches``, if there are any, up by one. The norm may have bounds."""
+    """:func:`batch_norm` of a tensor; counts ``batches``, if there are any, up by one.
+
+    The norm may have bounds, for the sum of result and residual if there is one.
+    """
     shape = input.shape
     if training:
         if len(shape) > 1 and shape[0] == 1 and prod(shape[2:]) == 1:
@@ -118,10 +122,10 @@ def batch_norm_of_layer(
         if batches is not None:
             batches.add_(1)
         y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        return keep_between(y, norm)
+        return complete(y, norm, residual)
     _check("batch_norm", input, norm, weight, bias)
     running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)
-    return normalize(input, norm, weight, bias, eps, running, training, look)
+    return normalize(input, norm, weight, bias, eps, running, training, look, residual)
 
 
 def instance_norm(

@@ -71,8 +71,10 @@ LOAD = """
 import numpy as np
 from normkit.backends.numba import columns, runs
 half = np.uint16, np.float32
-kernels = runs.forward(*half, False, True), runs.backward(*half, False, True), runs.forward(*half, True, False)
-print(*(kernel.cache_hits for kernel in (*kernels, columns.forward(*half, True), columns.backward(*half, True))))
+walks = runs.forward(*half, False, True, True), runs.backward(*half, False, True)
+walks += (runs.forward(*half, True, False, False),)
+sums = columns.forward(*half, True, True), columns.backward(*half, True)
+print(*(kernel.cache_hits for kernel in (*walks, *sums)))
 """
 
 

@@ -23,7 +23,7 @@ LAYERS = {
 ROUNDED = ("LayerNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d")
 
 
-def saved(layer: nn.Module, x: Tensor) -> dict[int, int]:
+def saved(layer: nn.Module, *inputs: Tensor) -> dict[int, int]:
     """The bytes of every storage kept for the backward pass, parameters excluded."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
     kept: list[Tensor] = []
@@ -34,7 +34,7 @@ def saved(layer: nn.Module, x: Tensor) -> dict[int, int]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch's rms_norm says when it is slow
-        layer(x)
+        layer(*inputs)
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
     return {address: size for address, size in storages.items() if address not in parameters}
 

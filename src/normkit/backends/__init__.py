@@ -15,6 +15,7 @@ graph holds torch's own operations.
 """
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, Token
 from functools import lru_cache
@@ -253,9 +254,9 @@ def _converts_float16() -> bool:
 
 
 @lru_cache(maxsize=1)
-def _kernels() -> Normalize:
+def _kernels() -> Callable[..., Tensor]:
     """The kernels, imported when first needed: Numba takes a while."""
-    implementation: Normalize = import_module("normkit.backends.cpu").normalize
+    implementation: Callable[..., Tensor] = import_module("normkit.backends.cpu").normalize
     return implementation
 
 
@@ -268,6 +269,7 @@ def normalize(
     running: Running | None = None,
     use_input_stats: bool = True,
     look: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Normalize x with the back end that is forced, or that suits it.
 
@@ -279,6 +281,7 @@ def normalize(
         running: Running statistics of shape (C,): updated if use_input_stats, else used in place of the input's own.
         use_input_stats: Whether to take the statistics from x.
         look: What :func:`first_look` has said, if it was asked.
+        residual: Added to the result of a batch norm before its bounds hold it.
     """
     implementation: Normalize
     if is_compiling():
@@ -289,8 +292,22 @@ def normalize(
         else:
             name = choose(x, weight, bias, norm, running is not None, use_input_stats).name
         if name == "numba":
-            return _kernels()(x, norm, weight, bias, eps, running, use_input_stats)  # which counts batches too
+            if residual is None or _joins(residual, x):  # the kernels count batches too
+                return _kernels()(x, norm, weight, bias, eps, running, use_input_stats, residual)
+            plain = norm._replace(bounds=None)
+            return eager.complete(_kernels()(x, plain, weight, bias, eps, running, use_input_stats), norm, residual)
         implementation = aten.normalize if name == "aten" else eager.normalize
     if running is not None and use_input_stats:
         running.count_batch()
-    return eager.keep_between(implementation(x, norm, weight, bias, eps, running, use_input_stats), norm)
+    return eager.complete(implementation(x, norm, weight, bias, eps, running, use_input_stats), norm, residual)
+
+
+def _joins(residual: Tensor, x: Tensor) -> bool:
+    """Whether a kernel can add it to the result of x."""
+    return (
+        residual.shape == x.shape
+        and residual.dtype is x.dtype
+        and type(residual) is Tensor
+        and residual.is_cpu
+        and residual.layout is torch.strided
+    )

@@ -30,20 +30,24 @@ def normalize(
     eps: float,
     running: Running | None,
     use_input_stats: bool,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Normalize x; see :func:`normkit.backends.normalize`."""
     if torch.is_grad_enabled() and (
-        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+        x.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
     ):
         if x.is_inference():  # such a tensor cannot be saved for backward
             x = x.clone()
-        y: Tensor = _apply(x, weight, bias, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
+        y: Tensor = _apply(x, weight, bias, residual, norm, eps, running, use_input_stats)  # type: ignore[no-untyped-call]
         return y
-    return forward(x, norm, weight, bias, eps, running, use_input_stats).y
+    return forward(x, norm, weight, bias, eps, running, use_input_stats, residual).y
 
 
 class Forward(NamedTuple):
-    """What a forward pass leaves: the result, and of every unit its statistics, and its shift if there are bounds."""
+    """What a forward pass leaves: the result, the statistics of every unit, and its shift if bounds hold it alone."""
 
     y: Tensor
     mean: Tensor
@@ -60,6 +64,7 @@ def forward(
     eps: float,
     running: Running | None,
     use_input_stats: bool,
+    residual: Tensor | None = None,
 ) -> Forward:
     """Normalize x, and keep what belongs to the result."""
     if x.is_neg():  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
@@ -73,11 +78,14 @@ def forward(
     y = empty_like(x, eager.channels_last_format(x)) if turned else empty_like(x)
     turned = turned and not y.is_contiguous()  # nor is it both
     affine = weight is not None or bias is not None
-    v, call = _launch(norm, x.shape, order, dtype, affine, not use_input_stats, False, turned)
+    v, call = _launch(norm, x.shape, order, dtype, affine, not use_input_stats, False, turned, residual is not None)
     w = None if weight is None else _affine(weight, v, compute)
     b = None if bias is None else _affine(bias, v, compute)
     rstd = torch.empty(call.units, dtype=compute, device=CPU)
-    shift = None if norm.bounds is None else torch.empty_like(rstd)
+    shift = None if norm.bounds is None or residual is not None else torch.empty_like(rstd)
+    if residual is not None:
+        residual = residual.resolve_neg()
+        residual = residual.contiguous() if order is None else eager.channels_last(residual)
     moved: tuple[Tensor, ...] = ()
     momentum, batches = 0.0, 0
     if use_input_stats:
@@ -98,6 +106,7 @@ def forward(
         call,
         _address(x),
         y.data_ptr(),
+        _address(residual),
         _address(w),
         _address(b),
         _address(mean),
@@ -136,10 +145,11 @@ def _launch(
     given: bool,
     backwards: bool,
     turned: bool = False,
+    added: bool = False,
 ) -> tuple[View, numba.Launch]:
     """The view of an input, and what is known of calls with such inputs."""
-    v = view(norm, shape, order)
-    return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned, norm.bounds is not None)
+    v, clamped = view(norm, shape, order), norm.bounds is not None
+    return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned, clamped, added)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -204,28 +214,35 @@ class _Normalize(torch.autograd.Function):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
+        residual: Tensor | None,
         norm: Norm,
         eps: float,
         running: Running | None,
         use_input_stats: bool,
     ) -> Tensor:
-        y, mean, _, rstd, shift = forward(x, norm, weight, bias, eps, running, use_input_stats)
+        y, mean, _, rstd, shift = forward(x, norm, weight, bias, eps, running, use_input_stats, residual)
         given = () if use_input_stats or running is None else (running.mean, running.var)
-        ctx.save_for_backward(x, weight, mean, rstd, shift, *given)
+        # where a sum is between bounds, it is the result that tells where they hold it
+        ctx.sum_bounds, result = None, None
+        if residual is not None and norm.bounds is not None:
+            ctx.sum_bounds, result, norm = norm.bounds, y, norm._replace(bounds=None)
+        ctx.save_for_backward(x, weight, mean, rstd, shift, result, *given)
         ctx.norm, ctx.eps, ctx.use_input_stats = norm, eps, use_input_stats
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd, shift, *given = ctx.saved_tensors
+        x, weight, mean, rstd, shift, result, *given = ctx.saved_tensors
+        if result is not None:
+            dy = eager.pass_between(dy, result, ctx.sum_bounds)
         if torch.is_grad_enabled():
             if shift is not None:
                 dy = _passed(dy, x, weight, mean, rstd, shift, ctx.norm.bounds)
             gradients = _differentiable(ctx, dy, x, weight, given)
         else:
             gradients = backward(ctx, dy, x, weight, mean, rstd, shift)
-        return (*gradients, None, None, None, None)
+        return (*gradients, dy if ctx.needs_input_grad[3] else None, None, None, None, None)
 
 
 # Function.apply without its Python part, which serves torch.func only: whatever torch.func has wrapped goes elsewhere.

@@ -56,11 +56,20 @@ def normalize(
     return channels_last(y) if turned else y
 
 
-def keep_between(y: Tensor, norm: Norm) -> Tensor:
-    """A fresh result, or what becomes of it in its place, between the bounds of its norm, if it has any."""
+def complete(y: Tensor, norm: Norm, residual: Tensor | None = None) -> Tensor:
+    """A fresh result, or what becomes of it in its place: plus a residual, between the bounds of its norm."""
+    if residual is not None:
+        y = y + residual
     if norm.bounds is None:
         return y
     return torch.relu_(y) if norm.bounds == RELU else torch.nn.functional.hardtanh(y, *norm.bounds)
+
+
+def pass_between(dy: Tensor, y: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """The gradient of a result before it was kept between bounds: dy, and 0 where a bound holds it."""
+    aten = torch.ops.aten
+    passed: Tensor = aten.threshold_backward(dy, y, 0.0) if bounds == RELU else aten.hardtanh_backward(dy, y, *bounds)
+    return passed
 
 
 def becomes_channels_last(kind: str, x: Tensor) -> bool:

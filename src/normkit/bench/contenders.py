@@ -30,11 +30,27 @@ class PermutedLayerNorm(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def _separate(norm: Callable[[int], nn.Module]) -> Callable[..., nn.Module]:
-    """A norm and an activation, one behind the other."""
+class NormAct(nn.Module):
+    """A norm, a sum and an activation, one behind the other, as a torch.nn user writes them."""
 
-    def norm_act(channels: int, act_layer: type[nn.Module] = nn.ReLU) -> nn.Module:
-        return nn.Sequential(norm(channels), act_layer(inplace=True))
+    def __init__(self, norm: nn.Module, act: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.act = norm, act
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize, add the residual and apply the activation."""
+        y = self.norm(x)
+        if residual is not None:
+            y += residual
+        result: Tensor = self.act(y)
+        return result
+
+
+def _separate(norm: Callable[[int], nn.Module]) -> Callable[..., nn.Module]:
+    """What makes a norm and an activation, one behind the other."""
+
+    def norm_act(channels: int, act_layer: type[nn.Module] | None = nn.ReLU) -> nn.Module:
+        return NormAct(norm(channels), nn.Identity() if act_layer is None else act_layer(inplace=True))
 
     return norm_act
 

@@ -1,6 +1,7 @@
 """Small networks to time whole training steps with: the norm layers come from outside, all else is torch.nn's.
 
-``layers.norm_act(channels, act_layer=…)`` is a batch norm and the activation behind it. The shapes are those of the
+``layers.norm_act(channels, act_layer=…)`` is a batch norm and the activation behind it, or none; called with a second
+tensor, it adds that in between. The shapes are those of the
 publications, with less depth or width, so that a step takes a tenth of a second.
 """
 
@@ -15,18 +16,26 @@ from torch.nn import functional as F
 CLASSES: Final = 10
 
 
-class Residual(nn.Module):
-    """x + branch(x), or shortcut(x) + branch(x)."""
+class Add(nn.Module):
+    """The sum of the two ways around a block."""
 
-    def __init__(self, branch: nn.Module, shortcut: nn.Module | None = None, after: nn.Module | None = None) -> None:
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Add them."""
+        return x + residual
+
+
+class Residual(nn.Module):
+    """join(branch(x), x), or join(branch(x), shortcut(x))."""
+
+    def __init__(self, branch: nn.Module, join: nn.Module, shortcut: nn.Module | None = None) -> None:
         super().__init__()
         self.branch = branch
+        self.join = join
         self.shortcut = shortcut or nn.Identity()
-        self.after = after or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the two ways."""
-        result: Tensor = self.after(self.shortcut(x) + self.branch(x))
+        """Go both ways."""
+        result: Tensor = self.join(self.branch(x), self.shortcut(x))
         return result
 
 
@@ -40,7 +49,7 @@ def _conv(
     act: type[nn.Module] | None = None,
 ) -> Iterator[nn.Module]:
     yield nn.Conv2d(before, after, size, stride, size // 2, groups=groups, bias=False)
-    yield layers.BatchNorm2d(after) if act is None else layers.norm_act(after, act_layer=act)
+    yield layers.norm_act(after, act_layer=act)
 
 
 def _head(channels: int) -> Iterator[nn.Module]:
@@ -61,12 +70,14 @@ def mobilenet(layers: Any) -> nn.Module:
         (64, 64, 1, 6), (64, 96, 1, 6), (96, 160, 2, 6), (160, 160, 1, 6),
     ):  # fmt: skip
         hidden = before * expand
-        branch = nn.Sequential(
-            *(() if expand == 1 else _conv(layers, before, hidden, 1, act=nn.ReLU6)),
-            *_conv(layers, hidden, hidden, 3, stride, groups=hidden, act=nn.ReLU6),
-            *_conv(layers, hidden, after, 1),
-        )
-        parts.append(Residual(branch) if stride == 1 and before == after else branch)
+        branch = [] if expand == 1 else [*_conv(layers, before, hidden, 1, act=nn.ReLU6)]
+        branch += _conv(layers, hidden, hidden, 3, stride, groups=hidden, act=nn.ReLU6)
+        branch += _conv(layers, hidden, after, 1)
+        if stride == 1 and before == after:
+            *branch, join = branch
+            parts.append(Residual(nn.Sequential(*branch), join))
+        else:
+            parts.append(nn.Sequential(*branch))
     return nn.Sequential(*parts, *_conv(layers, 160, 640, 1, act=nn.ReLU6), *_head(640))
 
 
@@ -79,9 +90,12 @@ def resnet(layers: Any) -> nn.Module:
     parts = [*_conv(layers, 3, 32, 3, act=nn.ReLU)]
     for before, after in ((32, 32), (32, 64), (64, 128), (128, 256)):
         stride = 1 if before == after else 2
-        branch = nn.Sequential(*_conv(layers, before, after, 3, stride, act=nn.ReLU), *_conv(layers, after, after, 3))
+        *branch, join = (
+            *_conv(layers, before, after, 3, stride, act=nn.ReLU),
+            *_conv(layers, after, after, 3, act=nn.ReLU),
+        )
         shortcut = None if stride == 1 else nn.Sequential(*_conv(layers, before, after, 1, stride))
-        parts.append(Residual(branch, shortcut, nn.ReLU(inplace=True)))
+        parts.append(Residual(nn.Sequential(*branch), join, shortcut))
     return nn.Sequential(*parts, *_head(256))
 
 
@@ -115,7 +129,7 @@ def convnext(layers: Any) -> nn.Module:
                 nn.Conv2d(after, after, 7, padding=3, groups=after), layers.LayerNorm2d(after),
                 nn.Conv2d(after, 4 * after, 1), nn.GELU(), nn.Conv2d(4 * after, after, 1),
             )  # fmt: skip
-            parts.append(Residual(branch))
+            parts.append(Residual(branch, Add()))
     pool, flatten, linear = _head(widths[-1])
     return nn.Sequential(*parts, pool, flatten, layers.LayerNorm(widths[-1]), linear)
 

@@ -24,7 +24,7 @@ class BatchNormForward(_BatchNorm):
         """Normalize each channel over the batch; in training, move the running statistics."""
         return self._forward(input, _BATCH)
 
-    def _forward(self, input: Tensor, norm: Norm) -> Tensor:
+    def _forward(self, input: Tensor, norm: Norm, residual: Tensor | None = None) -> Tensor:
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
         mean, var, tracked = held.statistics(self)
@@ -36,7 +36,8 @@ class BatchNormForward(_BatchNorm):
         if self.training and not self.track_running_stats:
             mean = var = None
         weight, bias = held.affine(self)
-        return self._batch_norm(input, mean, var, weight, bias, use_input_stats, momentum, self.eps, batches, norm)
+        statistics = mean, var, weight, bias, use_input_stats, momentum, self.eps, batches
+        return self._batch_norm(input, *statistics, norm, residual)
 
 
 class BatchNorm1d(BatchNormForward, nn.BatchNorm1d):

@@ -14,11 +14,12 @@ from torch.nn.modules.module import _has_any_global_hook
 from normkit.layers.batchnorm import BatchNorm2d
 from normkit.spec import Norm
 
-# Activations that keep a number between two bounds, and do nothing else.
-_BOUNDS: dict[type[nn.Module], Callable[[Any], tuple[float, float]]] = {
+# Activations that keep a number between two bounds (None: there are none), and do nothing else.
+_BOUNDS: dict[type[nn.Module], Callable[[Any], tuple[float, float] | None]] = {
     nn.ReLU: lambda act: (0.0, math.inf),
     nn.ReLU6: lambda act: (0.0, 6.0),
     nn.Hardtanh: lambda act: (float(act.min_val), float(act.max_val)),
+    nn.Identity: lambda act: None,
 }
 # What timm calls the activations of torch.nn.
 _NAMED: dict[str, type[nn.Module]] = {
@@ -32,11 +33,13 @@ _NAMED: dict[str, type[nn.Module]] = {
 class BatchNormAct2d(BatchNorm2d):
     r"""Normalize each channel over the batch, rows and columns, and apply an activation; timm's BatchNormAct2d.
 
-    .. math:: y = \mathrm{act}((x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta)
+    .. math:: y = \mathrm{act}((x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta + r)
 
-    Reduces over: the batch, rows and columns. A ReLU, ReLU6 or Hardtanh is applied in the pass that normalizes, and its
-    gradient in those that take the gradient of the norm: on the CPU that saves reading and writing the result twice, in
-    both directions. Another activation runs after the norm, and so does one that has hooks.
+    Reduces over: the batch, rows and columns. A residual r, the other way around a block, may be given as second
+    argument: ``layer(x, residual)``. It is added in the same pass. A ReLU, ReLU6 or Hardtanh is applied in the pass
+    that normalizes, and its gradient in those that take the gradient of the norm: on the CPU that saves reading and
+    writing the result twice, in both directions. (With a residual the gradient of the activation is an operation of its
+    own.) Another activation runs after the norm, and so does one that has hooks.
 
     The state dict is that of a BatchNorm2d.
 
@@ -53,7 +56,8 @@ class BatchNormAct2d(BatchNorm2d):
         inplace: Whether act_layer, if it knows ``inplace``, is called with ``inplace=True``; act_kwargs go before it.
         drop_layer: What makes a layer between norm and activation, such as DropBlock; None: there is none.
     Shape:
-        input, result: (N, C, H, W), contiguous or channels last;  weight, bias, running_mean, running_var: (C,)
+        input, result: (N, C, H, W), contiguous or channels last;  weight, bias, running_mean, running_var: (C,);
+            residual: (N, C, H, W), or what can be added to it
     Raises:
         ValueError: another number of axes; one value per channel in training; no activation of this name.
     Reference:
@@ -79,15 +83,16 @@ class BatchNormAct2d(BatchNorm2d):
         self.drop = nn.Identity() if drop_layer is None else drop_layer()
         self.act = _activation(act_layer, act_kwargs or {}, inplace) if apply_act else nn.Identity()
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize, in training moving the running statistics, and apply the activation."""
-        norm = self._bounded_norm()
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Normalize, in training moving the running statistics, add the residual and apply the activation."""
+        norm = self._whole_norm()
         if norm is not None:
-            return self._forward(input, norm)
-        result: Tensor = self.act(self.drop(super().forward(input)))
+            return self._forward(input, norm, residual)
+        y = self.drop(super().forward(input))
+        result: Tensor = self.act(y if residual is None else y + residual)
         return result
 
-    def _bounded_norm(self) -> Norm | None:
+    def _whole_norm(self) -> Norm | None:
         """The norm that computes all that the layer does; None: drop and act are to be called."""
         modules: dict[str, Any] = self._modules
         act, drop = modules["act"], modules["drop"]
@@ -130,5 +135,5 @@ def _is_watched(module: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _bounded(bounds: tuple[float, float]) -> Norm:
+def _bounded(bounds: tuple[float, float] | None) -> Norm:
     return Norm("batch", bounds=bounds)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed
 
 from normkit import functional as F
-from normkit.backends.eager import keep_between
+from normkit.backends.eager import complete
 from normkit.layers.batchnorm import BatchNormForward
 from normkit.spec import Norm
 from normkit.statistics import Running
@@ -29,11 +29,12 @@ class SyncForward(BatchNormForward):
         eps: float,
         batches: Tensor | None,
         norm: Norm,
+        residual: Tensor | None = None,
     ) -> Tensor:
         group = self._group()
         if group is None:
             return F.batch_norm_of_layer(
-                input, running_mean, running_var, weight, bias, training, momentum, eps, batches, norm
+                input, running_mean, running_var, weight, bias, training, momentum, eps, batches, norm, residual
             )
         from normkit.backends.synced import sync_batch_norm  # brings torch's compiler: more than all else together
 
@@ -41,7 +42,7 @@ class SyncForward(BatchNormForward):
         if running_mean is not None and running_var is not None:
             running = Running(running_mean, running_var, momentum, batches)
             running.count_batch()
-        return keep_between(sync_batch_norm(input, weight, bias, running, eps, group), norm)
+        return complete(sync_batch_norm(input, weight, bias, running, eps, group), norm, residual)
 
     def _group(self) -> Any:
         """The process group to share statistics in; None where there is nothing to share."""

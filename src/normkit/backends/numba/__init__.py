@@ -83,17 +83,19 @@ _compiling = Lock()
 
 
 @lru_cache(maxsize=64)
-def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool) -> Any:
+def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> Any:
     """A kernel; threads that need it at once wait for the first of them to compile it."""
     with _compiling:
-        return _compile(walk, backwards, dtype, by_place, clamped)
+        return _compile(walk, backwards, dtype, by_place, clamped, added)
 
 
 @lru_cache(maxsize=64)
-def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool) -> Any:
-    if walk:
-        return (runs.backward if backwards else runs.forward)(*STORAGES[dtype], by_place, clamped)
-    return (columns.backward if backwards else columns.forward)(*STORAGES[dtype], clamped)
+def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> Any:
+    special = (by_place, clamped) if walk else (clamped,)
+    family = runs if walk else columns
+    if backwards:
+        return family.backward(*STORAGES[dtype], *special)
+    return family.forward(*STORAGES[dtype], *special, added)
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def launch(
     backwards: bool,
     turned: bool = False,
     clamped: bool = False,
+    added: bool = False,
 ) -> Launch:
     """Prepare the calls of one sort; compiles the kernel if it is the first that needs it.
 
@@ -154,6 +157,7 @@ def launch(
         backwards: Which of the two passes.
         turned: The result has R innermost: (A, K, R), with S = 1 and a weight for each of R.
         clamped: The result is kept between bounds, and each statistic has one weight.
+        added: A tensor is added to the result before that; each statistic has one weight.
     """
     p = plan(view)
     (a, r, k, s), (storage, compute) = view.shape, STORAGES[dtype]
@@ -174,7 +178,7 @@ def launch(
     stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(
-        function=_compiled(p.walk, backwards, dtype, by_place, clamped).address,
+        function=_compiled(p.walk, backwards, dtype, by_place, clamped, added).address,
         # in the order of SIZES
         sizes=OF_SORT.pack(
             *(a, r, k, s), *steps, affine_size, affine_parts, p.chunk, p.tile, p.fold, centred, given, stream, turned
@@ -199,6 +203,7 @@ def forward(
     call: Launch,
     x: int,
     y: int,
+    residual: int,
     weight: int,
     bias: int,
     mean: int,
@@ -218,7 +223,7 @@ def forward(
 
     Args:
         call: Of the view of x and y, not backwards.
-        x, y: Addresses of A · R · K · S numbers in memory order.
+        x, y, residual: Addresses of A · R · K · S numbers in memory order; residual 0 of a call that adds none.
         weight, bias: Addresses of affine_size numbers of the compute type; 0: ones, zeros.
         mean, var, rstd: Addresses of A · K numbers of the compute type; mean and var are read where they are given,
             else written; rstd is always written.
@@ -234,7 +239,7 @@ def forward(
     threads = 1 if call.alone else threads
     phases, (ones, zeros) = call.phases(threads), call.affine
     record = OF_CALL.pack(  # in the order of ADDRESSES
-        *(call.function, phases, x, y, 0, 0, weight or ones, bias or zeros, mean, var, rstd, shift),
+        *(call.function, phases, x, y, residual, 0, 0, weight or ones, bias or zeros, mean, var, rstd, shift),
         *(running_mean, running_var, batches, scratch, scratch + call.partial, 0, 0, 0, eps, momentum, *bounds),
     )
     run_team(record + call.sizes, threads)
@@ -272,7 +277,7 @@ def backward(
     phases, (ones, zeros) = call.phases(threads) | (1 << ADD_PARTS if dweight else 0), call.affine
     coefficients = scratch + call.partial
     record = OF_CALL.pack(
-        *(call.function, phases, x, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, shift, 0, 0, 0),
+        *(call.function, phases, x, 0, 0, dy, dx, weight or ones, zeros, mean, 0, rstd, shift, 0, 0, 0),
         *(scratch, coefficients, dweight, dbias, coefficients + call.coefficients, 0.0, 0.0, *bounds),
     )
     run_team(record + call.sizes, threads)

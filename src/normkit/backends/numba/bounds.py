@@ -8,11 +8,9 @@ it of x - high, and the bounds.
 from numba import types
 from numba.extending import overload
 
-from normkit.backends.numba.jit import cast
+from normkit.backends.numba.jit import INLINE, cast
 from normkit.backends.numba.simd import between, clamp, fma, splat, take
 from normkit.backends.numba.units import place_of
-
-_INLINE = {"error_model": "numpy", "forceinline": True}  # `jit.inline` of an overload
 
 
 def bounds_of(g, zero, clamped):
@@ -20,7 +18,7 @@ def bounds_of(g, zero, clamped):
     raise NotImplementedError("compiled code only")
 
 
-@overload(bounds_of, jit_options=_INLINE)
+@overload(bounds_of, jit_options=INLINE)
 def _bounds_of(g, zero, clamped):
     if clamped is types.none:
         return lambda g, zero, clamped: None
@@ -32,7 +30,7 @@ def keep_between(y, bounds):
     raise NotImplementedError("compiled code only")
 
 
-@overload(keep_between, jit_options=_INLINE)
+@overload(keep_between, jit_options=INLINE)
 def _keep_between(y, bounds):
     if bounds is types.none:
         return lambda y, bounds: y
@@ -44,7 +42,7 @@ def gate_of(g, unit, weight, rstds, shifts, bounds):
     raise NotImplementedError("compiled code only")
 
 
-@overload(gate_of, jit_options=_INLINE)
+@overload(gate_of, jit_options=INLINE)
 def _gate_of(g, unit, weight, rstds, shifts, bounds):
     if bounds is types.none:
         return lambda g, unit, weight, rstds, shifts, bounds: None
@@ -61,7 +59,7 @@ def gates_of(c, n, zero, table, bounds):
     raise NotImplementedError("compiled code only")
 
 
-@overload(gates_of, jit_options=_INLINE)
+@overload(gates_of, jit_options=INLINE)
 def _gates_of(c, n, zero, table, bounds):
     if bounds is types.none:
         return lambda c, n, zero, table, bounds: None
@@ -78,7 +76,7 @@ def pass_between(dy, d, gate):
     raise NotImplementedError("compiled code only")
 
 
-@overload(pass_between, jit_options=_INLINE)
+@overload(pass_between, jit_options=INLINE)
 def _pass_between(dy, d, gate):
     if gate is types.none:
         return lambda dy, d, gate: dy

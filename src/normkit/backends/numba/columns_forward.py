@@ -6,6 +6,7 @@ from numba import carray
 from normkit.backends.numba.bounds import bounds_of, keep_between
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.simd import fence, fma, lanes, load, put, splat, store, take, turn, until_stream
 from normkit.backends.numba.streams import column_writer, leave, writer
@@ -13,17 +14,17 @@ from normkit.backends.numba.units import place_of
 
 
 @inline
-def scales(c, n, zero, x, tables, bounds):
+def scales(c, n, zero, x, tables, residual, bounds):
     """high, factor and shift of some columns."""
     size = tables.size // 3
     return take(tables, c, n, zero), take(tables, size + c, n, zero), take(tables, 2 * size + c, n, zero)
 
 
 @inline
-def scale(at, n, zero, known, x, tables, bounds):
-    """(x - high) · factor + shift, each of its own column, between the bounds."""
+def scale(at, n, zero, known, x, tables, residual, bounds):
+    """(x - high) · factor + shift, each of its own column, and what is added to it, between the bounds."""
     high, factor, shift = known
-    return keep_between(fma(take(x, at, n, zero) - high, factor, shift), bounds)
+    return keep_between(plus(fma(take(x, at, n, zero) - high, factor, shift), residual, at, n, zero), bounds)
 
 
 @jit
@@ -105,9 +106,9 @@ def fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, t
         repeat(table, columns)
 
 
-def forward(storage, compute, clamped):
+def forward(storage, compute, clamped, added):
     """Statistics (unless given) and the normalized result."""
-    clamped = clamped or None  # a type each: it decides what is compiled
+    clamped, added = clamped or None, added or None  # a type each: it decides what is compiled
 
     @kernel
     def columns_forward(data, part, parts, phase):
@@ -116,7 +117,7 @@ def forward(storage, compute, clamped):
         means, variances, rstds, _, _ = statistics
         lows, shifts = pointer(g.coefficients, compute), pointer(g.shift, compute)
         zero, one = compute(0), np.int64(1)
-        bounds = bounds_of(g, zero, clamped)
+        bounds, residual = bounds_of(g, zero, clamped), residual_of(g, storage, added)
         streams = g.stream != 0
         count_batch(g, part, phase)
         rows, width = g.r, g.k * g.s
@@ -184,7 +185,7 @@ def forward(storage, compute, clamped):
                     fold = g.fold if row + g.fold <= bottom else one
                     at, n = (a * rows + row) * width + left, columns * fold
                     if g.r_step == 0:
-                        height, there = (bottom - row) // fold, (x, tables, bounds)
+                        height, there = (bottom - row) // fold, (x, tables, residual, bounds)
                         write_rows(y, at, height, width * fold, n, streams, zero, *there)
                         row += height * fold
                     else:

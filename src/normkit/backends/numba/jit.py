@@ -29,7 +29,7 @@ _SLOW_COMPILE = 2.0  # seconds; a first use that takes longer is worth a line in
 ADDRESSES = (
     "function",  # the kernel's own, for the team that runs it, which reads these two only,
     "phases",  # to be run: a bit each
-    "x", "y", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics,
+    "x", "y", "residual", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics,
     "shift",  # and what is added last, which says where bounds hold a result; 0: there are none
     "running_mean", "running_var", "batches",  # to be moved towards the statistics of a batch, and counted; 0: none
     "partial", "coefficients",  # scratch: sums of parts, and what follows from them
@@ -60,9 +60,12 @@ def jit(function: Kernel) -> Kernel:
     return compiled
 
 
+INLINE = {"error_model": "numpy", "forceinline": True}  # and so for an overload
+
+
 def inline(function: Kernel) -> Kernel:
     """`jit` of a small piece that is in the way of vectors if it is called."""
-    compiled: Kernel = njit(error_model="numpy", forceinline=True)(function)
+    compiled: Kernel = njit(**INLINE)(function)
     return compiled
 
 

@@ -5,6 +5,7 @@ from numba import carray
 
 from normkit.backends.numba.bounds import bounds_of, keep_between
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
@@ -13,19 +14,20 @@ from normkit.backends.numba.units import group_of, place_of, units_together
 
 
 @inline
-def scales(run, x, ahead, first, coefficients, bounds):
+def scales(run, x, ahead, first, coefficients, residual, bounds):
     """high, factor and shift of a piece."""
     size, at = coefficients.size // 3, first + run
     return coefficients[at], coefficients[size + at], coefficients[2 * size + at]
 
 
 @jit
-def scale(at, i, n, zero, known, x, ahead, first, coefficients, bounds):
-    """(x - high) · factor + shift, between the bounds."""
+def scale(at, i, n, zero, known, x, ahead, first, coefficients, residual, bounds):
+    """(x - high) · factor + shift, and what is added to it, between the bounds."""
     high, factor, shift = known
     if ahead:
         prefetch(x, at + i + ahead)
-    return keep_between(fma(take(x, at + i, n, zero) - splat(high), splat(factor), splat(shift)), bounds)
+    y = fma(take(x, at + i, n, zero) - splat(high), splat(factor), splat(shift))
+    return keep_between(plus(y, residual, at + i, n, zero), bounds)
 
 
 @inline
@@ -66,9 +68,10 @@ def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, 
             at += 1
 
 
-def forward(storage, compute, by_place, clamped):
+def forward(storage, compute, by_place, clamped, added):
     """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
-    itemsize, clamped = np.dtype(storage).itemsize, clamped or None  # a type each: it decides what is compiled
+    itemsize = np.dtype(storage).itemsize
+    clamped, added = clamped or None, added or None  # a type each: it decides what is compiled
 
     @kernel
     def runs_forward(data, part, parts, phase):
@@ -78,7 +81,7 @@ def forward(storage, compute, by_place, clamped):
         shifts = pointer(g.shift, compute)
         count_batch(g, part, phase)
         zero = compute(0)
-        bounds = bounds_of(g, zero, clamped)
+        bounds, residual = bounds_of(g, zero, clamped), residual_of(g, storage, added)
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
         if g.given:  # in the order of the memory; each number of a run has the same weight
             run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
@@ -92,7 +95,7 @@ def forward(storage, compute, by_place, clamped):
                     for unit in range(a * g.k, a * g.k + g.k):
                         rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
                     fill_coefficients(g, a * g.k, g.k, weight, bias, means, rstds, lows, shifts, coefficients)
-                there = (x, never, k * pieces, coefficients, bounds)
+                there = (x, never, k * pieces, coefficients, residual, bounds)
                 write_pieces(y, run * g.s, one, g.s, count * pieces, g.s_run, streams, zero, *there)
                 run += count
         else:
@@ -112,7 +115,7 @@ def forward(storage, compute, by_place, clamped):
                     write_units(*here, count, g.s, streams, zero, *known)
                 else:
                     fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients)
-                    told = (x, ahead, begin, coefficients, bounds)
+                    told = (x, ahead, begin, coefficients, residual, bounds)
                     write_pieces(*here, count * pieces, g.s_run, streams, zero, *told)
                 unit += count
         if streams:
