@@ -128,6 +128,17 @@ def test_the_layer_is_norm_sum_and_activation(act: type[nn.Module] | None, make:
     torch.testing.assert_close(list(layer.state_dict().values()), list(plain.state_dict().values()))
 
 
+@pytest.mark.parametrize("act", [nn.ReLU, nn.GELU])
+@pytest.mark.parametrize("shape", [(5, 3, 4, 4), (2, 3, 4), (7, 2, 3, 4, 4), (2, 1, 4, 5)])
+def test_a_residual_that_does_not_fit_moves_nothing(shape: tuple[int, ...], act: type[nn.Module]) -> None:
+    layer = normkit.BatchNormAct2d(3, act_layer=act)
+    with pytest.raises(RuntimeError, match=r"added to an input of shape \(2, 3, 4, 4\); got shape"):
+        layer(torch.randn(2, 3, 4, 4), torch.randn(shape))
+    with pytest.raises(RuntimeError, match=r"a residual on cpu, as the input; got meta"):
+        layer(torch.randn(2, 3, 4, 4), torch.empty(2, 3, 4, 4, device="meta"))
+    torch.testing.assert_close(layer.state_dict(), nn.BatchNorm2d(3).state_dict())
+
+
 def test_a_drop_layer_comes_before_the_sum() -> None:
     layer = normkit.BatchNormAct2d(3, drop_layer=lambda: nn.Dropout(1.0))
     residual = torch.randn(2, 3, 4, 4)

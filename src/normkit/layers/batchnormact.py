@@ -12,7 +12,7 @@ from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 
 from normkit.layers.batchnorm import BatchNorm2d
-from normkit.spec import Norm
+from normkit.spec import Norm, ShapeError
 
 # Activations that keep a number between two bounds (None: there are none), and do nothing else.
 _BOUNDS: dict[type[nn.Module], Callable[[Any], tuple[float, float] | None]] = {
@@ -60,6 +60,7 @@ class BatchNormAct2d(BatchNorm2d):
             residual: (N, C, H, W), or what can be added to it
     Raises:
         ValueError: another number of axes; one value per channel in training; no activation of this name.
+        RuntimeError: a residual of a shape that cannot be added to the input, or on another device.
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1 and section 3.2.
     """
@@ -85,6 +86,8 @@ class BatchNormAct2d(BatchNorm2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize, in training moving the running statistics, add the residual and apply the activation."""
+        if residual is not None and not is_compiling():
+            _check_residual(input, residual)
         norm = self._whole_norm()
         if norm is not None:
             return self._forward(input, norm, residual)
@@ -106,6 +109,22 @@ class BatchNormAct2d(BatchNorm2d):
         ):
             return None
         return _bounded(_BOUNDS[type(act)](act))
+
+
+def _check_residual(input: Tensor, residual: Tensor) -> None:
+    """An error before anything is moved, where the sum would be one."""
+    if residual.device != input.device:
+        raise RuntimeError(f"BatchNormAct2d expected a residual on {input.device}, as the input; got {residual.device}")
+    try:
+        together = torch.broadcast_shapes(input.shape, residual.shape)  # type: ignore[no-untyped-call]
+        fits = together == input.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"BatchNormAct2d expected a residual that can be added to an input of shape {tuple(input.shape)}; "
+            f"got shape {tuple(residual.shape)}"
+        )
 
 
 def _activation(
