@@ -204,13 +204,33 @@ def test_a_running_statistic_elsewhere_is_an_error(build: Any, name: str, traini
 def test_running_statistics_that_torch_refuses_are_an_error(
     change: Callable[[Any], Any], message: str, training: bool, backend: str
 ) -> None:
-    for kind in (normkit.BatchNorm2d, partial(normkit.InstanceNorm2d, track_running_stats=True)):
-        layer = kind(4).train(training)
-        layer.running_mean = change(layer.running_mean)
-        before = {key: value.clone() for key, value in layer.state_dict().items()}
-        with normkit.use_backend(backend), pytest.raises(RuntimeError, match=message):
-            layer(torch.randn(2, 4, 3, 3))
-        assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+    layer = normkit.BatchNorm2d(4).train(training)
+    layer.running_mean = change(layer.running_mean)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    with normkit.use_backend(backend), pytest.raises(RuntimeError, match=message):
+        layer(torch.randn(2, 4, 3, 3))
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "eager"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_running_statistics_of_another_type_are_taken_where_torch_takes_them(dtype: torch.dtype, backend: str) -> None:
+    x, found = torch.randn(2, 4, 3, 3), []
+    for kind in (normkit.InstanceNorm2d, nn.InstanceNorm2d):
+        layer = kind(4, track_running_stats=True)
+        layer.running_mean, layer.running_var = layer.running_mean.to(dtype), layer.running_var.to(dtype)
+        with normkit.use_backend(backend):
+            found.append((layer(x), layer.running_mean, layer.running_var, layer.eval()(x)))
+    torch.testing.assert_close(*found, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "aten", "eager"])
+def test_a_call_that_fails_counts_no_batch(backend: str) -> None:
+    layer = normkit.BatchNorm2d(4)
+    layer.running_var = torch.ones(5)
+    with normkit.use_backend(backend), pytest.raises(RuntimeError, match="running_var"):
+        layer(torch.randn(2, 4, 3, 3))
+    assert int(layer.num_batches_tracked) == 0
 
 
 def test_a_wrong_number_of_channels_names_both() -> None:

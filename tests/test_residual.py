@@ -136,6 +136,9 @@ def test_a_residual_that_does_not_fit_moves_nothing(shape: tuple[int, ...], act:
         layer(torch.randn(2, 3, 4, 4), torch.randn(shape))
     with pytest.raises(RuntimeError, match=r"a residual on cpu, as the input; got meta"):
         layer(torch.randn(2, 3, 4, 4), torch.empty(2, 3, 4, 4, device="meta"))
+    for no_tensor in (1.0, torch.ones(2, 3, 4, 4).numpy()):
+        with pytest.raises(TypeError, match=r"expected a torch\.Tensor as residual; got"):
+            layer(torch.randn(2, 3, 4, 4), no_tensor)
     torch.testing.assert_close(layer.state_dict(), nn.BatchNorm2d(3).state_dict())
 
 

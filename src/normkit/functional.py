@@ -119,9 +119,9 @@ def batch_norm_of_layer(
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     look = first_look(input, LEAST.batch, norm, training)
     if look == "aten" and not isinstance(momentum, Tensor):
+        y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         if batches is not None:
             batches.add_(1)
-        y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         return complete(y, norm, residual)
     _check("batch_norm", input, norm, weight, bias)
     running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)
@@ -346,7 +346,12 @@ def _running(
                 f"{name} expected {label} of shape {tuple(x.shape[1:2])} for an input of shape {tuple(x.shape)}; "
                 f"got {label} of shape {tuple(statistic.shape)}"
             )
-        if statistic.dtype is not x.dtype and not (statistic.dtype is torch.float32 and x.dtype in HALF):
+        # torch's batch norm refuses other types, and its instance norm takes them
+        if (
+            name == "batch_norm"
+            and statistic.dtype is not x.dtype
+            and not (statistic.dtype is torch.float32 and x.dtype in HALF)
+        ):
             raise RuntimeError(
                 f"{name} expected {label} of the type of the input, {x.dtype}{' or float32' * (x.dtype in HALF)}; "
                 f"got {statistic.dtype}: convert the layer or the input"

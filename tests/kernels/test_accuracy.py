@@ -62,6 +62,25 @@ def test_error_is_a_few_units_in_the_last_place(case: Case, last: bool, ratio: f
     assert {name: value for name, value in found.items() if value > UNITS} == {}
 
 
+MANY = (4, 32, 56, 56)
+MANY_ROWS = [
+    Case(Norm("batch"), MANY, str),
+    Case(Norm("instance"), MANY, str),
+    Case(Norm("channel"), MANY, str),
+    *(Case(Norm("group", num_groups=groups), MANY, str) for groups in (1, 2, 8)),
+    Case(Norm("layer", normalized_shape=MANY[1:]), MANY, str),
+    Case(Norm("layer", normalized_shape=(56,)), MANY, str),
+]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("case", MANY_ROWS, ids=str)
+def test_sums_of_many_rows_are_as_exact(case: Case, last: bool) -> None:
+    data = draw(case, torch.float32, last, "both")
+    found = errors(case, data, run(case, data))
+    assert {name: value for name, value in found.items() if value > UNITS} == {}
+
+
 @every_small_pair
 def test_a_mean_of_a_million_deviations_does_no_worse_than_torch(case: Case, last: bool) -> None:
     data = shifted(case, torch.float32, last, 1e6)

@@ -297,9 +297,10 @@ def normalize(
             plain = norm._replace(bounds=None)
             return eager.complete(_kernels()(x, plain, weight, bias, eps, running, use_input_stats), norm, residual)
         implementation = aten.normalize if name == "aten" else eager.normalize
+    y = eager.complete(implementation(x, norm, weight, bias, eps, running, use_input_stats), norm, residual)
     if running is not None and use_input_stats:
         running.count_batch()
-    return eager.complete(implementation(x, norm, weight, bias, eps, running, use_input_stats), norm, residual)
+    return y
 
 
 def _joins(residual: Tensor, x: Tensor) -> bool:

@@ -57,7 +57,7 @@ class BatchNormAct2d(BatchNorm2d):
         drop_layer: What makes a layer between norm and activation, such as DropBlock; None: there is none.
     Shape:
         input, result: (N, C, H, W), contiguous or channels last;  weight, bias, running_mean, running_var: (C,);
-            residual: (N, C, H, W), or what can be added to it
+            residual: (N, C, H, W), or what broadcasts to it
     Raises:
         ValueError: another number of axes; one value per channel in training; no activation of this name.
         RuntimeError: a residual of a shape that cannot be added to the input, or on another device.
@@ -86,7 +86,7 @@ class BatchNormAct2d(BatchNorm2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize, in training moving the running statistics, add the residual and apply the activation."""
-        if residual is not None and not is_compiling():
+        if residual is not None and not is_compiling():  # whose own error comes before anything is moved
             _check_residual(input, residual)
         norm = self._whole_norm()
         if norm is not None:
@@ -113,6 +113,8 @@ class BatchNormAct2d(BatchNorm2d):
 
 def _check_residual(input: Tensor, residual: Tensor) -> None:
     """An error before anything is moved, where the sum would be one."""
+    if not isinstance(residual, Tensor):
+        raise TypeError(f"BatchNormAct2d expected a torch.Tensor as residual; got {type(residual).__name__}")
     if residual.device != input.device:
         raise RuntimeError(f"BatchNormAct2d expected a residual on {input.device}, as the input; got {residual.device}")
     try:

@@ -62,8 +62,9 @@ def plan(view: View) -> Plan:
     """Cut up a view."""
     a, r, k, s = view.shape
     a_period, _, r_step, _, s_run, s_step = view.affine_steps
-    if r_step == 0 and (s >= _RUN or (r == 1 and k == 1)):
-        by_place = s_step != 0 and s_run == 1
+    by_place = s_step != 0 and s_run == 1
+    # sums down rows for each place would be long ones in a run: columns cut them up
+    if r_step == 0 and (s >= _RUN or (r == 1 and k == 1)) and not (by_place and r > 1):
         # one task adds up all that goes into its part of dweight, so a chunk holds whole periods
         runs_of_part = min(max(-(-a // a_period // _PARTS), min(_FEW, _SERIAL // s)), _SUMMED)
         return Plan(True, runs_of_part * a_period if by_place else 1, 1, 1)
