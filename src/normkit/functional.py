@@ -119,9 +119,7 @@ def batch_norm_of_layer(
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     look = first_look(input, LEAST.batch, norm, training)
     if look == "aten" and not isinstance(momentum, Tensor):
-        y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        if batches is not None:
-            batches.add_(1)
+        y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
         return complete(y, norm, residual)
     _check("batch_norm", input, norm, weight, bias)
     running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)

@@ -278,7 +278,8 @@ def normalize(
         norm: Which normalization.
         weight, bias: Of shape ``norm.affine_shape(x.shape)``, or None.
         eps: Added to the variance, inside the square root.
-        running: Running statistics of shape (C,): updated if use_input_stats, else used in place of the input's own.
+        running: Running statistics of shape (C,): updated, and the batch counted, if use_input_stats, else used in
+            place of the input's own.
         use_input_stats: Whether to take the statistics from x.
         look: What :func:`first_look` has said, if it was asked.
         residual: Added to the result of a batch norm before its bounds hold it.
@@ -292,15 +293,12 @@ def normalize(
         else:
             name = choose(x, weight, bias, norm, running is not None, use_input_stats).name
         if name == "numba":
-            if residual is None or _joins(residual, x):  # the kernels count batches too
+            if residual is None or _joins(residual, x):
                 return _kernels()(x, norm, weight, bias, eps, running, use_input_stats, residual)
             plain = norm._replace(bounds=None)
             return eager.complete(_kernels()(x, plain, weight, bias, eps, running, use_input_stats), norm, residual)
         implementation = aten.normalize if name == "aten" else eager.normalize
-    y = eager.complete(implementation(x, norm, weight, bias, eps, running, use_input_stats), norm, residual)
-    if running is not None and use_input_stats:
-        running.count_batch()
-    return y
+    return eager.complete(implementation(x, norm, weight, bias, eps, running, use_input_stats), norm, residual)
 
 
 def _joins(residual: Tensor, x: Tensor) -> bool:

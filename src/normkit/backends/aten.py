@@ -40,17 +40,17 @@ def _normalize(
     running: Running | None,
     use_input_stats: bool,
 ) -> Tensor:
-    mean, var, momentum = running[:3] if running is not None else (None, None, 0.0)
+    mean, var, momentum, batches = running if running is not None else (None, None, 0.0, None)
     if isinstance(momentum, Tensor):  # torch's functions take a number: let them write the batch's own statistics
         assert mean is not None  # it came with a momentum
         assert var is not None
-        batch = Running(torch.zeros_like(mean), torch.zeros_like(var), 1.0)
+        batch = Running(torch.zeros_like(mean), torch.zeros_like(var), 1.0, batches)
         y = _normalize(x, norm, weight, bias, eps, batch, use_input_stats)
         mean.lerp_(batch.mean, momentum.to(mean.dtype))
         var.lerp_(batch.var, momentum.to(var.dtype))
         return y
     if norm.kind == "batch":
-        return batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
+        return batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps, batches)
     if norm.kind == "instance":
         return instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
     if norm.kind == "group":
@@ -79,11 +79,19 @@ def batch_norm(
     use_input_stats: bool,
     momentum: float,
     eps: float,
+    batches: Tensor | None,
 ) -> Tensor:
-    """torch.batch_norm, right in its third derivatives too."""
-    y = torch.batch_norm(
-        x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
-    )
+    """torch.batch_norm, right in its third derivatives too; counts ``batches``, if there are any, up by one."""
+    if batches is not None:
+        batches.add_(1)  # before, as a checkpoint ends its second pass inside of the operation
+    try:
+        y = torch.batch_norm(
+            x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
+        )
+    except (RuntimeError, TypeError):  # it has refused the call, and moved nothing
+        if batches is not None:
+            batches.sub_(1)
+        raise
     if use_input_stats and y.requires_grad:
         make_exact(y, eps)
     return y

@@ -41,6 +41,7 @@ def normalize(
         shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
         count = x.numel() // batch_mean.numel()
         update_running(running, batch_mean.detach().view(shape), batch_var.detach().view(shape), count)
+        running.count_batch()
     result: Tensor = y
     return result
 

@@ -37,6 +37,8 @@ def normalize(
             factors = factors - rest
             mean = mean + rest
         var = (factors * factors).mean(v.reduced, keepdim=True) if v.reduced else factors * factors
+        if running is not None:
+            running.count_batch()
         if running is not None and norm.centred and x.numel():  # an empty batch says nothing
             channels = running.mean.numel()
             shape = (channels,) if norm.kind == "batch" else (-1, channels)
