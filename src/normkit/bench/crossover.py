@@ -8,13 +8,13 @@ import torch
 
 import normkit
 from normkit.backends.crossover import crossover as chosen
+from normkit.bench.accuracy import spec
 from normkit.bench.cases import EVALUATION, PASSES, NormCase, Row
 from normkit.bench.contenders import OURS, build
 from normkit.bench.environment import describe
 from normkit.bench.measure import QUICK, Call, interleaved
 from normkit.bench.progress import Progress
 from normkit.bench.section import Section
-from normkit.spec import Norm
 
 SIZES: Final = tuple(2**power for power in range(13, 24, 2))
 
@@ -24,16 +24,6 @@ def _image(numbers: int) -> tuple[int, ...]:
     height = 2 ** ((numbers // 64).bit_length() // 2)
     return (4, 16, height, numbers // 64 // height)
 
-
-_NORMS: Final = {
-    "BatchNorm1d": Norm("batch"),
-    "BatchNorm2d": Norm("batch"),
-    "LayerNorm": Norm("layer"),
-    "RMSNorm": Norm("layer", centred=False),
-    "GroupNorm": Norm("group"),
-    "InstanceNorm2d": Norm("instance"),
-    "LayerNorm2d": Norm("channel"),
-}
 
 FAMILIES: Final[tuple[Callable[[int], NormCase], ...]] = (
     lambda numbers: NormCase("BatchNorm1d", (numbers // 64, 64)),
@@ -80,7 +70,7 @@ class Crossover:
                     cases = {numbers: family(numbers) for numbers in SIZES}
                     one = cases[SIZES[0]]
                     name = one.norm + (" channels_last" if one.channels_last else "")
-                    norm = _NORMS[one.norm]
+                    norm = spec(one)
                     running = norm.kind == "batch"
                     statistics = running, not running or measured != EVALUATION
                     limit = chosen(norm, torch.float32, len(one.shape), one.channels_last, one.shape[1], *statistics)
