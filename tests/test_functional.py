@@ -76,6 +76,15 @@ def test_a_refused_call_changes_nothing() -> None:
     assert torch.equal(var, torch.ones(4))
 
 
+@pytest.mark.parametrize("num_groups", [0, -2, 3])
+@pytest.mark.parametrize("size", [4, 512])  # torch's own operation, and a kernel
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_groups_that_cannot_be_are_named(num_groups: int, size: int, memory_format: torch.memory_format) -> None:
+    x = torch.randn(2, 8, size, size).to(memory_format=memory_format)
+    with pytest.raises(RuntimeError, match=f"to be divisible by num_groups.* num_groups={num_groups}"):
+        F.group_norm(x, num_groups)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("momentum", [0.1, 0.7])
 def test_running_statistics_over_ten_steps(backend: str, momentum: float) -> None:

@@ -265,7 +265,7 @@ def group_norm(
         result: ArrayT = _on_arrays(group_norm, locals())
         return result
     norm = Norm("group", num_groups=num_groups)
-    look = first_look(input, LEAST.group, norm) if input.dim() > 1 else None
+    look = first_look(input, LEAST.group, norm) if input.dim() > 1 and num_groups > 0 else None
     if look == "aten" and input.numel() != num_groups:
         return aten.group_norm(input, num_groups, weight, bias, eps)
     _check("group_norm", input, norm, weight, bias)
