@@ -84,6 +84,24 @@ def test_small_inputs_are_left_to_torch(
             assert look in (backend, None if backend == "aten" and channels_last else backend)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "use_input_stats", "backend"),
+    [
+        (torch.float32, False, "aten"),
+        (torch.float32, True, "numba"),
+        (torch.bfloat16, False, "numba"),
+    ],
+)
+def test_an_evaluation_reads_scattered_channels_where_they_are(
+    dtype: torch.dtype, use_input_stats: bool, backend: str
+) -> None:
+    norm = Norm("batch")
+    x = torch.empty(64, 500, 128, dtype=dtype).transpose(1, 2)
+    assert choose(x, norm=norm, running=True, use_input_stats=use_input_stats).name == backend
+    assert first_look(x, LEAST.batch, norm, use_input_stats) == backend
+    assert choose(x.contiguous(), norm=norm, running=True, use_input_stats=use_input_stats).name == "numba"
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_no_kernel_takes_less_than_the_least(name: str) -> None:
     sizes = [

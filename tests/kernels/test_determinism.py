@@ -60,6 +60,16 @@ def test_streamed_outputs_have_the_same_bits(
     assert run(case, data).bits() == cached
 
 
+@every_pair
+def test_bits_do_not_depend_on_what_the_caches_hold(case: Case, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, found = draw(case, torch.float32, last), []
+    for held in (1, 1 << 14, 1 << 30):
+        monkeypatch.setattr(numba, "together", lambda held=held: held)
+        cpu._launch.cache_clear()
+        found.append(run(case, data).bits())
+    assert [bits == found[0] for bits in found] == [True] * 3
+
+
 @pytest.mark.parametrize("size", [7, 9, 31, 100, 300])
 def test_bits_do_not_depend_on_how_close_arrays_lie(size: int) -> None:
     rng = np.random.default_rng(0)

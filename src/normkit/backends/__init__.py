@@ -191,7 +191,9 @@ def _automatic(
 
 def _crossover(x: Tensor, norm: Norm, running: bool = False, use_input_stats: bool = True) -> int:
     axes, channels_last = x.dim(), eager.memory_order(x) is not None
-    return crossover(norm, x.dtype, axes, channels_last, x.size(1) if axes > 1 else 0, running, use_input_stats)
+    channels = x.size(1) if axes > 1 else 0
+    scattered = axes > 2 and channels > 1 and not channels_last and x.stride(1) == 1 and not x.is_contiguous()
+    return crossover(norm, x.dtype, axes, channels_last, channels, running, use_input_stats, scattered)
 
 
 def _traced() -> Normalize:

@@ -7,6 +7,7 @@ measures it.
 
 from functools import lru_cache
 from math import prod
+from sys import maxsize
 from typing import Final, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class _Least(NamedTuple):
 
 LEAST: Final = _Least()
 SHORT: Final = 512  # numbers of a row, whose sums take us longer than they take torch's layer norm
+NEVER: Final = maxsize
 FEW: Final = 32  # channels, innermost in memory, that torch's batch norm is slow for
 
 
@@ -40,6 +42,7 @@ def crossover(
     channels: int,
     running: bool = False,
     use_input_stats: bool = True,
+    scattered: bool = False,
 ) -> int:
     """The smallest number of elements that a kernel takes.
 
@@ -51,6 +54,7 @@ def crossover(
         channels: Size of axis 1.
         running: Whether there are running statistics.
         use_input_stats: Whether the input's own statistics are used.
+        scattered: Whether the numbers of a channel lie apart though it is not channels last, as in an N L C transposed.
     """
     half = dtype in HALF  # their conversion is work for the processor: kernels gain less, or more
     if norm.kind == "batch":
@@ -60,7 +64,7 @@ def crossover(
         if channels >= FEW and innermost:  # channels last: forward pays earlier, but in no network
             return 1 << 22
         if not use_input_stats:
-            return 1 << 20
+            return NEVER if scattered and not half else 1 << 20  # torch reads them where they are: we copy them first
         return 1 << 19 if half else 1 << 17 if innermost else LEAST.batch
     if norm.kind == "instance" and channels_last:
         return LEAST.instance

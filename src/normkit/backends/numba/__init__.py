@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit.backends.numba import columns, runs
+from normkit.backends.numba.caches import together
 from normkit.backends.numba.jit import OF_CALL, OF_SORT
 from normkit.backends.numba.parts import ADD_PARTS
 from normkit.backends.numba.simd import LINE
@@ -182,7 +183,18 @@ def launch(
         function=_compiled(p.walk, backwards, dtype, by_place, clamped, added).address,
         # in the order of SIZES
         sizes=OF_SORT.pack(
-            *(a, r, k, s), *steps, affine_size, affine_parts, p.chunk, p.tile, p.fold, centred, given, stream, turned
+            *(a, r, k, s),
+            *steps,
+            affine_size,
+            affine_parts,
+            p.chunk,
+            p.tile,
+            p.fold,
+            centred,
+            given,
+            stream,
+            turned,
+            together(),
         ),
         outer=a,
         phased=chunks > 1,

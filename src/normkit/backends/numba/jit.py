@@ -42,6 +42,7 @@ SIZES = (
     "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # where a weight lies
     "affine_parts", "chunk", "tile", "fold",  # how the work is cut up
     "centred", "given", "stream", "turned",
+    "together",  # bytes of input that neighbouring units may have together where each lies in many places
 )  # fmt: skip
 OF_CALL, OF_SORT = Struct(f"{len(ADDRESSES)}q{len(NUMBERS)}d"), Struct(f"{len(SIZES)}q")
 RECORD = np.dtype(

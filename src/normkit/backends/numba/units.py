@@ -4,15 +4,14 @@ import numpy as np
 
 from normkit.backends.numba.jit import inline, jit
 
-TOGETHER = 3_000_000  # bytes of input that neighbouring units may have together where each lies in many places,
-NEAR = 16_384  # and where each lies in one
+NEAR = 16_384  # bytes of input that neighbouring units may have together where each lies in one place
 
 
 @jit
 def units_together(g, itemsize):
     """How many units to work on at once: what lies together is read together, and one need not wait for another."""
     if g.r > 1:
-        return max(1, min(g.k, TOGETHER // (g.r * g.s * itemsize)))
+        return max(1, min(g.k, g.together // (g.r * g.s * itemsize)))
     return max(1, min(g.a * g.k, NEAR // (g.s * itemsize)))
 
 
