@@ -71,7 +71,7 @@ def crossover(
     if norm.kind == "instance" and running:  # else it is torch's group norm
         return 1 << 17
     if norm.kind == "group" and channels_last:
-        if channels // norm.num_groups < (16 if half else 8):  # the fewer, the slower torch's gradient
+        if channels < norm.num_groups * (16 if half else 8):  # the fewer, the slower torch's gradient
             return LEAST.group
         return 1 << 19 if half else 1 << 20
     if norm.kind in ("group", "instance"):
