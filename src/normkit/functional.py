@@ -311,6 +311,8 @@ def channel_norm(
 def _check(name: str, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None) -> None:
     """Shapes, before any work is done."""
     expected = _affine_shape(norm, x.shape)
+    if (weight is None or weight.shape == expected) and (bias is None or bias.shape == expected):
+        return
     for label, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != expected:
             got = tuple(parameter.shape)
@@ -338,10 +340,11 @@ def _running(
                 f"{'neither' if mean is var else 'only one of the two'}"
             )
         return None
+    channels = x.shape[1:2]
     for label, statistic in (("running_mean", mean), ("running_var", var)):
-        if statistic.shape != x.shape[1:2]:
+        if statistic.shape != channels:
             raise ShapeError(
-                f"{name} expected {label} of shape {tuple(x.shape[1:2])} for an input of shape {tuple(x.shape)}; "
+                f"{name} expected {label} of shape {tuple(channels)} for an input of shape {tuple(x.shape)}; "
                 f"got {label} of shape {tuple(statistic.shape)}"
             )
         # torch's batch norm refuses other types, and its instance norm takes them

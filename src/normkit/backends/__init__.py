@@ -131,7 +131,7 @@ def first_look(x: Tensor, least: int, norm: Norm | None = None, use_input_stats:
     if (
         type(x) is not Tensor
         or _tracing_state() is not None
-        or _setting() != "auto"
+        or ((_process_wide or _forced.get()) and _setting() != "auto")
         or forward_ad._current_level >= 0  # _is_transformed, which takes longer for the sake of compiled graphs
         or _transforms() is not None
     ):
@@ -287,7 +287,7 @@ def normalize(
         residual: Added to the result of a batch norm before its bounds hold it.
     """
     implementation: Normalize
-    if is_compiling():
+    if look is None and is_compiling():
         implementation = _traced()
     else:
         if look == "numba":

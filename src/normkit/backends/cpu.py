@@ -69,8 +69,8 @@ def forward(
     """Normalize x, and keep what belongs to the result."""
     if x.is_neg():  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
         x = x.resolve_neg()
-    order = eager.memory_order(x)
-    if order is None and not x.is_contiguous():
+    order = None if x.is_contiguous() else eager.memory_order(x)
+    if order is None:
         x = x.contiguous()
     dtype = x.dtype
     compute = torch.float64 if dtype is torch.float64 else torch.float32
@@ -100,7 +100,7 @@ def forward(
                 batches = _address(running.batches)
     else:
         assert running is not None  # functional.py has checked it
-        mean, var = (_given(statistic, call.units, compute) for statistic in running[:2])
+        mean, var = _given(running.mean, call.units, compute), _given(running.var, call.units, compute)
     scratch = torch.empty(call.scratch, dtype=torch.uint8, device=CPU) if call.scratch else None
     numba.forward(
         call,
@@ -124,9 +124,9 @@ def forward(
     )
     if use_input_stats and running is not None:
         if moved:
-            for statistic, value in zip(running[:2], moved, strict=True):
-                if value is not statistic:
-                    statistic.copy_(value)
+            if moved[0] is not running.mean:
+                running.mean.copy_(moved[0])
+                running.var.copy_(moved[1])
         else:
             shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
             update_running(running, mean.view(shape), var.view(shape), v.count)
@@ -190,6 +190,8 @@ def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 def _given(statistic: Tensor, units: int, compute: torch.dtype) -> Tensor:
     """Running statistics in the compute type, repeated for each sample of an instance norm."""
+    if statistic.dtype is compute and statistic.numel() == units and statistic.is_contiguous():
+        return statistic.detach().resolve_neg()
     statistic = statistic.detach().resolve_neg().to(compute)
     repeats = units // statistic.numel()
     return statistic.repeat(repeats) if repeats > 1 else statistic.contiguous()

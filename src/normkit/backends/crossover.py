@@ -59,12 +59,15 @@ def crossover(
     half = dtype in HALF  # their conversion is work for the processor: kernels gain less, or more
     if norm.kind == "batch":
         innermost = axes == 2 or channels_last
-        if norm.bounds is not None and channels_last:  # torch takes an operation more
+        bounded = norm.bounds is not None  # torch takes an operation more
+        if bounded and channels_last:
             return 1 << 19
         if channels >= FEW and innermost:  # channels last: forward pays earlier, but in no network
             return 1 << 22
         if not use_input_stats:
-            return NEVER if scattered and not half else 1 << 20  # torch reads them where they are: we copy them first
+            if scattered and not half:  # torch reads them where they are: we would copy them first
+                return NEVER
+            return 1 << 20 if bounded else 1 << 21
         return 1 << 19 if half else 1 << 17 if innermost else LEAST.batch
     if norm.kind == "instance" and channels_last:
         return LEAST.instance

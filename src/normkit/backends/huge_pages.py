@@ -21,7 +21,7 @@ HUGE: Final = 2 << 20  # bytes of a huge page
 def empty_like(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
     """torch.empty_like, on huge pages where it is large and the system has them."""
     y = torch.empty_like(x, memory_format=memory_format)
-    size = y.numel() * y.element_size()
+    size = y.nbytes
     advise = _advise() if size >= LARGE else None
     if advise is not None:
         begin = -(-y.data_ptr() // HUGE) * HUGE

@@ -27,7 +27,7 @@ class BatchNormForward(_BatchNorm):
     def _forward(self, input: Tensor, norm: Norm, residual: Tensor | None = None) -> Tensor:
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
-        mean, var, tracked = held.statistics(self)
+        weight, bias, mean, var, tracked = held.state(self)
         batches = tracked if self.training and self.track_running_stats else None
         if batches is not None and self.momentum is None:  # a cumulative average: each batch has the same weight
             is_number = not (torch.compiler.is_compiling() or batches.is_meta)
@@ -35,7 +35,6 @@ class BatchNormForward(_BatchNorm):
         use_input_stats = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
             mean = var = None
-        weight, bias = held.affine(self)
         statistics = mean, var, weight, bias, use_input_stats, momentum, self.eps, batches
         return self._batch_norm(input, *statistics, norm, residual)
 

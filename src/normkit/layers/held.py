@@ -35,16 +35,17 @@ def affine(module: Module) -> tuple[Tensor | None, Tensor | None]:
     return attributes.weight, attributes.bias
 
 
-def statistics(module: Module) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """running_mean, running_var and num_batches_tracked."""
+def state(module: Module) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """weight, bias, running_mean, running_var and num_batches_tracked."""
     if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
-        held = module._buffers
+        held, kept = module._parameters, module._buffers
         try:
-            return held["running_mean"], held["running_var"], held["num_batches_tracked"]
+            statistics = kept["running_mean"], kept["running_var"], kept["num_batches_tracked"]
+            return held["weight"], held["bias"], *statistics
         except KeyError:
             pass
-    attributes: Any = module
-    return attributes.running_mean, attributes.running_var, attributes.num_batches_tracked
+    its: Any = module
+    return its.weight, its.bias, its.running_mean, its.running_var, its.num_batches_tracked
 
 
 @lru_cache(maxsize=256)

@@ -11,8 +11,7 @@ class InstanceNormForward(_InstanceNorm):
     """What all instance norms share; torch's forward checks the input and calls this, unbatched inputs included."""
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
-        running_mean, running_var, _ = held.statistics(self)
-        weight, bias = held.affine(self)
+        weight, bias, running_mean, running_var, _ = held.state(self)
         return F.instance_norm(
             input,
             running_mean,
