@@ -12,7 +12,7 @@ from normkit.backends.numba.parts import ADD_PARTS, add_parts, gradients_of
 from normkit.backends.numba.run_moments import BLOCK, distance
 from normkit.backends.numba.simd import fence, first, fma, lanes, prefetch, put, splat, take, total
 from normkit.backends.numba.streams import writer
-from normkit.backends.numba.units import group_of, place_of, units_together
+from normkit.backends.numba.units import group_of, passes, place_of, units_together
 
 
 def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
@@ -239,9 +239,9 @@ def backward(storage, compute, by_place, clamped):
                     count, base = group_of(g, unit, end if g.k == 1 else unit + 1, together)
                     group = (g, chunk, a - begin, unit, count, base)
                     sum_units(*group, x, dy, weight, means, rstds, dweights, coefficients, zero)
-                    ahead = count * g.s if streams else 0  # as in the forward kernel
-                    there = (g, chunk, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights)
-                    write_units(dx, base, g.r, stride, count, g.s, streams, zero, *there)
+                    for last, rows, ahead in passes(g, count, np.int64(2 * itemsize)):
+                        top, there = base + last * stride, (g, chunk, unit, x, dy, ahead, means, rstds, coefficients)
+                        write_units(dx, top, rows, -stride, count, g.s, streams, zero, *there, weight, dweights)
                     a += count
         else:
             deviations, plains, crosseds = np.empty(together), np.empty(together * pieces), np.empty(together * pieces)
@@ -255,9 +255,9 @@ def backward(storage, compute, by_place, clamped):
                 sum_pieces(g, unit, count, base, x, dy, means, *sums, zero, *gating)
                 fill_coefficients(g, unit, count, weight, means, rstds, *sums, dweights, coefficients, zero)
                 if g.dx != 0:
-                    ahead = count * g.s if streams else 0
-                    here = (x, dy, ahead, coefficients, g, unit, *gating)
-                    write_pieces(dx, base, g.r, stride, count * pieces, g.s_run, streams, zero, *here)
+                    for last, rows, ahead in passes(g, count, np.int64(2 * itemsize)):
+                        top, here = base + last * stride, (x, dy, ahead, coefficients, g, unit, *gating)
+                        write_pieces(dx, top, rows, -stride, count * pieces, g.s_run, streams, zero, *here)
                 unit += count
         if streams:
             fence()

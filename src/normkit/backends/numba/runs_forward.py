@@ -10,7 +10,7 @@ from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
 from normkit.backends.numba.streams import writer
-from normkit.backends.numba.units import group_of, place_of, units_together
+from normkit.backends.numba.units import group_of, passes, place_of, units_together
 
 
 @inline
@@ -108,15 +108,16 @@ def forward(storage, compute, by_place, clamped, added):
                 moments(g, x, base, count, some_means, some_variances, zero)
                 for i in range(count):
                     lows[i] = keep_statistics(g, unit + i, some_means[i], some_variances[i], *statistics, zero)
-                ahead = count * g.s if streams else 0  # the next units come from memory while these go there
-                here = (y, base, g.r, g.k * g.s)
-                if by_place:
-                    known = (g, unit, x, ahead, means, rstds, lows, weight, bias)
-                    write_units(*here, count, g.s, streams, zero, *known)
-                else:
+                if not by_place:
                     fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients)
-                    told = (x, ahead, begin, coefficients, residual, bounds)
-                    write_pieces(*here, count * pieces, g.s_run, streams, zero, *told)
+                for last, rows, ahead in passes(g, count, np.int64(itemsize)):
+                    here = (y, base + last * g.k * g.s, rows, -g.k * g.s)
+                    if by_place:
+                        known = (g, unit, x, ahead, means, rstds, lows, weight, bias)
+                        write_units(*here, count, g.s, streams, zero, *known)
+                    else:
+                        told = (x, ahead, begin, coefficients, residual, bounds)
+                        write_pieces(*here, count * pieces, g.s_run, streams, zero, *told)
                 unit += count
         if streams:
             fence()

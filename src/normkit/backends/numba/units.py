@@ -26,6 +26,19 @@ def group_of(g, unit, end, together):
 
 
 @inline
+def passes(g, count, itemsize):
+    """How a group of `count` units is written, once all of it was read: (its last row, rows, numbers ahead) twice.
+
+    From the last row up, since a cache that does not hold the whole group holds the end of it. While the first rows are
+    written past the caches, the next group is asked for, of which as many numbers as can be kept until they are needed.
+    """
+    row = count * g.s
+    near = max(1, min(g.r, g.together // (row * itemsize)))
+    ahead = row if g.stream != 0 and near * row * itemsize <= g.together else np.int64(0)
+    return (g.r - 1, g.r - near, np.int64(0)), (near - 1, near, ahead)
+
+
+@inline
 def place_of(g, unit):
     """Where the first weight of a unit lies."""
     if g.k * g.a_period == 1:  # a division takes as long as ten vectors
