@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from normkit.backends.numba import caches
+from normkit.backends import caches
 
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    caches.together.cache_clear()
+    for answer in (caches.own_is_large, caches.together):
+        answer.cache_clear()
     yield
-    caches.together.cache_clear()
+    for answer in (caches.own_is_large, caches.together):
+        answer.cache_clear()
 
 
 @pytest.mark.parametrize(

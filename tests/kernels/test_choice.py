@@ -1,5 +1,6 @@
 """Which back end runs, why, and how one is forced."""
 
+import sys
 import threading
 
 import pytest
@@ -100,6 +101,18 @@ def test_an_evaluation_reads_scattered_channels_where_they_are(
     assert choose(x, norm=norm, running=True, use_input_stats=use_input_stats).name == backend
     assert first_look(x, LEAST.batch, norm, use_input_stats) == backend
     assert choose(x.contiguous(), norm=norm, running=True, use_input_stats=use_input_stats).name == "numba"
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_many_channels_last_are_trained_earlier_where_a_core_has_a_large_cache(
+    large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[crossover.__module__], "own_is_large", lambda: large)
+    x = torch.empty(32, 256, 14, 14, memory_format=torch.channels_last)
+    crossover.cache_clear()
+    found = [choose(x).name, choose(x, running=True, use_input_stats=False).name]
+    crossover.cache_clear()
+    assert found == ["numba" if large else "aten", "aten"]
 
 
 @pytest.mark.parametrize("name", NORMS)

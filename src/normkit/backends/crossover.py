@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import torch
 
+from normkit.backends.caches import own_is_large
 from normkit.backends.eager import HALF
 from normkit.spec import Norm
 
@@ -62,8 +63,10 @@ def crossover(
         bounded = norm.bounds is not None  # torch takes an operation more
         if bounded and channels_last:
             return 1 << 19
-        if channels >= FEW and innermost:  # channels last: forward pays earlier, but in no network
-            return 1 << 22
+        if channels >= FEW and innermost:
+            if not use_input_stats or not own_is_large():  # forward pays earlier there too, but in no network
+                return 1 << 22
+            return 1 << 19 if half or axes == 2 else 1 << 18
         if not use_input_stats:
             if scattered and not half:  # torch reads them where they are: we would copy them first
                 return NEVER

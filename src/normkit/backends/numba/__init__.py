@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit.backends.caches import together
 from normkit.backends.numba import columns, runs
-from normkit.backends.numba.caches import together
 from normkit.backends.numba.jit import OF_CALL, OF_SORT
 from normkit.backends.numba.parts import ADD_PARTS
 from normkit.backends.numba.simd import LINE

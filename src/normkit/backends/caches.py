@@ -1,6 +1,6 @@
-"""What this processor's caches hold: how much input it pays to read together, to be read a second time.
+"""What this processor's caches hold: whether a core's own is large, and how much input it pays to read together.
 
-It decides the order of the work alone. What is summed, and in which order, does not depend on the machine.
+It decides where kernels begin, and the order of their work. What they sum, and in which order, does not depend on it.
 """
 
 from functools import lru_cache
@@ -14,10 +14,15 @@ _SECOND = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 
 @lru_cache(maxsize=1)
+def own_is_large() -> bool:
+    """Whether a core has a large cache of its own, and so one that is far behind it to share."""
+    return _bytes(_SECOND) >= LARGE
+
+
+@lru_cache(maxsize=1)
 def together() -> int:
-    """Bytes of input that neighbouring units may have together: half of a large cache of a core's own."""
-    own = _bytes(_SECOND)
-    return own // 2 if own >= LARGE else SHARED
+    """Bytes of input that neighbouring units may have together, to be read a second time."""
+    return _bytes(_SECOND) // 2 if own_is_large() else SHARED
 
 
 def _bytes(path: Path) -> int:
