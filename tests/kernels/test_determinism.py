@@ -48,7 +48,7 @@ def test_bits_of_an_evaluation_do_not_either(last: bool) -> None:
     assert [bits == found[0] for bits in found] == [True] * 4
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @every_pair
 def test_streamed_outputs_have_the_same_bits(
     case: Case, last: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

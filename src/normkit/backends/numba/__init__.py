@@ -173,7 +173,7 @@ def launch(
     by_place = p.walk and steps[5] != 0 and steps[4] == 1
     stored = np.dtype(storage).itemsize
     run = s if by_place else steps[4]
-    ragged = run * stored % LINE != 0 if p.walk else storage != compute
+    ragged = p.walk and run * stored % LINE != 0
     # measured: columns, which read x and dy twice, are no faster for an earlier stream
     passed = a * r * k * s * stored * (3 if backwards and p.walk else 2)
     large = passed >= _STREAM * (_RAGGED if ragged else 1)

@@ -8,7 +8,7 @@ from normkit.backends.numba.column_moments import fold_moments, moments_of_rows,
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
 from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.running import count_batch, keep_statistics
-from normkit.backends.numba.simd import fence, fma, lanes, load, put, splat, store, take, turn, until_stream
+from normkit.backends.numba.simd import fence, fma, lanes, load, per_line, put, splat, store, take, turn, until_stream
 from normkit.backends.numba.streams import column_writer, leave, writer
 from normkit.backends.numba.units import place_of
 
@@ -52,7 +52,7 @@ def write_turned(g, y, to, at, columns, square, turned, streams, zero, x, high, 
     It is taken square by square, each of which is turned; what is left at the ends is made a square first.
     """
     step, rows, width = lanes(zero), g.r, g.k * g.s
-    streams = streams and rows % step == 0 and until_stream(y, to) == 0
+    streams = streams and per_line(y) == step and rows % step == 0 and until_stream(y, to) == 0
     for c in range(0, columns, step):
         n, place = min(step, columns - c), to + c * rows
         highs, factors, shifts = high[c : c + n], factor[c : c + n], shift[c : c + n]

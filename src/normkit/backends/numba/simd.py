@@ -111,10 +111,12 @@ def _widen(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
 
 def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
     """Rounded to nearest even."""
+    # the instructions themselves: of what LLVM narrows in its own way nothing would be stored past the caches
     if stored == types.uint16 and "+avx512bf16" in _features():  # what is below 1.2e-38 becomes 0
-        halves = ir.VectorType(ir.IntType(16), lanes)
-        # the instruction itself: of LLVM's own type of bfloat16 nothing would be stored past the caches
-        return builder.asm(ir.FunctionType(halves, [value.type]), "vcvtneps2bf16 $1, $0", "=v,v", [value], False)
+        return _assembled(builder, "vcvtneps2bf16 $1, $0", value, lanes)
+    if stored == types.int16 and "+avx512f" in _features():
+        halves = _assembled(builder, "vcvtps2ph $$0, $1, $0", value, lanes)
+        return builder.bitcast(halves, ir.VectorType(ir.HalfType(), lanes))
     if stored == types.uint16:
         sixteen = _constant(16, lanes)
         bits = builder.bitcast(value, ir.VectorType(_INDEX, lanes))
@@ -126,6 +128,12 @@ def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
     if stored == types.int16:
         return builder.fptrunc(value, ir.VectorType(ir.HalfType(), lanes))
     return value
+
+
+def _assembled(builder: Any, instruction: str, value: Any, lanes: int) -> Any:
+    """The halves that an instruction makes of a vector."""
+    kind = ir.FunctionType(ir.VectorType(ir.IntType(16), lanes), [value.type])
+    return builder.asm(kind, instruction, "=v,v", [value], False)
 
 
 def _place(context: Any, builder: Any, sig: Any, args: Any, kind: Any) -> Any:
@@ -286,18 +294,36 @@ store = _storing(lambda dtype, lanes: dtype.bitwidth // 8, False)
 stream = _storing(lambda dtype, lanes: dtype.bitwidth // 8 * lanes, True)
 
 
-@intrinsic
-def until_stream(_context, array, index):
-    """How many numbers lie before the first, from array[index] on, that a vector can be streamed to."""
-    vector = _compute(array.dtype)
+def _until(align: Callable[[Any, int], int]) -> Any:
+    @intrinsic
+    def before(_context, array, index):
+        vector = _compute(array.dtype)
 
-    def codegen(context, builder, sig, args):
-        size, wide = array.dtype.bitwidth // 8, ir.IntType(64)
-        address = builder.ptrtoint(_place(context, builder, sig, args, ir.IntType(8)), wide)
-        before = builder.and_(builder.neg(address), wide(vector.lanes * size - 1))
-        return builder.udiv(before, wide(size))
+        def codegen(context, builder, sig, args):
+            size, wide = array.dtype.bitwidth // 8, ir.IntType(64)
+            address = builder.ptrtoint(_place(context, builder, sig, args, ir.IntType(8)), wide)
+            missing = builder.and_(builder.neg(address), wide(align(array.dtype, vector.lanes) - 1))
+            return builder.udiv(missing, wide(size))
 
-    return types.int64(array, types.int64), codegen
+        return types.int64(array, types.int64), codegen
+
+    return before
+
+
+# How many numbers lie before the first, from array[index] on, that a vector can be streamed to; that begins a line
+until_stream = _until(lambda dtype, lanes: dtype.bitwidth // 8 * lanes)
+until_line = _until(lambda dtype, lanes: LINE)
+
+
+def per_line(array: Any) -> int:
+    """How many numbers of an array lie in a line."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(per_line)
+def _per_line(array):
+    count = LINE * 8 // array.dtype.bitwidth
+    return lambda array: count
 
 
 @intrinsic

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from normkit.backends.numba.jit import jit
-from normkit.backends.numba.simd import lanes, prefetch, put, store, store_part, stream, until_stream
+from normkit.backends.numba.simd import (
+    lanes,
+    per_line,
+    prefetch,
+    put,
+    store,
+    store_part,
+    stream,
+    until_line,
+    until_stream,
+)
 
 ROWS = 8  # whose columns are written together: what is known of a column is read once for all of them
 
@@ -59,16 +69,25 @@ def column_writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Cal
     """A loop that writes `rows` rows, `stride` apart, of `size` columns: rows of a few at once, a vector of each.
 
     It writes value(at, n, zero, numbers(c, n, zero, *operands), *operands) to the n numbers from y[at] on, of column c.
-    Only rows that all begin where a vector can be streamed to go past the caches.
+    Only rows that all begin with a line of the caches go past them, a line at once: in parts it would go several times.
     """
 
     @jit
     def write(y, start, rows, stride, size, streams, zero, *operands):
         step = lanes(zero)
-        streams = streams and until_stream(y, start) == 0 and until_stream(y, start + stride) == 0
+        line = per_line(y)  # one vector, or two of a half type
+        streams = streams and until_line(y, start) == 0 and until_line(y, start + stride) == 0
+        in_pairs = size // line * line if streams and line > step else 0
         for top in range(start, start + rows * stride, ROWS * stride):
             bottom = min(top + ROWS * stride, start + rows * stride)
-            for c in range(0, size, step):
+            for c in range(0, in_pairs, line):
+                left, right = numbers(c, step, zero, *operands), numbers(c + step, step, zero, *operands)
+                for at in range(top + c, bottom + c, stride):
+                    result = value(at, step, zero, left, *operands)
+                    result_2 = value(at + step, step, zero, right, *operands)
+                    stream(y, at, result)
+                    stream(y, at + step, result_2)
+            for c in range(in_pairs, size, step):
                 n = size - c
                 known = numbers(c, n, zero, *operands)
                 for at in range(top + c, bottom + c, stride):
