@@ -239,9 +239,9 @@ def backward(storage, compute, by_place, clamped):
                     count, base = group_of(g, unit, end if g.k == 1 else unit + 1, together)
                     group = (g, chunk, a - begin, unit, count, base)
                     sum_units(*group, x, dy, weight, means, rstds, dweights, coefficients, zero)
-                    for last, rows, ahead in passes(g, count, np.int64(2 * itemsize)):
-                        top, there = base + last * stride, (g, chunk, unit, x, dy, ahead, means, rstds, coefficients)
-                        write_units(dx, top, rows, -stride, count, g.s, streams, zero, *there, weight, dweights)
+                    _, (_, near, ahead) = passes(g, count, np.int64(2 * itemsize))  # there is one row
+                    there = (g, chunk, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights)
+                    write_units(dx, base, near, stride, count, g.s, streams, zero, *there)
                     a += count
         else:
             deviations, plains, crosseds = np.empty(together), np.empty(together * pieces), np.empty(together * pieces)
@@ -257,7 +257,8 @@ def backward(storage, compute, by_place, clamped):
                 if g.dx != 0:
                     for last, rows, ahead in passes(g, count, np.int64(2 * itemsize)):
                         top, here = base + last * stride, (x, dy, ahead, coefficients, g, unit, *gating)
-                        write_pieces(dx, top, rows, -stride, count * pieces, g.s_run, streams, zero, *here)
+                        if rows:
+                            write_pieces(dx, top, rows, -stride, count * pieces, g.s_run, streams, zero, *here)
                 unit += count
         if streams:
             fence()

@@ -108,16 +108,17 @@ def forward(storage, compute, by_place, clamped, added):
                 moments(g, x, base, count, some_means, some_variances, zero)
                 for i in range(count):
                     lows[i] = keep_statistics(g, unit + i, some_means[i], some_variances[i], *statistics, zero)
-                if not by_place:
+                stride = g.k * g.s
+                if by_place:
+                    _, (_, near, ahead) = passes(g, count, np.int64(itemsize))  # there is one row
+                    known = (g, unit, x, ahead, means, rstds, lows, weight, bias)
+                    write_units(y, base, near, stride, count, g.s, streams, zero, *known)
+                else:
                     fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients)
-                for last, rows, ahead in passes(g, count, np.int64(itemsize)):
-                    here = (y, base + last * g.k * g.s, rows, -g.k * g.s)
-                    if by_place:
-                        known = (g, unit, x, ahead, means, rstds, lows, weight, bias)
-                        write_units(*here, count, g.s, streams, zero, *known)
-                    else:
-                        told = (x, ahead, begin, coefficients, residual, bounds)
-                        write_pieces(*here, count * pieces, g.s_run, streams, zero, *told)
+                    for last, rows, ahead in passes(g, count, np.int64(itemsize)):
+                        top, told = base + last * stride, (x, ahead, begin, coefficients, residual, bounds)
+                        if rows:
+                            write_pieces(y, top, rows, -stride, count * pieces, g.s_run, streams, zero, *told)
                 unit += count
         if streams:
             fence()
