@@ -15,7 +15,7 @@ ALLOWED = {
     "spec": set(),
     "reference": {"spec"},
     "statistics": {"spec"},
-    "backends/numba": {"backends.numba", "spec"},
+    "backends/numba": {"backends.numba", "backends.caches", "spec"},
     "backends": {"backends", "spec", "statistics"},
     "functional": {"backends", "spec", "statistics"},
     "layers": {"layers", "functional", "backends", "spec", "statistics"},
