@@ -9,7 +9,8 @@ from numba import types
 from numba.extending import overload
 
 from normkit.backends.numba.jit import INLINE, cast
-from normkit.backends.numba.simd import between, clamp, fma, splat, take
+from normkit.backends.numba.memory import take
+from normkit.backends.numba.simd import between, clamp, fma, splat
 from normkit.backends.numba.units import place_of
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 
 from normkit.backends.numba.jit import cast, jit
+from normkit.backends.numba.memory import put, take
 from normkit.backends.numba.run_moments import FAR, number
-from normkit.backends.numba.simd import fma, lanes, put, take
+from normkit.backends.numba.simd import fma, lanes
 
 BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
 GROUP = 8  # rows that are summed at once: a sum is read and written once for all of them

@@ -6,8 +6,9 @@ from numba import carray
 from normkit.backends.numba.bounds import bounds_of, gates_of, pass_between
 from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, add_folded, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
+from normkit.backends.numba.memory import fence, put, take, until_stream
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
-from normkit.backends.numba.simd import fence, fma, lanes, put, splat, take, total, until_stream
+from normkit.backends.numba.simd import fma, lanes, splat, total
 from normkit.backends.numba.streams import column_writer, leave
 from normkit.backends.numba.units import place_of
 

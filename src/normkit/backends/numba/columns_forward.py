@@ -6,9 +6,10 @@ from numba import carray
 from normkit.backends.numba.bounds import bounds_of, keep_between
 from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.memory import fence, load, per_line, put, store, take, turn, until_stream
 from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.running import count_batch, keep_statistics
-from normkit.backends.numba.simd import fence, fma, lanes, load, per_line, put, splat, store, take, turn, until_stream
+from normkit.backends.numba.simd import fma, lanes, splat
 from normkit.backends.numba.streams import column_writer, leave, writer
 from normkit.backends.numba.units import place_of
 

@@ -7,7 +7,7 @@ from numba import types
 from numba.extending import overload
 
 from normkit.backends.numba.jit import INLINE, pointer
-from normkit.backends.numba.simd import take
+from normkit.backends.numba.memory import take
 
 
 def residual_of(g, storage, added):

@@ -3,7 +3,8 @@
 import numpy as np
 
 from normkit.backends.numba.jit import cast, jit
-from normkit.backends.numba.simd import first, fma, lanes, load, load_part, prefetch, splat, take, total
+from normkit.backends.numba.memory import load, load_part, prefetch, take
+from normkit.backends.numba.simd import first, fma, lanes, splat, total
 
 BLOCK = 4096  # numbers whose sum may stay in the compute type
 AHEAD = 1024  # a run of as many is asked for while the one before it is summed,

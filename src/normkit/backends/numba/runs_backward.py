@@ -8,9 +8,10 @@ from numba import carray
 
 from normkit.backends.numba.bounds import bounds_of, gate_of, pass_between
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
+from normkit.backends.numba.memory import fence, prefetch, put, take
 from normkit.backends.numba.parts import ADD_PARTS, add_parts, gradients_of
 from normkit.backends.numba.run_moments import BLOCK, distance
-from normkit.backends.numba.simd import fence, first, fma, lanes, prefetch, put, splat, take, total
+from normkit.backends.numba.simd import first, fma, lanes, splat, total
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
 

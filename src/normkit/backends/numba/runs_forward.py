@@ -5,10 +5,11 @@ from numba import carray
 
 from normkit.backends.numba.bounds import bounds_of, keep_between
 from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.memory import fence, prefetch, take
 from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import count_batch, keep_statistics
-from normkit.backends.numba.simd import fence, fma, prefetch, splat, take
+from normkit.backends.numba.simd import fma, splat
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
 

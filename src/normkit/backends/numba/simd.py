@@ -1,17 +1,15 @@
 """Vectors of numbers as values that a kernel computes with: one cache line each, in the type of computation.
 
 A kernel says itself what is summed in which lane, so its sums are the same wherever arrays lie and however a compiler
-cuts loops; and a half type becomes numbers, or an output bypasses the caches, in the one place where it is read or
-written. LLVM splits these vectors into the registers that the processor has.
+cuts loops. LLVM splits these vectors into the registers that the processor has. `memory.py` reads and writes them.
 """
 
 import operator
 import platform
-from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding, ir
-from numba import config, njit, types
+from llvmlite import ir
+from numba import config, types
 from numba.core.cgutils import get_or_insert_function
 from numba.core.codegen import get_host_cpu_features
 from numba.core.datamodel import models
@@ -19,23 +17,22 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, overload, register_model
 
-binding.initialize_native_asmparser()  # for instructions that LLVM is told by name
-
 
 def processor_has(feature: str) -> bool:
     """Whether the processor that kernels are compiled for has some instructions of x86; those of ARM have them all."""
-    return platform.machine().lower() in ("aarch64", "arm64") or f"+{feature}" in _features()
+    return platform.machine().lower() in ("aarch64", "arm64") or f"+{feature}" in features()
 
 
-def _features() -> str:
+def features() -> str:
+    """The features of that processor, as LLVM names them."""
     return str(get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES)
 
 
 LINE = 64  # bytes of a cache line, and of a vector
 
-_INDEX = ir.IntType(32)
+INDEX = ir.IntType(32)
 # How a number of a stored type is read: its type in LLVM, and that type in the name of an operation on vectors.
-_STORED = {
+STORED = {
     types.float64: (ir.DoubleType(), "f64"),
     types.float32: (ir.FloatType(), "f32"),
     types.uint16: (ir.IntType(16), "i16"),  # bfloat16
@@ -55,13 +52,13 @@ class Vector(types.Type):  # type: ignore[misc]
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Vector) -> None:
-        super().__init__(manager, kind, ir.VectorType(_STORED[kind.dtype][0], kind.lanes))
+        super().__init__(manager, kind, ir.VectorType(STORED[kind.dtype][0], kind.lanes))
 
 
-def _arithmetic(function: Any, instruction: str) -> None:
+def _arithmetic(operation: Any, instruction: str) -> None:
     """Let two vectors be combined by an operator of Python."""
 
-    @infer_global(function)
+    @infer_global(operation)
     class _Operation(AbstractTemplate):  # type: ignore[misc]
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
@@ -71,7 +68,7 @@ def _arithmetic(function: Any, instruction: str) -> None:
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, instruction)(*args)
 
-    lower_builtin(function, Vector, Vector)(lower)
+    lower_builtin(operation, Vector, Vector)(lower)
 
 
 for _name, _instruction in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul")):
@@ -79,72 +76,25 @@ for _name, _instruction in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul")):
     _arithmetic(getattr(operator, f"i{_name}"), _instruction)
 
 
-def _compute(stored: Any) -> Vector:
-    """The vectors that numbers stored like this are computed in."""
-    return Vector(types.float64 if stored == types.float64 else types.float32)
-
-
-def _constant(number: int, lanes: int, width: int = 32) -> Any:
-    return ir.Constant(ir.VectorType(ir.IntType(width), lanes), [number] * lanes)
+def constant(number: int, lanes: int) -> Any:
+    """The same INDEX in every lane."""
+    return ir.Constant(ir.VectorType(INDEX, lanes), [number] * lanes)
 
 
 def _spread(builder: Any, value: Any, lanes: int) -> Any:
     """A number in every lane."""
     undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    return builder.shuffle_vector(builder.insert_element(undefined, value, _INDEX(0)), undefined, _constant(0, lanes))
+    return builder.shuffle_vector(builder.insert_element(undefined, value, INDEX(0)), undefined, constant(0, lanes))
 
 
-def _mask(builder: Any, count: Any, lanes: int) -> Any:
+def mask_of(builder: Any, count: Any, lanes: int) -> Any:
     """True in the first `count` lanes."""
-    places = ir.Constant(ir.VectorType(_INDEX, lanes), list(range(lanes)))
-    return builder.icmp_signed("<", places, _spread(builder, builder.trunc(count, _INDEX), lanes))
+    places = ir.Constant(ir.VectorType(INDEX, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", places, _spread(builder, builder.trunc(count, INDEX), lanes))
 
 
-def _widen(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
-    if stored == types.uint16:
-        bits = builder.shl(builder.zext(value, ir.VectorType(_INDEX, lanes)), _constant(16, lanes))
-        return builder.bitcast(bits, ir.VectorType(ir.FloatType(), lanes))
-    if stored == types.int16:
-        return builder.fpext(value, ir.VectorType(ir.FloatType(), lanes))
-    return value
-
-
-def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
-    """Rounded to nearest even."""
-    # the instructions themselves: of what LLVM narrows in its own way nothing would be stored past the caches
-    if stored == types.uint16 and "+avx512bf16" in _features():  # what is below 1.2e-38 becomes 0
-        return _assembled(builder, "vcvtneps2bf16 $1, $0", value, lanes)
-    if stored == types.int16 and "+avx512f" in _features():
-        halves = _assembled(builder, "vcvtps2ph $$0, $1, $0", value, lanes)
-        return builder.bitcast(halves, ir.VectorType(ir.HalfType(), lanes))
-    if stored == types.uint16:
-        sixteen = _constant(16, lanes)
-        bits = builder.bitcast(value, ir.VectorType(_INDEX, lanes))
-        odd = builder.and_(builder.lshr(bits, sixteen), _constant(1, lanes))
-        rounded = builder.add(builder.add(bits, _constant(0x7FFF, lanes)), odd)
-        is_number = builder.fcmp_ordered("ord", value, value)
-        rounded = builder.select(is_number, rounded, _constant(0x7FC00000, lanes))
-        return builder.trunc(builder.lshr(rounded, sixteen), ir.VectorType(ir.IntType(16), lanes))
-    if stored == types.int16:
-        return builder.fptrunc(value, ir.VectorType(ir.HalfType(), lanes))
-    return value
-
-
-def _assembled(builder: Any, instruction: str, value: Any, lanes: int) -> Any:
-    """The halves that an instruction makes of a vector."""
-    kind = ir.FunctionType(ir.VectorType(ir.IntType(16), lanes), [value.type])
-    return builder.asm(kind, instruction, "=v,v", [value], False)
-
-
-def _place(context: Any, builder: Any, sig: Any, args: Any, kind: Any) -> Any:
-    """The address of array[index], of the first two arguments (an array or a pointer), as that of a vector."""
-    data = args[0]
-    if isinstance(sig.args[0], types.Array):
-        data = context.make_array(sig.args[0])(context, builder, data).data
-    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
-
-
-def _function(builder: Any, name: str, result: Any, parameters: list[Any]) -> Any:
+def function(builder: Any, name: str, result: Any, parameters: list[Any]) -> Any:
+    """A function that LLVM provides."""
     return get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
 
 
@@ -178,8 +128,8 @@ def fma(_context, a, b, c):
         if not processor_has("fma"):
             return builder.fadd(builder.fmul(args[0], args[1]), args[2])
         kind = args[0].type
-        name = f"llvm.fma.v{a.lanes}{_STORED[a.dtype][1]}"
-        return builder.call(_function(builder, name, kind, [kind] * 3), args)
+        name = f"llvm.fma.v{a.lanes}{STORED[a.dtype][1]}"
+        return builder.call(function(builder, name, kind, [kind] * 3), args)
 
     return a(a, b, c), codegen
 
@@ -190,7 +140,7 @@ def first(_context, vector, count):
 
     def codegen(_context, builder, _sig, args):
         zeros = ir.Constant(args[0].type, None)
-        return builder.select(_mask(builder, args[1], vector.lanes), args[0], zeros)
+        return builder.select(mask_of(builder, args[1], vector.lanes), args[0], zeros)
 
     return vector(vector, types.int64), codegen
 
@@ -225,196 +175,8 @@ def total(_context, vector):
 
     def codegen(_context, builder, _sig, args):
         number, kind = args[0].type.element, args[0].type
-        name = f"llvm.vector.reduce.fadd.v{vector.lanes}{_STORED[vector.dtype][1]}"
-        add = _function(builder, name, number, [number, kind])
+        name = f"llvm.vector.reduce.fadd.v{vector.lanes}{STORED[vector.dtype][1]}"
+        add = function(builder, name, number, [number, kind])
         return builder.call(add, [ir.Constant(number, -0.0), args[0]], fastmath=("reassoc",))
 
     return vector.dtype(vector), codegen
-
-
-@intrinsic
-def load(_context, array, index):
-    """array[index : index + lanes]."""
-    vector = _compute(array.dtype)
-
-    def codegen(context, builder, sig, args):
-        kind = ir.VectorType(_STORED[array.dtype][0], vector.lanes)
-        value = builder.load(_place(context, builder, sig, args, kind), align=array.dtype.bitwidth // 8)
-        return _widen(builder, array.dtype, value, vector.lanes)
-
-    return vector(array, types.int64), codegen
-
-
-@intrinsic
-def load_part(_context, array, index, count):
-    """array[index : index + count], and zeros; no more is read."""
-    vector = _compute(array.dtype)
-
-    def codegen(context, builder, sig, args):
-        number, suffix = _STORED[array.dtype]
-        kind = ir.VectorType(number, vector.lanes)
-        place, mask = _place(context, builder, sig, args, kind), _mask(builder, args[2], vector.lanes)
-        name = f"llvm.masked.load.v{vector.lanes}{suffix}.p0"
-        read = _function(builder, name, kind, [place.type, _INDEX, mask.type, kind])
-        value = builder.call(read, [place, _INDEX(array.dtype.bitwidth // 8), mask, ir.Constant(kind, None)])
-        return _widen(builder, array.dtype, value, vector.lanes)
-
-    return vector(array, types.int64, types.int64), codegen
-
-
-@intrinsic
-def prefetch(_context, array, index):
-    """Ask for the cache line of array[index], which may lie outside."""
-
-    def codegen(context, builder, sig, args):
-        place = _place(context, builder, sig, args, ir.IntType(8))
-        ask = _function(builder, "llvm.prefetch.p0", ir.VoidType(), [place.type, _INDEX, _INDEX, _INDEX])
-        builder.call(ask, [place, _INDEX(0), _INDEX(3), _INDEX(1)])  # to read; into all caches; data
-
-    return types.void(array, types.int64), codegen
-
-
-def _storing(align: Callable[[Any, int], int], past_caches: bool) -> Any:
-    @intrinsic
-    def write(_context, array, index, vector):
-        def codegen(context, builder, sig, args):
-            value = _narrow(builder, array.dtype, args[2], vector.lanes)
-            place = _place(context, builder, sig, args, value.type)
-            written = builder.store(value, place, align=align(array.dtype, vector.lanes))
-            if past_caches:
-                written.set_metadata("nontemporal", builder.module.add_metadata([_INDEX(1)]))
-
-        return types.void(array, types.int64, vector), codegen
-
-    return write
-
-
-# array[index : index + lanes] = vector; the second past the caches, to an address that is a multiple of its size
-store = _storing(lambda dtype, lanes: dtype.bitwidth // 8, False)
-stream = _storing(lambda dtype, lanes: dtype.bitwidth // 8 * lanes, True)
-
-
-def _until(align: Callable[[Any, int], int]) -> Any:
-    @intrinsic
-    def before(_context, array, index):
-        vector = _compute(array.dtype)
-
-        def codegen(context, builder, sig, args):
-            size, wide = array.dtype.bitwidth // 8, ir.IntType(64)
-            address = builder.ptrtoint(_place(context, builder, sig, args, ir.IntType(8)), wide)
-            missing = builder.and_(builder.neg(address), wide(align(array.dtype, vector.lanes) - 1))
-            return builder.udiv(missing, wide(size))
-
-        return types.int64(array, types.int64), codegen
-
-    return before
-
-
-# How many numbers lie before the first, from array[index] on, that a vector can be streamed to; that begins a line
-until_stream = _until(lambda dtype, lanes: dtype.bitwidth // 8 * lanes)
-until_line = _until(lambda dtype, lanes: LINE)
-
-
-def per_line(array: Any) -> int:
-    """How many numbers of an array lie in a line."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(per_line)
-def _per_line(array):
-    count = LINE * 8 // array.dtype.bitwidth
-    return lambda array: count
-
-
-@intrinsic
-def store_part(_context, array, index, vector, count):
-    """array[index : index + count] = vector; nothing else is written."""
-
-    def codegen(context, builder, sig, args):
-        value = _narrow(builder, array.dtype, args[2], vector.lanes)
-        place, mask = _place(context, builder, sig, args, value.type), _mask(builder, args[3], vector.lanes)
-        name = f"llvm.masked.store.v{vector.lanes}{_STORED[array.dtype][1]}.p0"
-        write = _function(builder, name, ir.VoidType(), [value.type, place.type, _INDEX, mask.type])
-        builder.call(write, [value, place, _INDEX(array.dtype.bitwidth // 8), mask])
-
-    return types.void(array, types.int64, vector, types.int64), codegen
-
-
-@njit
-def take(array, index, count, zero):
-    """The `count` numbers from array[index] on, and zeros; `zero` is one of the type of computation."""
-    return load(array, index) if count >= lanes(zero) else load_part(array, index, count)
-
-
-@njit
-def put(array, index, vector, count, zero):
-    """Write the first `count` numbers of a vector, at most all of them."""
-    if count >= lanes(zero):
-        store(array, index, vector)
-    else:
-        store_part(array, index, vector, count)
-
-
-def _turning(count: int) -> list[tuple[list[int], list[int]]]:
-    """The stages of a turn: masks for pairs of rows 1, 2, 4, … apart, each of which is one instruction of x86.
-
-    First numbers and then pairs of them are interleaved within 128 bits; then 128 bits each go where they belong.
-    """
-    part = count // 4  # numbers of 128 bits
-    stages = []
-    for unit in range(1, part // 2 + 1):
-        low = [
-            of + at + i
-            for at in range(0, count, part)
-            for first in range(0, part // 2, unit)
-            for of in (0, count)
-            for i in range(first, first + unit)
-        ]
-        stages.append((low, [place + part // 2 for place in low]))
-    even = [of + at + i for of in (0, count) for at in range(0, count, 2 * part) for i in range(part)]
-    return [*stages, *[(even, [place + part for place in even])] * 2]
-
-
-@intrinsic
-def turn(_context, array, index, stride, table):
-    """Write a square to a flat table with its rows and columns swapped; its rows begin at array[index], stride apart.
-
-    It has as many of each as a vector has lanes.
-    """
-    vector = _compute(array.dtype)
-    count = vector.lanes
-
-    def codegen(context, builder, sig, args):
-        source, begin, stride, table = args
-        stored = ir.VectorType(_STORED[array.dtype][0], count)
-        rows = []
-        for row in range(count):
-            index = builder.add(begin, builder.mul(stride, ir.IntType(64)(row)))
-            place = _place(context, builder, sig, [source, index], stored)
-            value = builder.load(place, align=array.dtype.bitwidth // 8)
-            rows.append(_widen(builder, array.dtype, value, count))
-        for stage, masks in enumerate(_turning(count)):
-            apart = 1 << stage
-            for i in (row for row in range(count) if not row & apart):
-                pair = rows[i], rows[i + apart]
-                rows[i], rows[i + apart] = (
-                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INDEX, count), mask)) for mask in masks
-                )
-        if count == 16:  # the second and the third of each four have changed places
-            rows = [rows[row & ~3 | (row & 1) << 1 | row >> 1 & 1] for row in range(count)]
-        data = context.make_array(sig.args[3])(context, builder, table).data
-        for row, value in enumerate(rows):
-            place = builder.bitcast(builder.gep(data, [ir.IntType(64)(row * count)]), value.type.as_pointer())
-            builder.store(value, place, align=vector.dtype.bitwidth // 8)
-
-    return types.void(array, types.int64, types.int64, table), codegen
-
-
-@intrinsic
-def fence(_context):
-    """Make what was streamed visible before the kernel returns."""
-
-    def codegen(_context, builder, _sig, _args):
-        builder.fence("seq_cst")
-
-    return types.void(), codegen

@@ -7,17 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from normkit.backends.numba.jit import jit
-from normkit.backends.numba.simd import (
-    lanes,
-    per_line,
-    prefetch,
-    put,
-    store,
-    store_part,
-    stream,
-    until_line,
-    until_stream,
-)
+from normkit.backends.numba.memory import per_line, prefetch, put, store, store_part, stream, until_line, until_stream
+from normkit.backends.numba.simd import lanes
 
 ROWS = 8  # whose columns are written together: what is known of a column is read once for all of them
 
