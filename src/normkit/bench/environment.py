@@ -19,6 +19,8 @@ KEEP_MEMORY: Final = {
 }
 """With these, glibc's allocator hands freed memory out again rather than back to the system."""
 
+_CACHES: Final = "/sys/devices/system/cpu/cpu0/cache"
+
 REGIMES: Final = {
     DEFAULT: "the C library's allocator as it is",
     KEPT: "an allocator that keeps its memory: " + ", ".join(f"{name}={value}" for name, value in KEEP_MEMORY.items()),
@@ -36,7 +38,8 @@ def describe() -> dict[str, str]:
     facts = {
         "CPU": cpu_name(),
         "cores": str(os.cpu_count()),
-        "last cache": _read("/sys/devices/system/cpu/cpu0/cache/index3/size"),
+        "second cache": _read(f"{_CACHES}/index2/size"),
+        "last cache": _read(f"{_CACHES}/index3/size"),
         "threads": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}".rstrip(", "),
         "huge pages": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
