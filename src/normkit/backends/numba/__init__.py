@@ -176,7 +176,7 @@ def launch(
     run = s if by_place else steps[4]
     ragged = p.walk and run * stored % LINE != 0
     keeps = own_is_large()
-    # measured: columns, which read x and dy twice, are no faster for an earlier stream; runs neither where a cache keeps
+    # measured: columns, which read x and dy twice, are no faster for an earlier stream, nor are runs that a cache keeps
     passed = a * r * k * s * stored * (3 if backwards and p.walk and not keeps else 2)
     large = passed >= _STREAM * (_RAGGED if ragged else _KEPT if keeps else 1)
     stream = large and not (backwards and by_place and s < _SOON)
