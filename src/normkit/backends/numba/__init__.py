@@ -173,12 +173,14 @@ def launch(
     affine_parts = -(-a // max(p.chunk, a_period)) if p.walk else by_tile
     by_place = p.walk and steps[5] != 0 and steps[4] == 1
     stored = np.dtype(storage).itemsize
-    run = s if by_place else steps[4]
-    ragged = p.walk and run * stored % LINE != 0
     keeps = own_is_large()
     # measured: columns, which read x and dy twice, are no faster for an earlier stream, nor are runs that a cache keeps
     passed = a * r * k * s * stored * (3 if backwards and p.walk and not keeps else 2)
-    large = passed >= _STREAM * (_RAGGED if ragged else _KEPT if keeps else 1)
+    if p.walk and not by_place:
+        large = passed >= _STREAM
+    else:
+        ragged = by_place and s * stored % LINE != 0
+        large = passed >= _STREAM * (_RAGGED if ragged else _KEPT if keeps else 1)
     stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(

@@ -43,7 +43,7 @@ def scale_of(at, i, n, zero, known, row, x, high, factor, shift, weight, bias):
 
 
 write_rows = column_writer(scales, scale)
-write_row = writer(scales_of, scale_of)
+write_row = writer(scales_of, scale_of, True)
 
 
 @jit

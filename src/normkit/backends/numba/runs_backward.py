@@ -123,8 +123,8 @@ def project_by(at, i, n, zero, known, g, part, unit, x, dy, ahead, means, rstds,
     return fma(g, splat(rstd), fma(x_hat, splat(crossed), splat(plain)))
 
 
-write_pieces = writer(projections, project)
-write_units = writer(projections_by, project_by)
+write_pieces = writer(projections, project, False)
+write_units = writer(projections_by, project_by, True)
 
 
 @jit

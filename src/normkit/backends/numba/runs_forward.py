@@ -48,8 +48,8 @@ def scale_by(at, i, n, zero, known, g, unit, x, ahead, means, rstds, lows, weigh
     return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
 
 
-write_pieces = writer(scales, scale)
-write_units = writer(scales_by, scale_by)
+write_pieces = writer(scales, scale, False)
+write_units = writer(scales_by, scale_by, True)
 
 
 @jit

@@ -146,6 +146,16 @@ def first(_context, vector, count):
 
 
 @intrinsic
+def joined(_context, vector, other, count):
+    """The first `count` lanes, and of the other vector those behind them."""
+
+    def codegen(_context, builder, _sig, args):
+        return builder.select(mask_of(builder, args[2], vector.lanes), args[0], args[1])
+
+    return vector(vector, vector, types.int64), codegen
+
+
+@intrinsic
 def clamp(_context, vector, low, high):
     """Not below low, nor above high; NaN stays NaN."""
 

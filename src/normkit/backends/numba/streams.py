@@ -8,7 +8,7 @@ from typing import Any
 
 from normkit.backends.numba.jit import jit
 from normkit.backends.numba.memory import per_line, prefetch, put, store, store_part, stream, until_line, until_stream
-from normkit.backends.numba.simd import lanes
+from normkit.backends.numba.simd import joined, lanes
 
 ROWS = 8  # whose columns are written together: what is known of a column is read once for all of them
 
@@ -22,26 +22,31 @@ def leave(y, at, vector, n, streams, zero):
         put(y, at, vector, n, zero)
 
 
-def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[..., Any]:
+def writer(numbers: Callable[..., Any], value: Callable[..., Any], by_place: bool) -> Callable[..., Any]:
     """A loop that writes `rows` rows, `stride` apart, of `count` runs of `size` numbers, which lie next to each other.
 
     It writes value(at, i, n, zero, numbers(run, *operands), *operands) to the n numbers from y[at + i] on, where a run
-    begins at `at`.
+    begins at `at`. Unless that depends on i alone too (`by_place`), a line in which one run ends and the next begins is
+    made of the values of both, and goes past the caches like all others; else it is written in parts.
     """
 
     @jit
     def write(y, start, rows, stride, count, size, streams, zero, *operands):
         step = lanes(zero)
+        streams = streams and size >= step
         for row in range(rows):
-            at = start + row * stride
+            at, i = start + row * stride, 0
+            if streams and not by_place and until_stream(y, at + count * size):
+                prefetch(y, at + count * size)  # its first part is another's: it must be there then
             for run in range(count):
-                known, i = numbers(run, *operands), 0
+                known = numbers(run, *operands)
                 if streams:
-                    if until_stream(y, at + 2 * size):  # of a line two runs write a part each: it must be there then
+                    if by_place and until_stream(y, at + 2 * size):
                         prefetch(y, at + 2 * size)
-                    i = min(size, until_stream(y, at))
-                    if i:
-                        store_part(y, at, value(at, 0, i, zero, known, *operands), i)
+                    if i == 0:
+                        i = until_stream(y, at)
+                        if i:
+                            store_part(y, at, value(at, 0, i, zero, known, *operands), i)
                     while i + step <= size:
                         stream(y, at + i, value(at, i, step, zero, known, *operands))
                         i += step
@@ -49,9 +54,15 @@ def writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Callable[.
                     while i + step <= size:
                         store(y, at + i, value(at, i, step, zero, known, *operands))
                         i += step
-                if i < size:
-                    store_part(y, at + i, value(at, i, size - i, zero, known, *operands), size - i)
-                at += size
+                rest, at, i = size - i, at + size, 0
+                if rest:
+                    if streams and not by_place and run + 1 < count:
+                        ends = value(at - size, size - rest, step, zero, known, *operands)
+                        begins = value(at, -rest, step, zero, numbers(run + 1, *operands), *operands)
+                        stream(y, at - rest, joined(ends, begins, rest))
+                        i = step - rest
+                    else:
+                        store_part(y, at - rest, value(at - size, size - rest, rest, zero, known, *operands), rest)
 
     return write
 
