@@ -34,7 +34,6 @@ _RUN = 16  # from this length of S on, a run is walked rather than summed down
 _SERIAL = 32768  # numbers that one thread normalizes faster than a team can be woken
 _STREAM = 24 << 20  # bytes read and written from which an output goes past the caches, which could not keep all
 _RAGGED = 2  # times as many, where a line is written in parts: they meet in a cache, or it goes to memory several times
-_KEPT = 4 / 3  # times as many, where a core has a large cache of its own: in networks too, which read it next
 _SOON = 256  # numbers later a gradient of a weight is read again: what it is added to waits for streams before it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
 _WIDE = 4096  # columns, at about, of a part of a row that are summed at once elsewhere,
@@ -173,14 +172,10 @@ def launch(
     affine_parts = -(-a // max(p.chunk, a_period)) if p.walk else by_tile
     by_place = p.walk and steps[5] != 0 and steps[4] == 1
     stored = np.dtype(storage).itemsize
-    keeps = own_is_large()
+    ragged = by_place and s * stored % LINE != 0
     # measured: columns, which read x and dy twice, are no faster for an earlier stream, nor are runs that a cache keeps
-    passed = a * r * k * s * stored * (3 if backwards and p.walk and not keeps else 2)
-    if p.walk and not by_place:
-        large = passed >= _STREAM
-    else:
-        ragged = by_place and s * stored % LINE != 0
-        large = passed >= _STREAM * (_RAGGED if ragged else _KEPT if keeps else 1)
+    passed = a * r * k * s * stored * (3 if backwards and p.walk and not own_is_large() else 2)
+    large = passed >= _STREAM * (_RAGGED if ragged else 1)
     stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(
