@@ -194,10 +194,11 @@ def layer_norm(
     if not isinstance(input, Tensor):
         result: ArrayT = _on_arrays(layer_norm, locals())
         return result
-    look = first_look(input, LEAST.layer)
+    least = LEAST.layer_half if input.dtype in HALF else LEAST.layer
+    look = first_look(input, least)
     if look is None:
         norm = _layer(tuple(normalized_shape), True)
-        look = first_look(input, LEAST.layer, norm)
+        look = first_look(input, least, norm)
     if look == "aten":
         return aten.layer_norm(input, normalized_shape, weight, bias, eps)
     _check("layer_norm", input, norm, weight, bias)

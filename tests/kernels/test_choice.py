@@ -9,6 +9,7 @@ import torch
 import normkit
 from normkit.backends import NAMES, choose, first_look, use_backend
 from normkit.backends.crossover import FEW, LEAST, crossover
+from normkit.backends.eager import HALF
 from normkit.spec import Norm
 
 LARGE = torch.ones(2, 1 << 21)  # of the size from which on batches of vectors get a kernel
@@ -61,8 +62,9 @@ NORMS = {
 }
 
 
-def least_of(name: str) -> int:
-    least: int = getattr(LEAST, "batch" if name == "bounded" else name)
+def least_of(name: str, dtype: torch.dtype) -> int:
+    field = {"bounded": "batch", "layer": "layer_half" if dtype in HALF else "layer"}.get(name, name)
+    least: int = getattr(LEAST, field)
     return least
 
 
@@ -81,7 +83,7 @@ def test_small_inputs_are_left_to_torch(
             x = torch.empty(2, 2, size // 1024 - short // 512, 256, dtype=dtype, memory_format=torch.channels_last)
         assert choose(x, norm=norm, running=running, use_input_stats=use_input_stats).name == backend
         if norm.kind != "instance" or not running:  # which this is not asked for
-            look = first_look(x, least_of(name), norm, use_input_stats)
+            look = first_look(x, least_of(name, dtype), norm, use_input_stats)
             assert look in (backend, None if backend == "aten" and channels_last else backend)
 
 
@@ -118,15 +120,15 @@ def test_many_channels_last_are_trained_earlier_where_a_core_has_a_large_cache(
 @pytest.mark.parametrize("name", NORMS)
 def test_no_kernel_takes_less_than_the_least(name: str) -> None:
     sizes = [
-        crossover(NORMS[name], dtype, axes, channels_last, channels, running, use_input_stats)
+        (crossover(NORMS[name], dtype, axes, channels_last, channels, running, use_input_stats), least_of(name, dtype))
         for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
         for axes, channels_last in ((2, False), (3, False), (4, False), (4, True), (5, True))
         for channels in (1, FEW - 1, FEW, 1024)
         for running in (False, True)
         for use_input_stats in (False, True)
     ]
-    assert min(sizes) == least_of(name)
-    assert max(sizes) <= 1 << 24
+    assert min(size - least for size, least in sizes) == 0
+    assert max(sizes)[0] <= 1 << 24
 
 
 def test_blocks_nest_and_end() -> None:

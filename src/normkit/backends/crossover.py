@@ -21,7 +21,8 @@ class _Least(NamedTuple):
     """From how many numbers on a kernel may pay, by the function that is called, whatever else is known of a call."""
 
     batch: int = 1 << 16
-    layer: int = 1 << 19
+    layer: int = 3 << 20
+    layer_half: int = 1 << 19
     rms: int = 1 << 14  # torch makes it of several operations
     group: int = 1 << 17
     instance: int = 3 << 12
@@ -70,7 +71,9 @@ def crossover(
         if not use_input_stats:
             if scattered and not half:  # torch reads them where they are: we would copy them first
                 return NEVER
-            return 1 << 20 if bounded else 1 << 21
+            if bounded:
+                return 1 << 20
+            return 1 << 23 if dtype is torch.float16 and own_is_large() else 1 << 21
         return 1 << 19 if half else 1 << 17 if innermost else LEAST.batch
     if norm.kind == "instance" and channels_last:
         return LEAST.instance
@@ -87,4 +90,4 @@ def crossover(
     if not norm.centred:
         return LEAST.rms
     row = prod(norm.normalized_shape) if norm.kind == "layer" else channels
-    return LEAST.layer if half else 1 << 23 if row < SHORT else 3 << 20
+    return LEAST.layer_half if half else 1 << 23 if row < SHORT else LEAST.layer
