@@ -37,9 +37,9 @@ _RAGGED = 2  # times as many, where a line is written in parts: they meet in a c
 _SOON = 256  # numbers later a gradient of a weight is read again: what it is added to waits for streams before it
 _TILE = 2048  # columns, at most, that are summed at once where each row has its own weight
 _WIDE = 4096  # columns, at about, of a part of a row that are summed at once elsewhere,
-_FOLD_TO = 1536  # and of rows folded into one, which are best not about
-_SAME = 1024  # numbers or a multiple apart: they compete for the same places of a cache,
-_AWAY = 256  # unless this many nearer or farther
+_FOLD_TO = 1536  # and of rows folded into one.
+_SAME = 1024  # numbers or a multiple apart, rows compete for the same places of a cache: fewer do, the less they have
+_LINES = 32  # in common with it, down to this many: fewer, and rows of a half type do not begin with a line
 _CHUNK = 128  # such rows, at most, that are summed before they are merged,
 _FOLDED = 32  # and at least, or rather fewer are folded
 _ROUND = 8  # where there is one table of rows only, its chunks come in multiples of this: threads share them evenly
@@ -76,9 +76,15 @@ def plan(view: View) -> Plan:
         return Plan(False, min(r, _CHUNK), max(1, _WIDE // s) * s, 1)
     share = _ROUND if a == 1 else 1
     most = max(1, min(_FOLD_TO // width, r // (_FOLDED * share)))
-    fold = next((fold for fold in range(most, most // 2, -1) if _AWAY <= fold * width % _SAME <= _SAME - _AWAY), most)
+    fold = min(range(most, most // 2, -1), key=lambda fold: _crowding(fold * width))
     chunks = share * -(-r // (share * _CHUNK * fold))
     return Plan(False, fold * -(-r // (chunks * fold)), width, fold)
+
+
+def _crowding(width: int) -> float:
+    """How many rows of a width compete for the same places of a cache, or are written in parts, for each that could."""
+    common = math.gcd(width, _SAME)
+    return max(common / _LINES, _LINES / common)
 
 
 _compiling = Lock()

@@ -3,12 +3,13 @@
 import numpy as np
 
 from normkit.backends.numba.jit import cast, jit
-from normkit.backends.numba.memory import put, take
+from normkit.backends.numba.memory import prefetch, put, take
 from normkit.backends.numba.run_moments import FAR, number
 from normkit.backends.numba.simd import fma, lanes
 
 BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
-GROUP = 8  # rows that are summed at once: a sum is read and written once for all of them
+GROUP = 16  # rows that are summed at once, of one tensor: a sum is read and written once for all of them
+AHEAD = 64  # numbers of each of them that are asked for before
 SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
 
 
@@ -41,14 +42,16 @@ def square_rows(x, start, rows, stride, pivot, plain, squares, zero):
     plain[:] = zero
     squares[:] = zero
     for top in range(0, rows, GROUP):
-        begin, end = start + top * stride, start + min(top + GROUP, rows) * stride
+        begin, height = start + top * stride, min(GROUP, rows - top)
         for c in range(0, width, step):
-            n = width - c
+            at, n = begin + c, width - c
             about, f, s = take(pivot, c, n, zero), take(plain, c, n, zero), take(squares, c, n, zero)
-            for at in range(begin, end, stride):
-                d = take(x, at + c, n, zero) - about
+            for _ in range(height):
+                prefetch(x, at + AHEAD)
+                d = take(x, at, n, zero) - about
                 f += d
                 s = fma(d, d, s)
+                at += stride
             put(plain, c, f, n, zero)
             put(squares, c, s, n, zero)
 

@@ -1,37 +1,53 @@
 """The backward kernel of `columns`."""
 
 import numpy as np
-from numba import carray
+from numba import carray, types
+from numba.extending import overload
 
 from normkit.backends.numba.bounds import bounds_of, gates_of, pass_between
-from normkit.backends.numba.column_moments import BLOCK_ROWS, GROUP, add_folded, repeat, row_of
-from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
-from normkit.backends.numba.memory import fence, put, take, until_stream
+from normkit.backends.numba.column_moments import AHEAD, BLOCK_ROWS, GROUP, add_folded, repeat, row_of
+from normkit.backends.numba.jit import INLINE, RECORD, cast, inline, jit, kernel, pointer
+from normkit.backends.numba.memory import fence, prefetch, put, take, until_stream
 from normkit.backends.numba.parts import ADD_PARTS, add_parts
 from normkit.backends.numba.simd import fma, lanes, splat, total
 from normkit.backends.numba.streams import column_writer, leave
 from normkit.backends.numba.units import place_of
 
 
+def weighted(dy, weights, row):
+    """dy times the weight of its row; as it is if rows have none (`weights` is None)."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(weighted, jit_options=INLINE)
+def _weighted(dy, weights, row):
+    if weights is types.none:
+        return lambda dy, weights, row: dy
+    return lambda dy, weights, row: dy * splat(weights[row])
+
+
 @jit
-def product_rows(x, dy, start, rows, stride, high, weights, weight_step, sums, zero, gates, bounds):
+def product_rows(x, dy, start, rows, stride, high, weights, sums, zero, gates, bounds):
     """Sums over the rows of x - high, g and g (x - high), where g = dy · weight of the row, within the bounds."""
     step, width = lanes(zero), high.size
     sums[:] = zero
     deviations, plain, crossed = row_of(sums, 0, width), row_of(sums, 1, width), row_of(sums, 2, width)
-    for top in range(0, rows, GROUP):
-        bottom = min(top + GROUP, rows)
+    group = GROUP // 2  # of two tensors
+    for top in range(0, rows, group):
+        begin, height = start + top * stride, min(group, rows - top)
         for c in range(0, width, step):
-            n = width - c
+            at, n = begin + c, width - c
             about, some_gates = take(high, c, n, zero), gates_of(c, n, zero, gates, bounds)
             d_sum, p_sum, c_sum = take(deviations, c, n, zero), take(plain, c, n, zero), take(crossed, c, n, zero)
-            for row in range(top, bottom):
-                at = start + row * stride + c
+            for row in range(top, top + height):
+                prefetch(x, at + AHEAD)
+                prefetch(dy, at + AHEAD)
                 d = take(x, at, n, zero) - about
-                p = pass_between(take(dy, at, n, zero), d, some_gates) * splat(weights[row * weight_step])
+                p = weighted(pass_between(take(dy, at, n, zero), d, some_gates), weights, row)
                 d_sum += d
                 p_sum += p
                 c_sum = fma(p, d, c_sum)
+                at += stride
             put(deviations, c, d_sum, n, zero)
             put(plain, c, p_sum, n, zero)
             put(crossed, c, c_sum, n, zero)
@@ -50,6 +66,8 @@ def projections(c, n, zero, x, dy, tables, gates, bounds):
 def project(at, n, zero, known, x, dy, tables, gates, bounds):
     """dx of rows whose columns have their own weight."""
     high, rstd, scale, crossed, plain, some_gates = known
+    prefetch(x, at + AHEAD)
+    prefetch(dy, at + AHEAD)
     d = take(x, at, n, zero) - high
     return pass_between(take(dy, at, n, zero), d, some_gates) * scale - fma(d * rstd, crossed, plain)
 
@@ -250,7 +268,6 @@ def backward(storage, compute, clamped):
         sums = np.empty(3 * g.tile * g.fold, compute)
         all_tables = np.empty(6 * g.tile * g.fold, compute)
         all_gates = np.empty(2 * g.tile * g.fold if clamped else 0, compute)
-        ones = np.ones(1, compute)
         tabulated = -1
         for step in range(end - begin):
             task = end - 1 - step if phase == 3 else begin + step  # what was read last may be in a cache still
@@ -281,20 +298,12 @@ def backward(storage, compute, clamped):
                         fold = g.fold if row + g.fold <= bottom else 1
                         height = min((bottom - row) // fold, BLOCK_ROWS)
                         n = columns * fold
-                        product_rows(
-                            x,
-                            dy,
-                            (a * rows + row) * width + left,
-                            height,
-                            width * fold,
-                            highs[:n],
-                            weight[row:] if by_row else ones,
-                            g.r_step,
-                            sums[: 3 * n],
-                            zero,
-                            gates,
-                            bounds,
-                        )
+                        begins = (a * rows + row) * width + left
+                        some = (x, dy, begins, height, width * fold, highs[:n])
+                        if by_row:
+                            product_rows(*some, weight[row:], sums[: 3 * n], zero, gates, bounds)
+                        else:
+                            product_rows(*some, None, sums[: 3 * n], zero, gates, bounds)
                         for i in range(3):
                             totals = partial[at + i * width : at + i * width + columns]
                             add_folded(row_of(sums, i, n), totals)

@@ -79,19 +79,40 @@ def load(_context, array, index):
 
 @intrinsic
 def load_part(_context, array, index, count):
-    """array[index : index + count], and zeros; no more is read."""
+    """array[index : index + count], at least one, and zeros; no more is read."""
     vector = _compute(array.dtype)
 
     def codegen(context, builder, sig, args):
         number, suffix = STORED[array.dtype]
         kind = ir.VectorType(number, vector.lanes)
-        place, mask = _place(context, builder, sig, args, kind), mask_of(builder, args[2], vector.lanes)
-        name = f"llvm.masked.load.v{vector.lanes}{suffix}.p0"
-        read = function(builder, name, kind, [place.type, INDEX, mask.type, kind])
-        value = builder.call(read, [place, INDEX(array.dtype.bitwidth // 8), mask, ir.Constant(kind, None)])
+        read = _read_halves if _lacks_masks(array.dtype) else _read
+        align = array.dtype.bitwidth // 8
+        value = read(builder, _place(context, builder, sig, args, kind), args[2], kind, suffix, align)
         return _widen(builder, array.dtype, value, vector.lanes)
 
     return vector(array, types.int64, types.int64), codegen
+
+
+def _lacks_masks(stored: Any) -> bool:
+    """Whether there is no instruction that masks a half type: it would become a branch for each number."""
+    return stored in (types.uint16, types.int16) and "+avx512bw" not in features()
+
+
+def _read(builder: Any, place: Any, count: Any, kind: Any, suffix: str, align: int) -> Any:
+    """The first `count` numbers of a vector in memory, and zeros."""
+    mask = mask_of(builder, count, kind.count)
+    name = f"llvm.masked.load.v{kind.count}{suffix}.p0"
+    read = function(builder, name, kind, [place.type, INDEX, mask.type, kind])
+    return builder.call(read, [place, INDEX(align), mask, ir.Constant(kind, None)])
+
+
+def _read_halves(builder: Any, place: Any, count: Any, kind: Any, _suffix: str, align: int) -> Any:
+    """`_read` by pairs; the last number is read again by itself, as it may be the first of a pair."""
+    pairs, half = ir.VectorType(INDEX, kind.count // 2), builder.lshr(count, count.type(1))
+    some = _read(builder, builder.bitcast(place, pairs.as_pointer()), half, pairs, "i32", align)
+    last = builder.sub(count, count.type(1))
+    number = builder.load(builder.gep(builder.bitcast(place, kind.element.as_pointer()), [last]))
+    return builder.insert_element(builder.bitcast(some, kind), number, last)
 
 
 @intrinsic
@@ -160,16 +181,33 @@ def _per_line(array):
 
 @intrinsic
 def store_part(_context, array, index, vector, count):
-    """array[index : index + count] = vector; nothing else is written."""
+    """array[index : index + count] = vector, at least one number; nothing else is written."""
 
     def codegen(context, builder, sig, args):
         value = _narrow(builder, array.dtype, args[2], vector.lanes)
-        place, mask = _place(context, builder, sig, args, value.type), mask_of(builder, args[3], vector.lanes)
-        name = f"llvm.masked.store.v{vector.lanes}{STORED[array.dtype][1]}.p0"
-        write = function(builder, name, ir.VoidType(), [value.type, place.type, INDEX, mask.type])
-        builder.call(write, [value, place, INDEX(array.dtype.bitwidth // 8), mask])
+        place = _place(context, builder, sig, args, value.type)
+        write = _write_halves if _lacks_masks(array.dtype) else _write
+        write(builder, place, value, args[3], STORED[array.dtype][1], array.dtype.bitwidth // 8)
 
     return types.void(array, types.int64, vector, types.int64), codegen
+
+
+def _write(builder: Any, place: Any, value: Any, count: Any, suffix: str, align: int) -> None:
+    """Write the first `count` numbers of a vector."""
+    kind = value.type
+    mask = mask_of(builder, count, kind.count)
+    name = f"llvm.masked.store.v{kind.count}{suffix}.p0"
+    write = function(builder, name, ir.VoidType(), [kind, place.type, INDEX, mask.type])
+    builder.call(write, [value, place, INDEX(align), mask])
+
+
+def _write_halves(builder: Any, place: Any, value: Any, count: Any, _suffix: str, align: int) -> None:
+    """`_write` by pairs; the last number is written again by itself, as it may be the first of a pair."""
+    pairs, half = ir.VectorType(INDEX, value.type.count // 2), builder.lshr(count, count.type(1))
+    _write(builder, builder.bitcast(place, pairs.as_pointer()), builder.bitcast(value, pairs), half, "i32", align)
+    last = builder.sub(count, count.type(1))
+    number = builder.extract_element(value, last)
+    builder.store(number, builder.gep(builder.bitcast(place, number.type.as_pointer()), [last]))
 
 
 @njit

@@ -10,7 +10,8 @@ from normkit.backends.numba.jit import jit
 from normkit.backends.numba.memory import per_line, prefetch, put, store, store_part, stream, until_line, until_stream
 from normkit.backends.numba.simd import joined, lanes
 
-ROWS = 8  # whose columns are written together: what is known of a column is read once for all of them
+ROWS = 8  # whose columns are written together, at most: what is known of a column is read once for all of them
+PAGE = 64  # lines: where a load lies a multiple of them behind a store, the processor waits for the store
 
 
 @jit
@@ -72,6 +73,7 @@ def column_writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Cal
 
     It writes value(at, n, zero, numbers(c, n, zero, *operands), *operands) to the n numbers from y[at] on, of column c.
     Only rows that all begin with a line of the caches go past them, a line at once: in parts it would go several times.
+    As many rows are written together as lie at different places of a page.
     """
 
     @jit
@@ -80,20 +82,25 @@ def column_writer(numbers: Callable[..., Any], value: Callable[..., Any]) -> Cal
         line = per_line(y)  # one vector, or two of a half type
         streams = streams and until_line(y, start) == 0 and until_line(y, start + stride) == 0
         in_pairs = size // line * line if streams and line > step else 0
-        for top in range(start, start + rows * stride, ROWS * stride):
-            bottom = min(top + ROWS * stride, start + rows * stride)
+        apart = min(stride & -stride, PAGE * line)  # the places of rows are multiples of it
+        at_once = min(ROWS, PAGE * line // apart)
+        for top in range(0, rows, at_once):
+            begin, height = start + top * stride, min(at_once, rows - top)
             for c in range(0, in_pairs, line):
+                at = begin + c
                 left, right = numbers(c, step, zero, *operands), numbers(c + step, step, zero, *operands)
-                for at in range(top + c, bottom + c, stride):
+                for _ in range(height):
                     result = value(at, step, zero, left, *operands)
                     result_2 = value(at + step, step, zero, right, *operands)
                     stream(y, at, result)
                     stream(y, at + step, result_2)
+                    at += stride
             for c in range(in_pairs, size, step):
-                n = size - c
+                at, n = begin + c, size - c
                 known = numbers(c, n, zero, *operands)
-                for at in range(top + c, bottom + c, stride):
+                for _ in range(height):
                     result = value(at, n, zero, known, *operands)
                     leave(y, at, result, n, streams, zero)
+                    at += stride
 
     return write
