@@ -76,19 +76,19 @@ write_rows = column_writer(projections, project)
 
 
 @inline
-def project_part(x, dy, dx, at, n, streams, zero, known, weight, dweight, dbias):
-    """dx of a part of a row that has one weight; returns dweight and dbias with what the part adds to them."""
+def project_part(x, dy, at, n, zero, known, weight, dweight, dbias):
+    """dx of a part of a row that has one weight, and dweight and dbias with what the part adds to them."""
     high, rstd, scale, crossed, plain, shift = known
     d, p = (take(x, at, n, zero) - high) * rstd, take(dy, at, n, zero)
-    leave(dx, at, p * (scale * weight) - fma(d, crossed, plain), n, streams, zero)
-    return fma(p, d + shift, dweight), dbias + p
+    return p * (scale * weight) - fma(d, crossed, plain), fma(p, d + shift, dweight), dbias + p
 
 
 @jit
 def project_rows_of(x, dy, dx, at, stride, rows, tables, weight, dweight, dbias, streams, zero):
     """dx of some rows, each of which has one weight, and their shares of dweight and dbias.
 
-    Four at once, for which the tables are read once; where rows are left over the last is taken more than once.
+    Four at once, for which the tables are read once; where rows are left over the last is taken more than once. All are
+    read before any is written: behind a store to the same place of another page, a load would wait (see `streams`).
     """
     step, size, last, none = lanes(zero), tables.size // 6, rows - 1, splat(zero)
     high, rstd, scale = row_of(tables, 0, size), row_of(tables, 1, size), row_of(tables, 2, size)
@@ -104,10 +104,14 @@ def project_rows_of(x, dy, dx, at, stride, rows, tables, weight, dweight, dbias,
             n = size - i
             some = (take(high, i, n, zero), take(rstd, i, n, zero), take(scale, i, n, zero))
             known = *some, take(crossed, i, n, zero), take(plain, i, n, zero), take(shift, i, n, zero)
-            dw_0, db_0 = project_part(x, dy, dx, at_0 + i, n, streams, zero, known, w_0, dw_0, db_0)
-            dw_1, db_1 = project_part(x, dy, dx, at_1 + i, n, streams, zero, known, w_1, dw_1, db_1)
-            dw_2, db_2 = project_part(x, dy, dx, at_2 + i, n, streams, zero, known, w_2, dw_2, db_2)
-            dw_3, db_3 = project_part(x, dy, dx, at_3 + i, n, streams, zero, known, w_3, dw_3, db_3)
+            dx_0, dw_0, db_0 = project_part(x, dy, at_0 + i, n, zero, known, w_0, dw_0, db_0)
+            dx_1, dw_1, db_1 = project_part(x, dy, at_1 + i, n, zero, known, w_1, dw_1, db_1)
+            dx_2, dw_2, db_2 = project_part(x, dy, at_2 + i, n, zero, known, w_2, dw_2, db_2)
+            dx_3, dw_3, db_3 = project_part(x, dy, at_3 + i, n, zero, known, w_3, dw_3, db_3)
+            leave(dx, at_0 + i, dx_0, n, streams, zero)
+            leave(dx, at_1 + i, dx_1, n, streams, zero)
+            leave(dx, at_2 + i, dx_2, n, streams, zero)
+            leave(dx, at_3 + i, dx_3, n, streams, zero)
         dweight[r_0], dweight[r_1], dweight[r_2], dweight[r_3] = total(dw_0), total(dw_1), total(dw_2), total(dw_3)
         dbias[r_0], dbias[r_1], dbias[r_2], dbias[r_3] = total(db_0), total(db_1), total(db_2), total(db_3)
 
