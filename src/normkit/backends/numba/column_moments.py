@@ -164,7 +164,8 @@ def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
         )
         count += n
     if length == 1:
-        mean[:], m2[:] = total_mean, total_m2
+        for k in range(mean.size):
+            mean[k], m2[k] = total_mean[k], total_m2[k]
         return
     for k in range(mean.size):
         left = k * length

@@ -55,13 +55,15 @@ RECORD = np.dtype(
 )
 
 
+# A piece of a kernel cannot be called from Python: what would let it takes time to compile.
+PIECE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+INLINE = {**PIECE, "forceinline": True}  # and so for an overload
+
+
 def jit(function: Kernel) -> Kernel:
     """Compile a piece of a kernel; it computes exactly what it says, in every place that it is copied to."""
-    compiled: Kernel = njit(error_model="numpy")(function)
+    compiled: Kernel = njit(**PIECE)(function)
     return compiled
-
-
-INLINE = {"error_model": "numpy", "forceinline": True}  # and so for an overload
 
 
 def inline(function: Kernel) -> Kernel:
@@ -70,12 +72,14 @@ def inline(function: Kernel) -> Kernel:
     return compiled
 
 
-def kernel(function: Kernel) -> Any:
-    """Compile a kernel to a C function, cached on disk where some disk can be written."""
+KERNEL = types.void(types.voidptr, types.int64, types.int64, types.int64)
+
+
+def kernel(function: Kernel, signature: Any = KERNEL) -> Any:
+    """Compile a kernel, or what calls it, to a C function, cached on disk where some disk can be written."""
     began = time.perf_counter()
     # Numba's cache sees changes of the file that holds the kernel only; the name tells it of all the others.
     function.__qualname__ += f"_{_sources()}"
-    signature = types.void(types.voidptr, types.int64, types.int64, types.int64)
     try:
         compiled = cfunc(signature, cache=True, error_model="numpy")(function)
     except Exception as error:  # no writable place for the cache, or a damaged one: compile for this process alone

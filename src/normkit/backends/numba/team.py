@@ -15,10 +15,10 @@ from struct import Struct
 from typing import Any, Protocol
 
 from llvmlite import binding, ir
-from numba import carray, cfunc, types
+from numba import carray, types
 from numba.extending import intrinsic
 
-from normkit.backends.numba.jit import RECORD
+from normkit.backends.numba.jit import RECORD, kernel
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _FIRST = Struct("2q")  # of a RECORD: function and phases
@@ -118,25 +118,28 @@ def _call_pointer(_context, function, data, part, parts, phase):
     return types.void(function, data, part, parts, phase), codegen
 
 
+# not in the function below: what is closed over there would make the next process compile it anew
+_thread = types.ExternalFunction("omp_get_thread_num", types.int32())
+_threads = types.ExternalFunction("omp_get_num_threads", types.int32())
+_barrier = types.ExternalFunction("GOMP_barrier", types.void())
+
+
 @lru_cache(maxsize=1)
 def _trampoline() -> int:
     """What each thread of an OpenMP team starts in: it calls the kernel with its place in the team, phase by phase."""
-    thread = types.ExternalFunction("omp_get_thread_num", types.int32())
-    threads = types.ExternalFunction("omp_get_num_threads", types.int32())
-    barrier = types.ExternalFunction("GOMP_barrier", types.void())
 
-    @cfunc(types.void(types.voidptr))
     def trampoline(data):
         g = carray(data, 1, RECORD)[0]
-        part, parts = types.int64(thread()), types.int64(threads())
+        part, parts = types.int64(_thread()), types.int64(_threads())
         for phase in range(_PHASES):
             if g.phases >> phase & 1:
                 _call_pointer(g.function, data, part, parts, phase)
                 if g.phases >> phase > 1:
-                    barrier()
+                    _barrier()
 
-    address: int = trampoline.address
-    _keep.append(trampoline)
+    compiled = kernel(trampoline, types.void(types.voidptr))
+    address: int = compiled.address
+    _keep.append(compiled)
     return address
 
 
