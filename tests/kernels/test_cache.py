@@ -69,18 +69,20 @@ def test_an_install_that_cannot_be_written_without_a_home(tmp_path: Path) -> Non
 
 LOAD = """
 import numpy as np
-from normkit.backends.numba import columns, runs
+from normkit.backends.numba import columns, runs, team
+if team._parallel():
+    team._trampoline()
 half = np.uint16, np.float32
 walks = runs.forward(*half, False, True, True), runs.backward(*half, False, True)
 walks += (runs.forward(*half, True, False, False),)
 sums = columns.forward(*half, True, True), columns.backward(*half, True)
-print(*(kernel.cache_hits for kernel in (*walks, *sums)))
+print(*(kernel.cache_hits for kernel in (*walks, *sums, *team._keep)))
 """
 
 
 def test_the_next_process_loads_every_kind_of_kernel() -> None:
     python(LOAD)
-    assert python(LOAD) == "1 1 1 1 1"
+    assert set(python(LOAD).split()) == {"1"}
 
 
 def test_any_changed_source_changes_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
