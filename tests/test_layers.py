@@ -190,7 +190,7 @@ def test_a_running_statistic_elsewhere_is_an_error(build: Any, name: str, traini
     assert all(value.is_meta or torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
-@pytest.mark.parametrize("backend", ["numba", "eager"])
+@pytest.mark.parametrize("backend", ["auto", "numba", "eager"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -233,14 +233,20 @@ def test_a_call_that_fails_counts_no_batch(backend: str) -> None:
     assert int(layer.num_batches_tracked) == 0
 
 
-def test_a_wrong_number_of_channels_names_both() -> None:
+@pytest.mark.parametrize("backend", ["auto", "numba"])
+def test_a_wrong_number_of_channels_names_both(backend: str) -> None:
     with (
-        normkit.use_backend("numba"),
+        normkit.use_backend(backend),
         pytest.raises(
             RuntimeError, match=r"weight of shape \(3,\) .* or an input of 5 channels; got weight of shape \(5,\)"
         ),
     ):
         normkit.BatchNorm2d(5)(torch.randn(2, 3, 4, 4))
+
+
+def test_integers_are_told_to_be_none_of_the_types() -> None:
+    with pytest.raises(NotImplementedError, match=r"an input of a floating-point type; got torch\.int64"):
+        normkit.BatchNorm2d(4)(torch.ones(2, 4, 3, 3, dtype=torch.int64))
 
 
 def test_an_rms_norm_of_an_inference_tensor_can_be_trained() -> None:

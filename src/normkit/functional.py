@@ -119,8 +119,12 @@ def batch_norm_of_layer(
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     look = first_look(input, LEAST.batch, norm, training)
     if look == "aten" and not isinstance(momentum, Tensor):
-        y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
-        return complete(y, norm, residual)
+        try:
+            y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
+        except RuntimeError:  # the checks below say why, or the next call says it again
+            pass
+        else:
+            return complete(y, norm, residual)
     _check("batch_norm", input, norm, weight, bias)
     running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)
     return normalize(input, norm, weight, bias, eps, running, training, look, residual)
@@ -354,6 +358,11 @@ def _running(
             and statistic.dtype is not x.dtype
             and not (statistic.dtype is torch.float32 and x.dtype in HALF)
         ):
+            if not x.is_floating_point():
+                # torch's type of error
+                raise NotImplementedError(
+                    f"{name} expected an input of a floating-point type; got {x.dtype}: convert it"
+                )
             raise RuntimeError(
                 f"{name} expected {label} of the type of the input, {x.dtype}{' or float32' * (x.dtype in HALF)}; "
                 f"got {statistic.dtype}: convert the layer or the input"

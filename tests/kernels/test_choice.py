@@ -42,6 +42,11 @@ def test_forcing_the_kernels_on_it_says_why_not(x: torch.Tensor, why: str) -> No
         choose(x)
 
 
+def test_a_norm_that_is_none_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"expected a normkit\.spec\.Norm, such as .* got 'batch'"):
+        choose(LARGE, norm="batch")
+
+
 def test_reasons_are_sentences() -> None:
     reasons = [choose(x).reason for x in (LARGE, LARGE[:, :9], *(x for x, _ in IMPOSSIBLE.values() if x.numel()))]
     with torch.autocast("cpu", torch.bfloat16):

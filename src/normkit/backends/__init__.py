@@ -166,7 +166,10 @@ def choose(
         use_input_stats: and on whether the statistics are taken from x. False: it is evaluation.
     Raises:
         RuntimeError: the back end that was forced cannot take this input.
+        TypeError: the norm is not a Norm.
     """
+    if not isinstance(norm, Norm):
+        raise TypeError(f'choose expected a normkit.spec.Norm, such as Norm("batch"), as norm; got {norm!r}')
     forced = _setting()
     if forced == "auto":
         return _automatic(x, weight, bias, norm, running, use_input_stats)

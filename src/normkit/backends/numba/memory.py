@@ -41,10 +41,9 @@ def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
         sixteen = constant(16, lanes)
         bits = builder.bitcast(value, ir.VectorType(INDEX, lanes))
         odd = builder.and_(builder.lshr(bits, sixteen), constant(1, lanes))
-        rounded = builder.add(builder.add(bits, constant(0x7FFF, lanes)), odd)
-        is_number = builder.fcmp_ordered("ord", value, value)
-        rounded = builder.select(is_number, rounded, constant(0x7FC00000, lanes))
-        return builder.trunc(builder.lshr(rounded, sixteen), ir.VectorType(ir.IntType(16), lanes))
+        is_number = builder.sext(builder.fcmp_ordered("ord", value, value), bits.type)
+        up = builder.and_(builder.add(odd, constant(0x7FFF, lanes)), is_number)
+        return builder.trunc(builder.lshr(builder.add(bits, up), sixteen), ir.VectorType(ir.IntType(16), lanes))
     if stored == types.int16:
         return builder.fptrunc(value, ir.VectorType(ir.HalfType(), lanes))
     return value
