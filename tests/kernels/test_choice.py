@@ -115,7 +115,7 @@ def test_many_channels_last_are_trained_earlier_where_a_core_has_a_large_cache(
     large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[crossover.__module__], "own_is_large", lambda: large)
-    x = torch.empty(32, 256, 14, 14, memory_format=torch.channels_last)
+    x = torch.empty(8, 256, 16, 16, memory_format=torch.channels_last)
     crossover.cache_clear()
     found = [choose(x).name, choose(x, running=True, use_input_stats=False).name]
     crossover.cache_clear()

@@ -65,9 +65,11 @@ def crossover(
         if bounded and channels_last:
             return 1 << 19
         if channels >= FEW and innermost:
-            if not use_input_stats or not own_is_large():  # forward pays earlier there too, but in no network
+            if not use_input_stats:
                 return 1 << 22
-            return 1 << 19 if half or axes == 2 else 1 << 18
+            if own_is_large():
+                return 1 << 19 if half or axes == 2 else 1 << 18
+            return 1 << 20 if half or channels_last else 1 << 21
         if not use_input_stats:
             if scattered and not half:  # torch reads them where they are: we would copy them first
                 return NEVER
