@@ -82,7 +82,7 @@ def plan(view: View) -> Plan:
 
 
 def _crowding(width: int) -> float:
-    """How many rows of a width compete for the same places of a cache, or are written in parts, for each that could."""
+    """How badly rows of a width lie: how often as many as at best share a place of a cache, or a line."""
     common = math.gcd(width, _SAME)
     return max(common / _LINES, _LINES / common)
 
