@@ -16,45 +16,30 @@ from torch.utils.checkpoint import CheckpointError, GraphExecGroup
 from normkit.backends import eager
 from normkit.spec import Norm
 
-_OURS = -1  # our key among the hooks of a tensor, whose own count from 0
-
-
-class _Hooks(dict[int, Any]):
-    """What a tensor keeps its hooks in."""
-
-    __slots__ = ("__weakref__",)
-
-
-class _Hook(partial[None]):
-    """A hook that is none of the user's business where a tensor is saved."""
-
-    __slots__ = ()
-    __torch_unserializable__ = True
 
 
 def make_exact(y: Tensor, eps: float) -> None:
     """Let the gradient of y, torch's own normalization of something by its statistics, be differentiated again.
 
-    The smallest inputs feel every step of this. So it hangs on the tensor, which takes half the time of a hook on the
-    operation, and asks the operation for its inputs only once a second derivative is wanted.
+    The smallest inputs feel every step of this. So it hangs on the result of the operation, which takes half the time
+    of a hook on the operation, and asks the operation for its inputs only once a second derivative is wanted.
     """
     if is_compiling():
         return
     node: Any = y.grad_fn
-    if "Norm" in type(node).__name__:
-        hooks = _Hooks()  # what Tensor.register_hook does
-        hooks[_OURS] = _hook(eps)
-        y._backward_hooks = hooks
-        node._register_hook_dict(y)
-        return
-    node = node.next_functions[0][0]  # a reshape may follow the operation
-    if "Norm" in type(node).__name__:  # else it is made of plain operations already
-        node.register_prehook(_hook(eps))
+    if "Norm" not in type(node).__name__:
+        node = node.next_functions[0][0]  # a reshape may follow the operation
+        if "Norm" not in type(node).__name__:
+            return  # it is made of plain operations already
+    node._register_hook_dict(_hooked(eps))
 
 
 @lru_cache(maxsize=256)
-def _hook(eps: float) -> _Hook:
-    return _Hook(_prepare, eps)
+def _hooked(eps: float) -> Tensor:
+    """A tensor with our hook; what is hooked like it has the hook too, and none that its user finds, saves or copies."""
+    tensor = torch.empty(0)
+    tensor._backward_hooks = {0: partial(_prepare, eps)}
+    return tensor
 
 
 def _prepare(eps: float, _dy: Any) -> None:
