@@ -109,10 +109,9 @@ def layer_norm(
 
 def channel_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """permute, torch.layer_norm, permute; right in its third derivatives too."""
-    shape = x.shape
-    axes = len(shape)
+    axes = x.dim()
     to_last, back = _PERMUTATIONS[axes] if axes in _PERMUTATIONS else _permutations(axes)
-    y = layer_norm(x.permute(to_last), shape[1:2], weight, bias, eps).permute(back)
+    y = layer_norm(x.permute(to_last), (x.shape[1],), weight, bias, eps).permute(back)
     return y if eager.becomes_channels_last("channel", x) else y.contiguous()
 
 
