@@ -14,7 +14,8 @@ from numba import carray, cfunc, types
 import normkit
 from normkit.backends import normalize, numba
 from normkit.backends.numba import team
-from normkit.backends.numba.jit import ADDRESSES, NUMBERS, OF_CALL, OF_SORT, RECORD, SIZES, pointer
+from normkit.backends.numba.jit import pointer
+from normkit.backends.numba.record import ADDRESSES, NUMBERS, OF_CALL, OF_SORT, RECORD, SIZES
 from normkit.spec import Norm
 from tests.cases import Case, draw
 from tests.kernels.run import run

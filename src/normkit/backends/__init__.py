@@ -255,7 +255,7 @@ def _numba_missing() -> str | None:
 @lru_cache(maxsize=1)
 def _converts_float16() -> bool:
     """Whether the kernels can; without the instructions LLVM would abort the process."""
-    return _numba_missing() is not None or import_module("normkit.backends.numba.simd").processor_has("f16c")
+    return _numba_missing() is not None or import_module("normkit.backends.numba.processor").has("f16c")
 
 
 @lru_cache(maxsize=1)

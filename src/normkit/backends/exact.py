@@ -17,7 +17,6 @@ from normkit.backends import eager
 from normkit.spec import Norm
 
 
-
 def make_exact(y: Tensor, eps: float) -> None:
     """Let the gradient of y, torch's own normalization of something by its statistics, be differentiated again.
 
@@ -36,7 +35,7 @@ def make_exact(y: Tensor, eps: float) -> None:
 
 @lru_cache(maxsize=256)
 def _hooked(eps: float) -> Tensor:
-    """A tensor with our hook; what is hooked like it has the hook too, and none that its user finds, saves or copies."""
+    """A tensor with our hook: what is hooked like it has the hook too, but none that its user finds or saves."""
     tensor = torch.empty(0)
     tensor._backward_hooks = {0: partial(_prepare, eps)}
     return tensor

@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit.backends.caches import own_is_large, together
-from normkit.backends.numba import columns, runs
-from normkit.backends.numba.jit import OF_CALL, OF_SORT
-from normkit.backends.numba.parts import ADD_PARTS
-from normkit.backends.numba.simd import LINE
+from normkit.backends.numba.objects import address
+from normkit.backends.numba.record import ADD_PARTS, LINE, OF_CALL, OF_SORT
 from normkit.backends.numba.team import run_team
 from normkit.spec import View
 
@@ -91,19 +89,17 @@ _compiling = Lock()
 
 
 @lru_cache(maxsize=64)
-def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> Any:
-    """A kernel; threads that need it at once wait for the first of them to compile it."""
+def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> int:
+    """The address of a kernel; threads that need it at once wait for the first of them to compile it."""
     with _compiling:
         return _compile(walk, backwards, dtype, by_place, clamped, added)
 
 
 @lru_cache(maxsize=64)
-def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> Any:
-    special = (by_place, clamped) if walk else (clamped,)
-    family = runs if walk else columns
-    if backwards:
-        return family.backward(*STORAGES[dtype], *special)
-    return family.forward(*STORAGES[dtype], *special, added)
+def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> int:
+    special = (*STORAGES[dtype], *((by_place, clamped) if walk else (clamped,)))
+    family = "runs" if walk else "columns"
+    return address(family, "backward", *special) if backwards else address(family, "forward", *special, added)
 
 
 @dataclass(frozen=True)
@@ -185,7 +181,7 @@ def launch(
     stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(
-        function=_compiled(p.walk, backwards, dtype, by_place, clamped, added).address,
+        function=_compiled(p.walk, backwards, dtype, by_place, clamped, added),
         # in the order of SIZES
         sizes=OF_SORT.pack(
             *(a, r, k, s),

@@ -5,18 +5,13 @@ import numpy as np
 from normkit.backends.numba.jit import cast, jit
 from normkit.backends.numba.memory import prefetch, put, take
 from normkit.backends.numba.run_moments import FAR, number
+from normkit.backends.numba.scratch import fill, free, numbers, row_of
 from normkit.backends.numba.simd import fma, lanes
 
 BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
 GROUP = 16  # rows that are summed at once, of one tensor: a sum is read and written once for all of them
 AHEAD = 64  # numbers of each of them that are asked for before
 SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
-
-
-@jit
-def row_of(table, row, width):
-    """A row of a table that lies flat in memory (a slice of a 2-D array would not be known to be contiguous)."""
-    return table[row * width : (row + 1) * width]
 
 
 @jit
@@ -39,8 +34,8 @@ def add_folded(sums, totals):
 def square_rows(x, start, rows, stride, pivot, plain, squares, zero):
     """Sums over the rows of x - pivot and of its square."""
     step, width = lanes(zero), pivot.size
-    plain[:] = zero
-    squares[:] = zero
+    fill(plain, zero)
+    fill(squares, zero)
     for top in range(0, rows, GROUP):
         begin, height = start + top * stride, min(GROUP, rows - top)
         for c in range(0, width, step):
@@ -76,7 +71,7 @@ def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centre
     columns = mean.size
     wide, n = columns * fold, float(rows * fold)
     pivot, first, second = row_of(work, 0, wide), row_of(work, 1, wide), row_of(work, 2, wide)
-    totals, squares = np.empty(columns), np.empty(columns)
+    totals, squares = numbers(columns, 0.0), numbers(columns, 0.0)
     for c in range(wide):
         pivot[c] = zero
     if centred:
@@ -110,13 +105,17 @@ def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centre
         for c in range(columns):
             totals[c] = 0.0
     merge_columns(count, mean, m2, n, totals, squares)
+    free(totals)
+    free(squares)
 
 
 @jit
 def wide_moments_of_rows(x, start, rows, stride, mean, m2, centred):
     """Mean and m2, with every sum in float64, of the columns whose squares the compute type cannot hold."""
     columns = mean.size
-    wide_mean, wide_m2 = np.zeros(columns), np.zeros(columns)
+    wide_mean, wide_m2 = numbers(columns, 0.0), numbers(columns, 0.0)
+    fill(wide_mean, 0.0)
+    fill(wide_m2, 0.0)
     if centred:
         for row in range(rows):
             for c in range(columns):
@@ -128,13 +127,15 @@ def wide_moments_of_rows(x, start, rows, stride, mean, m2, centred):
     for c in range(columns):
         if not np.isfinite(m2[c]):
             mean[c], m2[c] = wide_mean[c], wide_m2[c]
+    free(wide_mean)
+    free(wide_m2)
 
 
 @jit
 def moments_of_rows(x, start, rows, stride, fold, mean, m2, work, centred, zero):
     """Mean and m2 of each column of a tile, over a chunk of rows."""
-    mean[:] = 0
-    m2[:] = 0
+    fill(mean, 0.0)
+    fill(m2, 0.0)
     folded = rows // fold
     for top in range(0, folded, BLOCK_ROWS):
         block, at, count = min(BLOCK_ROWS, folded - top), start + top * fold * stride, float(top * fold)
@@ -143,7 +144,10 @@ def moments_of_rows(x, start, rows, stride, fold, mean, m2, work, centred, zero)
     if rows > done:
         rest, one = start + done * stride, np.int64(1)
         moments_of_block(x, rest, rows - done, stride, one, mean, m2, work, float(done), centred, zero)
-    if not np.isfinite(m2.sum()):
+    spread = 0.0
+    for c in range(m2.size):
+        spread += m2[c]
+    if not np.isfinite(spread):
         wide_moments_of_rows(x, start, rows, stride, mean, m2, centred)
 
 
@@ -154,7 +158,9 @@ def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
     partial holds, for each chunk, the means and then the m2s of `width` columns; the first column is at `start`.
     """
     columns = mean.size * length
-    total_mean, total_m2 = np.zeros(columns), np.zeros(columns)
+    total_mean, total_m2 = numbers(columns, 0.0), numbers(columns, 0.0)
+    fill(total_mean, 0.0)
+    fill(total_m2, 0.0)
     count = 0.0
     for j in range(chunks):
         n = float(min(chunk, rows - j * chunk))
@@ -163,12 +169,11 @@ def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
             count, total_mean, total_m2, n, partial[at : at + columns], partial[at + width : at + width + columns]
         )
         count += n
-    if length == 1:
-        for k in range(mean.size):
-            mean[k], m2[k] = total_mean[k], total_m2[k]
-        return
     for k in range(mean.size):
         left = k * length
+        if length == 1:
+            mean[k], m2[k] = total_mean[k], total_m2[k]
+            continue
         center = 0.0
         for c in range(left, left + length):
             center += total_mean[c] - total_mean[left]
@@ -179,3 +184,5 @@ def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
             spread += total_m2[c] + float(rows) * delta * delta
         mean[k] = center
         m2[k] = spread
+    free(total_mean)
+    free(total_m2)

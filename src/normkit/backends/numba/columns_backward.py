@@ -1,14 +1,16 @@
 """The backward kernel of `columns`."""
 
 import numpy as np
-from numba import carray, types
+from numba import types
 from numba.extending import overload
 
 from normkit.backends.numba.bounds import bounds_of, gates_of, pass_between
-from normkit.backends.numba.column_moments import AHEAD, BLOCK_ROWS, GROUP, add_folded, repeat, row_of
-from normkit.backends.numba.jit import INLINE, RECORD, cast, inline, jit, kernel, pointer
+from normkit.backends.numba.column_moments import AHEAD, BLOCK_ROWS, GROUP, add_folded, repeat
+from normkit.backends.numba.jit import INLINE, cast, inline, jit, kernel, pointer, record
 from normkit.backends.numba.memory import fence, prefetch, put, take, until_stream
-from normkit.backends.numba.parts import ADD_PARTS, add_parts
+from normkit.backends.numba.parts import add_parts
+from normkit.backends.numba.record import ADD_PARTS
+from normkit.backends.numba.scratch import array, fill, free, numbers, row_of
 from normkit.backends.numba.simd import fma, lanes, splat, total
 from normkit.backends.numba.streams import column_writer, leave
 from normkit.backends.numba.units import place_of
@@ -30,7 +32,7 @@ def _weighted(dy, weights, row):
 def product_rows(x, dy, start, rows, stride, high, weights, sums, zero, gates, bounds):
     """Sums over the rows of x - high, g and g (x - high), where g = dy · weight of the row, within the bounds."""
     step, width = lanes(zero), high.size
-    sums[:] = zero
+    fill(sums, zero)
     deviations, plain, crossed = row_of(sums, 0, width), row_of(sums, 1, width), row_of(sums, 2, width)
     group = GROUP // 2  # of two tensors
     for top in range(0, rows, group):
@@ -144,7 +146,8 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
         return
     columns = (k1 - k0) * length
     share = 1.0 / float(g.r * length)
-    totals = np.zeros(3 * columns)
+    totals = numbers(3 * columns, 0.0)
+    fill(totals, 0.0)
     for j in range(chunks):
         for i in range(3):
             at = ((a * chunks + j) * 3 + i) * width + k0 * length
@@ -177,6 +180,7 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
         coefficients[unit] = cast(low, zero)
         coefficients[units + unit] = cast(plain * share, zero) if g.centred and not g.given else zero
         coefficients[2 * units + unit] = cast(crossed * share, zero) if not g.given else zero
+    free(totals)
 
 
 @jit
@@ -235,11 +239,11 @@ def backward(storage, compute, clamped):
 
     @kernel
     def columns_backward(data, part, parts, phase):
-        g = carray(data, 1, RECORD)[0]
+        g = record(data)
         x = pointer(g.x, storage)
         dy = pointer(g.dy, storage)
         dx = pointer(g.dx, storage)
-        weight = carray(pointer(g.weight, compute), g.affine_size)
+        weight = array(pointer(g.weight, compute), g.affine_size)
         means = pointer(g.mean, compute)
         rstds = pointer(g.rstd, compute)
         coefficients = pointer(g.coefficients, compute)
@@ -251,9 +255,9 @@ def backward(storage, compute, clamped):
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
         by_row = g.r_step != 0
-        partial = carray(pointer(g.partial, np.float64), g.a * chunks * 3 * width)
+        partial = array(pointer(g.partial, np.float64), g.a * chunks * 3 * width)
         affine_parts = g.affine_parts
-        dweights = carray(pointer(g.dweights, compute), 2 * affine_parts * g.affine_size)
+        dweights = array(pointer(g.dweights, compute), 2 * affine_parts * g.affine_size)
         if phase == ADD_PARTS:
             add_parts(g, compute, part, parts)
             return
@@ -268,10 +272,9 @@ def backward(storage, compute, clamped):
                 coefficients_of(g, partial, weight, rstds, coefficients, dweights, affine_parts, a, k, stop, zero)
                 begin += stop - k
             return
-        highs = np.empty(g.tile * g.fold, compute)
-        sums = np.empty(3 * g.tile * g.fold, compute)
-        all_tables = np.empty(6 * g.tile * g.fold, compute)
-        all_gates = np.empty(2 * g.tile * g.fold if clamped else 0, compute)
+        highs, sums = numbers(g.tile * g.fold, zero), numbers(3 * g.tile * g.fold, zero)
+        all_tables = numbers(6 * g.tile * g.fold, zero)
+        all_gates = numbers(2 * g.tile * g.fold if clamped else 0, zero)
         tabulated = -1
         for step in range(end - begin):
             task = end - 1 - step if phase == 3 else begin + step  # what was read last may be in a cache still
@@ -335,6 +338,8 @@ def backward(storage, compute, clamped):
                     height, here = (bottom - row) // fold, (x, dy, tables, gates, bounds)
                     write_rows(dx, at, height, width * fold, n, streams, zero, *here)
                     row += height * fold
+        for scratch in (highs, sums, all_tables, all_gates):
+            free(scratch)
         if streams:
             fence()
 

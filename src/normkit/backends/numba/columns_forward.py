@@ -1,14 +1,14 @@
 """The forward kernel of `columns`."""
 
 import numpy as np
-from numba import carray
 
 from normkit.backends.numba.bounds import bounds_of, keep_between
-from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat, row_of
-from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat
+from normkit.backends.numba.jit import cast, inline, jit, kernel, pointer, record, tensors_of_forward
 from normkit.backends.numba.memory import fence, load, per_line, put, store, take, turn, until_stream
 from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.running import count_batch, keep_statistics
+from normkit.backends.numba.scratch import array, free, numbers, row_of
 from normkit.backends.numba.simd import fma, lanes, splat
 from normkit.backends.numba.streams import column_writer, leave, writer
 from normkit.backends.numba.units import place_of
@@ -113,7 +113,7 @@ def forward(storage, compute, clamped, added):
 
     @kernel
     def columns_forward(data, part, parts, phase):
-        g = carray(data, 1, RECORD)[0]
+        g = record(data)
         x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
         means, variances, rstds, _, _ = statistics
         lows, shifts = pointer(g.coefficients, compute), pointer(g.shift, compute)
@@ -124,7 +124,7 @@ def forward(storage, compute, clamped, added):
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
-        partial = carray(pointer(g.partial, np.float64), g.a * chunks * 2 * width)
+        partial = array(pointer(g.partial, np.float64), g.a * chunks * 2 * width)
         # phase 0: a task is a tile of one a, all of its chunks; 1 and 3: one chunk of it; 2: the statistics of one k
         chunk_tasks = 1 if phase == 0 else chunks
         tasks = g.a * g.k if phase == 2 else g.a * tiles * chunk_tasks
@@ -136,9 +136,8 @@ def forward(storage, compute, clamped, added):
                 finish(g, partial, statistics, lows, a, k, stop, zero)
                 begin += stop - k
             return
-        work = np.empty(3 * g.tile * g.fold, compute)
-        all_tables = np.empty(3 * g.tile * g.fold, compute)
-        square, turned = np.empty(lanes(zero) * lanes(zero), compute), np.empty(lanes(zero) * lanes(zero), compute)
+        work, all_tables = numbers(3 * g.tile * g.fold, zero), numbers(3 * g.tile * g.fold, zero)
+        square, turned = numbers(lanes(zero) * lanes(zero), zero), numbers(lanes(zero) * lanes(zero), zero)
         tabulated = -1
         for step in range(end - begin):
             task = end - 1 - step if phase == 3 else begin + step  # what was read last may be in a cache still
@@ -192,6 +191,8 @@ def forward(storage, compute, clamped, added):
                     else:
                         write_row(y, at, one, n, one, n, streams, zero, row * g.r_step, *operands)
                         row += 1
+        for scratch in (work, all_tables, square, turned):
+            free(scratch)
         if streams:
             fence()
 
@@ -209,8 +210,10 @@ def finish(g, partial, statistics, lows, a, k0, k1, zero):
             mean, var = partial[at + k], partial[at + width + k] / count
             lows[a * g.k + k] = keep_statistics(g, a * g.k + k, mean, var, *statistics, zero)
         return
-    means, m2 = np.empty(k1 - k0), np.empty(k1 - k0)
+    means, m2 = numbers(k1 - k0, 0.0), numbers(k1 - k0, 0.0)
     fold_moments(partial, a * chunks * 2 * width + k0 * g.s, chunks, width, g.r, g.chunk, g.s, means, m2)
     for k in range(k0, k1):
         unit, var = a * g.k + k, m2[k - k0] / (g.r * g.s)
         lows[unit] = keep_statistics(g, unit, means[k - k0], var, *statistics, zero)
+    free(means)
+    free(m2)

@@ -1,62 +1,25 @@
 """How kernels are compiled and called.
 
-A kernel is a C function ``(arguments, part, parts, phase)``. Its pointers and sizes come in one :data:`RECORD`, of
+A kernel is a C function ``(arguments, part, parts, phase)``. Its pointers and sizes come in one RECORD (`record.py`), of
 which a call packs the beginning, so that calling it costs a few microseconds; ``part`` of ``parts`` says which share of
 the work is its own, and ``phase`` which of the steps that its threads take together.
 """
 
-import hashlib
-import logging
-import time
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
-from struct import Struct
 from typing import Any
 
-import numpy as np
-from numba import cfunc, njit, types
-from numba.extending import intrinsic, overload
+from llvmlite import ir
+from numba import from_dtype, njit, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
 
-logger = logging.getLogger("normkit")
+from normkit.backends.numba.objects import ENTRY
+from normkit.backends.numba.record import RECORD
 
 Kernel = Callable[..., Any]
 
-_SLOW_COMPILE = 2.0  # seconds; a first use that takes longer is worth a line in the log
-
-
-# What a kernel is told by a call: addresses, and a few numbers,
-ADDRESSES = (
-    "function",  # the kernel's own, for the team that runs it, which reads these two only,
-    "phases",  # to be run: a bit each
-    "x", "y", "residual", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics,
-    "shift",  # and what is added last, which says where bounds hold a result; 0: there are none
-    "running_mean", "running_var", "batches",  # to be moved towards the statistics of a batch, and counted; 0: none
-    "partial", "coefficients",  # scratch: sums of parts, and what follows from them
-    "dweight", "dbias", "dweights",  # gradients of weight and bias, and both by part
-)  # fmt: skip
-NUMBERS = ("eps", "momentum", "low", "high")
-# and by the sort of calls that it is one of.
-SIZES = (
-    "a", "r", "k", "s",  # the view
-    "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # where a weight lies
-    "affine_parts", "chunk", "tile", "fold",  # how the work is cut up
-    "centred", "given", "stream", "turned",
-    "together",  # bytes of input that neighbouring units may have together where each lies in many places
-)  # fmt: skip
-OF_CALL, OF_SORT = Struct(f"{len(ADDRESSES)}q{len(NUMBERS)}d"), Struct(f"{len(SIZES)}q")
-RECORD = np.dtype(
-    [
-        *((name, np.int64) for name in ADDRESSES),
-        *((name, np.float64) for name in NUMBERS),
-        *((name, np.int64) for name in SIZES),
-    ],
-    align=True,
-)
-
-
 # A piece of a kernel cannot be called from Python: what would let it takes time to compile.
-PIECE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+PIECE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
 INLINE = {**PIECE, "forceinline": True}  # and so for an overload
 
 
@@ -75,29 +38,40 @@ def inline(function: Kernel) -> Kernel:
 KERNEL = types.void(types.voidptr, types.int64, types.int64, types.int64)
 
 
-def kernel(function: Kernel, signature: Any = KERNEL) -> Any:
-    """Compile a kernel, or what calls it, to a C function, cached on disk where some disk can be written."""
-    began = time.perf_counter()
-    # Numba's cache sees changes of the file that holds the kernel only; the name tells it of all the others.
-    function.__qualname__ += f"_{_sources()}"
-    try:
-        compiled = cfunc(signature, cache=True, error_model="numpy")(function)
-    except Exception as error:  # no writable place for the cache, or a damaged one: compile for this process alone
-        logger.info("kernels are compiled anew in this process, as they cannot be cached: %s", error)
-        compiled = cfunc(signature, error_model="numpy")(function)
-    took = time.perf_counter() - began
-    if took > _SLOW_COMPILE:
-        logger.info("compiled kernel %s in %.1f s; the next process loads it from the cache", function.__name__, took)
-    return compiled
+@global_compiler_lock
+def kernel(function: Kernel, signature: Any = KERNEL) -> bytes:
+    """Compile a kernel, or what calls it, to the object code of a C function.
+
+    It needs nothing of Numba when it runs: it makes no arrays that are counted, and raises no exceptions.
+    """
+    (compiled,) = njit(signature, **PIECE)(function).overloads.values()
+    context = compiled.target_context
+    library = context.codegen().create_library(function.__name__)
+    library.enable_object_caching()
+    library.add_linking_library(compiled.library)
+    module = library.create_ir_module(function.__name__)
+    kinds = [context.get_value_type(kind) for kind in signature.args]
+    entry = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), ENTRY)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    called = context.declare_function(module, compiled.fndesc)
+    context.call_conv.call_function(builder, called, signature.return_type, signature.args, entry.args)
+    builder.ret_void()
+    library.add_ir_module(module)
+    library.finalize()
+    *_, (code, _) = library.serialize_using_object_code()
+    result: bytes = code
+    return result
 
 
-@lru_cache(maxsize=1)
-def _sources() -> str:
-    """A digest of everything that a kernel may be made of."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+@intrinsic
+def record(_context: Any, address: Any) -> Any:
+    """The RECORD at an address."""
+    kind = from_dtype(RECORD)
+
+    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(kind))
+
+    return kind(address), codegen
 
 
 @intrinsic
@@ -120,13 +94,11 @@ def tensors_of_forward(g, storage, compute):
     return pointer(g.x, storage), pointer(g.y, storage), *affine, statistics + running
 
 
-def cast(value: float, like: Any) -> Any:
+@intrinsic
+def cast(_context: Any, value: Any, like: Any) -> Any:
     """value in the type of like."""
-    raise NotImplementedError("compiled code only")
 
+    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return context.cast(builder, arguments[0], value, like)
 
-@overload(cast)
-def _cast(value, like):
-    if like == types.float32:
-        return lambda value, like: np.float32(value)
-    return lambda value, like: np.float64(value)
+    return like(value, like), codegen

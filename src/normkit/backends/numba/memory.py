@@ -8,9 +8,11 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from normkit.backends.numba.simd import INDEX, LINE, STORED, Vector, constant, features, function, lanes, mask_of
+from normkit.backends.numba import processor
+from normkit.backends.numba.record import LINE
+from normkit.backends.numba.simd import INDEX, STORED, Vector, constant, function, lanes, mask_of
 
 binding.initialize_native_asmparser()  # for instructions that LLVM is told by name
 
@@ -32,9 +34,9 @@ def _widen(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
 def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
     """Rounded to nearest even."""
     # the instructions themselves: of what LLVM narrows in its own way nothing would be stored past the caches
-    if stored == types.uint16 and "+avx512bf16" in features():  # what is below 1.2e-38 becomes 0
+    if stored == types.uint16 and "+avx512bf16" in processor.features():  # what is below 1.2e-38 becomes 0
         return _assembled(builder, "vcvtneps2bf16 $1, $0", value, lanes)
-    if stored == types.int16 and "+avx512f" in features():
+    if stored == types.int16 and "+avx512f" in processor.features():
         halves = _assembled(builder, "vcvtps2ph $$0, $1, $0", value, lanes)
         return builder.bitcast(halves, ir.VectorType(ir.HalfType(), lanes))
     if stored == types.uint16:
@@ -94,7 +96,7 @@ def load_part(_context, array, index, count):
 
 def _lacks_masks(stored: Any) -> bool:
     """Whether there is no instruction that masks a half type: it would become a branch for each number."""
-    return stored in (types.uint16, types.int16) and "+avx512bw" not in features()
+    return stored in (types.uint16, types.int16) and "+avx512bw" not in processor.features()
 
 
 def _read(builder: Any, place: Any, count: Any, kind: Any, suffix: str, align: int) -> Any:
@@ -167,15 +169,14 @@ until_stream = _until(lambda dtype, lanes: dtype.bitwidth // 8 * lanes)
 until_line = _until(lambda dtype, lanes: LINE)
 
 
-def per_line(array: Any) -> int:
+@intrinsic
+def per_line(_context, array):
     """How many numbers of an array lie in a line."""
-    raise NotImplementedError("compiled code only")
 
+    def codegen(_context, _builder, _sig, _args):
+        return ir.IntType(64)(LINE * 8 // array.dtype.bitwidth)
 
-@overload(per_line)
-def _per_line(array):
-    count = LINE * 8 // array.dtype.bitwidth
-    return lambda array: count
+    return types.int64(array), codegen
 
 
 @intrinsic

@@ -1,10 +1,7 @@
 """The gradients of weight and bias, which a backward kernel sums by parts of the input, of all parts together."""
 
-import numpy as np
-
 from normkit.backends.numba.jit import cast, inline, jit, pointer
-
-ADD_PARTS = 4  # the phase of a backward kernel that does this
+from normkit.backends.numba.scratch import fill, free, numbers
 
 
 @jit
@@ -13,15 +10,16 @@ def add_parts(g, compute, part, parts):
     size = g.affine_size
     left, right = size * part // parts, size * (part + 1) // parts
     dweight, dbias = pointer(g.dweight, compute), pointer(g.dbias, compute)
-    dweights, zero, totals = pointer(g.dweights, compute), compute(0), np.empty(right - left)
+    dweights, zero, totals = pointer(g.dweights, compute), compute(0), numbers(right - left, 0.0)
     for which, result in enumerate((dweight, dbias)):
-        totals[:] = 0.0
+        fill(totals, 0.0)
         for p in range(g.affine_parts):
             at = (which * g.affine_parts + p) * size + left
             for c in range(right - left):
                 totals[c] += float(dweights[at + c])
         for c in range(right - left):
             result[left + c] = cast(totals[c], zero)
+    free(totals)
 
 
 @inline

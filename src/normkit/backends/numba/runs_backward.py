@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import carray
 
 from normkit.backends.numba.bounds import bounds_of, gate_of, pass_between
-from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer
+from normkit.backends.numba.jit import cast, inline, jit, kernel, pointer, record
 from normkit.backends.numba.memory import fence, prefetch, put, take
-from normkit.backends.numba.parts import ADD_PARTS, add_parts, gradients_of
+from normkit.backends.numba.parts import add_parts, gradients_of
+from normkit.backends.numba.record import ADD_PARTS
 from normkit.backends.numba.run_moments import BLOCK, distance
+from normkit.backends.numba.scratch import fill, free, numbers
 from normkit.backends.numba.simd import first, fma, lanes, splat, total
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
@@ -215,7 +216,7 @@ def backward(storage, compute, by_place, clamped):
 
     @kernel
     def runs_backward(data, part, parts, phase):
-        g = carray(data, 1, RECORD)[0]
+        g = record(data)
         x = pointer(g.x, storage)
         dy = pointer(g.dy, storage)
         dx = pointer(g.dx, storage)
@@ -229,7 +230,7 @@ def backward(storage, compute, by_place, clamped):
         if phase == ADD_PARTS:
             add_parts(g, compute, part, parts)
         elif by_place:
-            coefficients = np.empty(3 * together)
+            coefficients = numbers(3 * together, 0.0)
             chunks = (g.a + g.chunk - 1) // g.chunk
             for task in range(chunks * g.k * part // parts, chunks * g.k * (part + 1) // parts):
                 chunk, k = task // g.k, task % g.k
@@ -244,15 +245,17 @@ def backward(storage, compute, by_place, clamped):
                     there = (g, chunk, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights)
                     write_units(dx, base, near, stride, count, g.s, streams, zero, *there)
                     a += count
+            free(coefficients)
         else:
-            deviations, plains, crosseds = np.empty(together), np.empty(together * pieces), np.empty(together * pieces)
-            coefficients = np.empty(6 * together * pieces, compute)
+            deviations = numbers(together, 0.0)
+            plains, crosseds = numbers(together * pieces, 0.0), numbers(together * pieces, 0.0)
+            coefficients = numbers(6 * together * pieces, zero)
             unit, end = g.a * g.k * part // parts, g.a * g.k * (part + 1) // parts
             while unit < end:
                 count, base = group_of(g, unit, end, together)
                 sums = (deviations, plains, crosseds)
                 for some in sums:
-                    some[:] = 0.0
+                    fill(some, 0.0)
                 sum_pieces(g, unit, count, base, x, dy, means, *sums, zero, *gating)
                 fill_coefficients(g, unit, count, weight, means, rstds, *sums, dweights, coefficients, zero)
                 if g.dx != 0:
@@ -261,6 +264,9 @@ def backward(storage, compute, by_place, clamped):
                         if rows:
                             write_pieces(dx, top, rows, -stride, count * pieces, g.s_run, streams, zero, *here)
                 unit += count
+            for some in (deviations, plains, crosseds):
+                free(some)
+            free(coefficients)
         if streams:
             fence()
 

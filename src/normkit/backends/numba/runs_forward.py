@@ -1,14 +1,14 @@
 """The forward kernel of `runs`."""
 
 import numpy as np
-from numba import carray
 
 from normkit.backends.numba.bounds import bounds_of, keep_between
-from normkit.backends.numba.jit import RECORD, cast, inline, jit, kernel, pointer, tensors_of_forward
+from normkit.backends.numba.jit import cast, inline, jit, kernel, pointer, record, tensors_of_forward
 from normkit.backends.numba.memory import fence, prefetch, take
 from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import count_batch, keep_statistics
+from normkit.backends.numba.scratch import fill, free, numbers
 from normkit.backends.numba.simd import fma, splat
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
@@ -76,7 +76,7 @@ def forward(storage, compute, by_place, clamped, added):
 
     @kernel
     def runs_forward(data, part, parts, phase):
-        g = carray(data, 1, RECORD)[0]
+        g = record(data)
         x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
         means, variances, rstds, _, _ = statistics
         shifts = pointer(g.shift, compute)
@@ -86,7 +86,8 @@ def forward(storage, compute, by_place, clamped, added):
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
         if g.given:  # in the order of the memory; each number of a run has the same weight
             run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
-            lows, coefficients = np.zeros(g.k, compute), np.empty(3 * g.k * pieces, compute)
+            lows, coefficients = numbers(g.k, zero), numbers(3 * g.k * pieces, zero)
+            fill(lows, zero)
             one, never = np.int64(1), np.int64(0)
             while run < end:
                 a, k = run // (g.r * g.k), run % g.k
@@ -99,10 +100,13 @@ def forward(storage, compute, by_place, clamped, added):
                 there = (x, never, k * pieces, coefficients, residual, bounds)
                 write_pieces(y, run * g.s, one, g.s, count * pieces, g.s_run, streams, zero, *there)
                 run += count
+            free(lows)
+            free(coefficients)
         else:
             together = units_together(g, np.int64(itemsize))
-            some_means, some_variances, lows = np.empty(together), np.empty(together), np.empty(together, compute)
-            coefficients = np.empty(0 if by_place else 3 * together * pieces, compute)
+            some_means, some_variances = numbers(together, 0.0), numbers(together, 0.0)
+            lows = numbers(together, zero)
+            coefficients = numbers(0 if by_place else 3 * together * pieces, zero)
             unit, end, begin = units * part // parts, units * (part + 1) // parts, np.int64(0)
             while unit < end:
                 count, base = group_of(g, unit, end, together)
@@ -121,6 +125,10 @@ def forward(storage, compute, by_place, clamped, added):
                         if rows:
                             write_pieces(y, top, rows, -stride, count * pieces, g.s_run, streams, zero, *told)
                 unit += count
+            for statistic in (some_means, some_variances):
+                free(statistic)
+            for scale in (lows, coefficients):
+                free(scale)
         if streams:
             fence()
 

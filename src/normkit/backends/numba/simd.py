@@ -5,30 +5,18 @@ cuts loops. LLVM splits these vectors into the registers that the processor has.
 """
 
 import operator
-import platform
 from typing import Any
 
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core.cgutils import get_or_insert_function
-from numba.core.codegen import get_host_cpu_features
 from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, overload, register_model
+from numba.extending import intrinsic, register_model
 
-
-def processor_has(feature: str) -> bool:
-    """Whether the processor that kernels are compiled for has some instructions of x86; those of ARM have them all."""
-    return platform.machine().lower() in ("aarch64", "arm64") or f"+{feature}" in features()
-
-
-def features() -> str:
-    """The features of that processor, as LLVM names them."""
-    return str(get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES)
-
-
-LINE = 64  # bytes of a cache line, and of a vector
+from normkit.backends.numba import processor
+from normkit.backends.numba.record import LINE
 
 INDEX = ir.IntType(32)
 # How a number of a stored type is read: its type in LLVM, and that type in the name of an operation on vectors.
@@ -98,15 +86,15 @@ def function(builder: Any, name: str, result: Any, parameters: list[Any]) -> Any
     return get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
 
 
-def lanes(like: Any) -> int:
+@intrinsic
+def lanes(_context, like):
     """How many numbers of this type a vector holds."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(lanes)
-def _lanes(like):
     count = LINE * 8 // like.bitwidth
-    return lambda like: count
+
+    def codegen(_context, _builder, _sig, _args):
+        return ir.IntType(64)(count)
+
+    return types.int64(like), codegen
 
 
 @intrinsic
@@ -125,7 +113,7 @@ def fma(_context, a, b, c):
     """a · b + c, rounded once where the processor has an instruction for it."""
 
     def codegen(_context, builder, _sig, args):
-        if not processor_has("fma"):
+        if not processor.has("fma"):
             return builder.fadd(builder.fmul(args[0], args[1]), args[2])
         kind = args[0].type
         name = f"llvm.fma.v{a.lanes}{STORED[a.dtype][1]}"

@@ -14,15 +14,13 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any, Protocol
 
-from llvmlite import binding, ir
-from numba import carray, types
-from numba.extending import intrinsic
+from llvmlite import binding
 
-from normkit.backends.numba.jit import RECORD, kernel
+from normkit.backends.numba.objects import address
+from normkit.backends.numba.record import PHASES
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _FIRST = Struct("2q")  # of a RECORD: function and phases
-_PHASES = 5
 
 
 class Team(Protocol):
@@ -48,9 +46,9 @@ def _kernel_of(record: bytes) -> tuple[Any, tuple[int, ...]]:
     return _function(function), _phases(phases)
 
 
-@lru_cache(maxsize=1 << _PHASES)
+@lru_cache(maxsize=1 << PHASES)
 def _phases(bits: int) -> tuple[int, ...]:
-    return tuple(phase for phase in range(_PHASES) if bits >> phase & 1)
+    return tuple(phase for phase in range(PHASES) if bits >> phase & 1)
 
 
 def team_name() -> str:
@@ -84,10 +82,10 @@ def _team() -> Team:
     parallel = None if _forked else _parallel()
     if parallel is None:
         return _with_threads
-    trampoline = _trampoline()
+    start = address("team_start", "team_start")
 
     def openmp(record: bytes, threads: int) -> None:
-        parallel(trampoline, record, threads, 0)
+        parallel(start, record, threads, 0)
 
     return openmp
 
@@ -106,44 +104,6 @@ def _parallel() -> Any:
     return parallel
 
 
-@intrinsic
-def _call_pointer(_context, function, data, part, parts, phase):
-    """Call the C function at an address."""
-
-    def codegen(_context, builder, _signature, arguments):
-        address, *rest = arguments
-        kind = ir.FunctionType(ir.VoidType(), [value.type for value in rest])
-        builder.call(builder.inttoptr(address, kind.as_pointer()), rest)
-
-    return types.void(function, data, part, parts, phase), codegen
-
-
-# not in the function below: what is closed over there would make the next process compile it anew
-_thread = types.ExternalFunction("omp_get_thread_num", types.int32())
-_threads = types.ExternalFunction("omp_get_num_threads", types.int32())
-_barrier = types.ExternalFunction("GOMP_barrier", types.void())
-
-
-@lru_cache(maxsize=1)
-def _trampoline() -> int:
-    """What each thread of an OpenMP team starts in: it calls the kernel with its place in the team, phase by phase."""
-
-    def trampoline(data):
-        g = carray(data, 1, RECORD)[0]
-        part, parts = types.int64(_thread()), types.int64(_threads())
-        for phase in range(_PHASES):
-            if g.phases >> phase & 1:
-                _call_pointer(g.function, data, part, parts, phase)
-                if g.phases >> phase > 1:
-                    _barrier()
-
-    compiled = kernel(trampoline, types.void(types.voidptr))
-    address: int = compiled.address
-    _keep.append(compiled)
-    return address
-
-
-_keep: list[Any] = []
 _forked = False
 
 

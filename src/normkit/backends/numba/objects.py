@@ -1,0 +1,109 @@
+"""Kernels as machine code: kept on disk, and run from there without Numba, whose import takes longer than all the rest.
+
+A file holds the object code of one kernel behind a digest of it. Its name tells what the code was made of and for, so
+that whatever changes gives another file.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from functools import lru_cache
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Final
+
+from llvmlite import binding
+
+from normkit.backends.numba import processor
+
+ENTRY: Final = "kernel"  # what the function is called in its object code
+
+_SLOW: Final = 2.0  # seconds; a first use that takes longer is worth a line in the log
+
+logger = logging.getLogger("normkit")
+
+
+def address(module: str, make: str, *choices: Any) -> int:
+    """Where a kernel is in memory: the one that a function of a module makes of some types and choices.
+
+    The module is imported, and with it Numba, only if no earlier process has left the kernel on disk.
+    """
+    words = (choice.__name__ if isinstance(choice, type) else str(int(choice)) for choice in choices)
+    name = f"{module}_{make}-{''.join(f'{word}-' for word in words)}{_digest()}.o"
+    code = _read(name)
+    if code is None:
+        began = time.perf_counter()
+        code = getattr(import_module(f"{__package__}.{module}"), make)(*choices)
+        assert code is not None
+        took = time.perf_counter() - began
+        if _write(name, code) and took > _SLOW:
+            logger.info("compiled kernel %s_%s in %.1f s; the next process loads it from disk", module, make, took)
+    return _load(code)
+
+
+@lru_cache(maxsize=1)
+def _digest() -> str:
+    """Of everything that the code of a kernel may depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    made_by = (metadata.version(package) for package in ("numba", "llvmlite", "numpy"))
+    made_for = binding.get_process_triple(), processor.name(), processor.features(), os.environ.get("NUMBA_ENABLE_AVX")
+    digest.update(repr((*made_by, *made_for)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _folders() -> list[Path]:
+    """Where kernels may be kept: beside the sources, or else with what the user's programs keep."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return [Path(chosen) / "normkit"]
+    kept = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return [Path(__file__).parent / "__pycache__", Path(kept) / "normkit"]
+
+
+def _read(name: str) -> bytes | None:
+    """The code that a file holds; None where there is none, or it is damaged."""
+    for folder in _folders():
+        try:
+            kept = (folder / name).read_bytes()
+        except OSError:
+            continue
+        size = hashlib.sha256().digest_size
+        if hashlib.sha256(kept[size:]).digest() == kept[:size]:
+            return kept[size:]
+    return None
+
+
+def _write(name: str, code: bytes) -> bool:
+    """Keep the code of a kernel, whole or not at all; False if it cannot be."""
+    errors = []
+    for folder in _folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part = folder / f"{name}.{os.getpid()}"
+            part.write_bytes(hashlib.sha256(code).digest() + code)
+            os.replace(part, folder / name)
+        except OSError as error:
+            errors.append(str(error))
+        else:
+            return True
+    logger.info("kernels are compiled anew in each process, as they cannot be kept on disk: %s", "; ".join(errors))
+    return False
+
+
+_engines: list[Any] = []  # which own the code that is in use
+
+
+def _load(code: bytes) -> int:
+    """Put the code of a kernel into memory; where its function begins."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine(jit=True)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    found: int = engine.get_function_address(ENTRY)
+    return found
