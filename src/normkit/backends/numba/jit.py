@@ -1,6 +1,6 @@
 """How kernels are compiled and called.
 
-A kernel is a C function ``(arguments, part, parts, phase)``. Its pointers and sizes come in one RECORD (`record.py`), of
+A kernel is a C function ``(record, part, parts, phase)``. Its pointers and sizes come in one record (`record.py`), of
 which a call packs the beginning, so that calling it costs a few microseconds; ``part`` of ``parts`` says which share of
 the work is its own, and ``phase`` which of the steps that its threads take together.
 """
