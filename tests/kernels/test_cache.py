@@ -14,7 +14,7 @@ import torch
 
 import normkit
 from normkit.backends import cpu, numba
-from normkit.backends.numba import objects
+from normkit.backends.numba import objects, processor
 from normkit.backends.numba.jit import kernel
 from normkit.spec import Norm
 from tests.cases import Case, draw
@@ -106,9 +106,13 @@ def test_any_changed_source_changes_the_digest(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("variable", ["NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX"])
-def test_another_processor_changes_the_digest(variable: str) -> None:
-    code = "from normkit.backends.numba import objects; print(objects._digest())"
-    assert python(code) != python(code, **{variable: "0"})
+def test_another_processor_changes_the_digest(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = objects._digest.__wrapped__
+    original = digest()
+    monkeypatch.setattr(processor, "features", processor.features.__wrapped__)  # which is asked once a process
+    assert digest() == original
+    monkeypatch.setenv(variable, "0")
+    assert digest() != original
 
 
 @pytest.fixture
