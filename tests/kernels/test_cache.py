@@ -133,6 +133,27 @@ def kept(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def test_a_user_without_a_home_has_no_folder_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    assert objects._folders() == [Path(objects.__file__).parent / "__pycache__"]
+
+
+def test_what_cannot_be_written_whole_is_not_left(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_paths: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(objects.os, "replace", full)
+    assert objects.address("module", "make")
+    assert kept(tmp_path) == []
+
+
 def test_each_choice_is_kept(made: list[str], tmp_path: Path) -> None:
     addresses = [objects.address("module", "make", int, choice) for choice in (False, True, False)]
     assert len(set(addresses)) == 3  # loaded anew each time: who asks keeps it

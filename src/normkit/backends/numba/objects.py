@@ -8,9 +8,11 @@ import hashlib
 import logging
 import os
 import time
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Final
 
 from llvmlite import binding
@@ -59,8 +61,10 @@ def _folders() -> list[Path]:
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
         return [Path(chosen) / "normkit"]
-    kept = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return [Path(__file__).parent / "__pycache__", Path(kept) / "normkit"]
+    folders = [Path(__file__).parent / "__pycache__"]
+    with suppress(RuntimeError):  # a user without a home
+        folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normkit")
+    return folders
 
 
 def _read(name: str) -> bytes | None:
@@ -82,9 +86,12 @@ def _write(name: str, code: bytes) -> bool:
     for folder in _folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            part = folder / f"{name}.{os.getpid()}"
-            part.write_bytes(hashlib.sha256(code).digest() + code)
-            os.replace(part, folder / name)
+            part = folder / f"{name}.{os.getpid()}.{get_ident()}"  # another process or thread may write the same
+            try:
+                part.write_bytes(hashlib.sha256(code).digest() + code)
+                os.replace(part, folder / name)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             errors.append(str(error))
         else:
