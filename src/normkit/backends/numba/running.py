@@ -7,14 +7,13 @@ from normkit.backends.numba.jit import cast, jit, pointer
 
 @jit
 def move_running(g, running_means, running_variances, unit, mean, var, zero):
-    """Move the running mean and the running (unbiased) variance of a unit's channel, if there are any."""
+    """Move the running mean and the running (unbiased) variance of a unit, if there are any: it is a channel's."""
     if g.running_mean == 0:
         return
-    k = unit % g.k
     count, kept = float(g.r * g.s), 1.0 - g.momentum
     unbiased = var * (count / (count - 1.0))
-    running_means[k] = cast(kept * float(running_means[k]) + g.momentum * mean, zero)
-    running_variances[k] = cast(kept * float(running_variances[k]) + g.momentum * unbiased, zero)
+    running_means[unit] = cast(kept * float(running_means[unit]) + g.momentum * mean, zero)
+    running_variances[unit] = cast(kept * float(running_variances[unit]) + g.momentum * unbiased, zero)
 
 
 @jit
