@@ -105,8 +105,8 @@ def test_any_changed_source_changes_the_digest(tmp_path: Path, monkeypatch: pyte
     assert digest() == original
 
 
-@pytest.mark.parametrize("variable", ["NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX"])
-def test_another_processor_changes_the_digest(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", *objects._SETTINGS])
+def test_another_processor_or_setting_changes_the_digest(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = objects._digest.__wrapped__
     original = digest()
     monkeypatch.setattr(processor, "features", processor.features.__wrapped__)  # which is asked once a process

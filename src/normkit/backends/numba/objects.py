@@ -23,6 +23,11 @@ ENTRY: Final = "kernel"  # what the function is called in its object code
 
 _SLOW: Final = 2.0  # seconds; a first use that takes longer is worth a line in the log
 
+# Numba's variables that change the code which it makes, beside those that name a processor
+_SETTINGS: Final = tuple(
+    f"NUMBA_{name}" for name in ("ENABLE_AVX", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO", "BOUNDSCHECK")
+)
+
 logger = logging.getLogger("normkit")
 
 
@@ -51,7 +56,7 @@ def _digest() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     made_by = (metadata.version(package) for package in ("numba", "llvmlite", "numpy"))
-    made_for = binding.get_process_triple(), processor.name(), processor.features(), os.environ.get("NUMBA_ENABLE_AVX")
+    made_for = binding.get_process_triple(), processor.name(), processor.features(), *map(os.environ.get, _SETTINGS)
     digest.update(repr((*made_by, *made_for)).encode())
     return digest.hexdigest()[:16]
 
