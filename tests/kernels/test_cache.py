@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import normkit
-from normkit.backends import cpu, numba
+from normkit.backends import cpu
 from normkit.backends.numba import objects, processor
 from normkit.backends.numba.jit import kernel
 from normkit.spec import Norm
@@ -150,33 +150,38 @@ def test_what_cannot_be_written_whole_is_not_left(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(objects.os, "replace", full)
-    assert objects.address("module", "make")
+    assert objects.find("module", "make")
     assert kept(tmp_path) == []
 
 
 def test_each_choice_is_kept(made: list[str], tmp_path: Path) -> None:
-    addresses = [objects.address("module", "make", int, choice) for choice in (False, True, False)]
+    addresses = [objects.find("module", "make", int, choice) for choice in (False, True, False)]
     assert len(set(addresses)) == 3  # loaded anew each time: who asks keeps it
     assert len(made) == 2
     assert [path.name.partition("-")[2][:6] for path in kept(tmp_path)] == ["int-0-", "int-1-"]
 
 
+def test_threads_that_come_at_once_make_one(made: list[str]) -> None:
+    assert len(set(in_threads(8, lambda: objects.address("module", "make")))) == 1
+    assert len(made) == 1
+
+
 def test_changed_sources_give_new_entries(made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for digest in ("first", "second", "second"):
         monkeypatch.setattr(objects, "_digest", lambda digest=digest: digest)
-        objects.address("module", "make")
+        objects.find("module", "make")
     assert len(made) == 2
     assert [path.name for path in kept(tmp_path)] == ["module_make-first.o", "module_make-second.o"]
 
 
 @pytest.mark.parametrize("damage", [lambda code: code[:7], lambda code: code[:-1], lambda code: code + b"0"])
 def test_a_damaged_file_is_made_anew(damage, made: list[str], tmp_path: Path) -> None:
-    objects.address("module", "make")
+    objects.find("module", "make")
     (path,) = kept(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     for _ in range(2):
-        objects.address("module", "make")
+        objects.find("module", "make")
     assert len(made) == 2
     assert path.read_bytes()[:32] == objects.hashlib.sha256(path.read_bytes()[32:]).digest()
 
@@ -188,7 +193,7 @@ def test_a_slow_compilation_is_logged(
     monkeypatch.setattr(objects, "_SLOW", limit)
     with caplog.at_level(logging.INFO, "normkit"):
         for _ in range(2):
-            objects.address("module", "make")
+            objects.find("module", "make")
     assert [record.name for record in caplog.records] == ["normkit"] * lines
     assert caplog.text.count("compiled kernel module_make in") == lines
 
@@ -197,17 +202,18 @@ def test_a_slow_compilation_is_logged(
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of the kernels compiled, or loaded, from now on."""
     names: list[str] = []
+    find = objects.find
 
     def spy(module: str, make: str, *choices: object) -> int:
         names.append(f"{module}_{make}")
-        return objects.address(module, make, *choices)
+        return find(module, make, *choices)
 
     def clear() -> None:
         cpu._launch.cache_clear()
-        numba._compiled.cache_clear()
-        numba._compile.cache_clear()
+        objects.address.cache_clear()
+        objects._once.cache_clear()
 
-    monkeypatch.setattr(numba, "address", spy)
+    monkeypatch.setattr(objects, "find", spy)
     clear()
     yield names
     clear()

@@ -8,7 +8,6 @@ on the number of threads: the same input gives the same bits whatever it is.
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -85,18 +84,8 @@ def _crowding(width: int) -> float:
     return max(common / _LINES, _LINES / common)
 
 
-_compiling = Lock()
-
-
-@lru_cache(maxsize=64)
-def _compiled(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> int:
-    """The address of a kernel; threads that need it at once wait for the first of them to compile it."""
-    with _compiling:
-        return _compile(walk, backwards, dtype, by_place, clamped, added)
-
-
-@lru_cache(maxsize=64)
-def _compile(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> int:
+def _function(walk: bool, backwards: bool, dtype: str, by_place: bool, clamped: bool, added: bool) -> int:
+    """The address of a kernel."""
     special = (*STORAGES[dtype], *((by_place, clamped) if walk else (clamped,)))
     family = "runs" if walk else "columns"
     return address(family, "backward", *special) if backwards else address(family, "forward", *special, added)
@@ -181,7 +170,7 @@ def launch(
     stream = large and not (backwards and by_place and s < _SOON)
     chunks = 1 if p.walk else -(-r // p.chunk)
     return Launch(
-        function=_compiled(p.walk, backwards, dtype, by_place, clamped, added),
+        function=_function(p.walk, backwards, dtype, by_place, clamped, added),
         # in the order of SIZES
         sizes=OF_SORT.pack(
             *(a, r, k, s),

@@ -72,8 +72,7 @@ def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centre
     wide, n = columns * fold, float(rows * fold)
     pivot, first, second = row_of(work, 0, wide), row_of(work, 1, wide), row_of(work, 2, wide)
     totals, squares = numbers(columns, 0.0), numbers(columns, 0.0)
-    for c in range(wide):
-        pivot[c] = zero
+    fill(pivot, zero)
     if centred:
         sample = min(rows, SAMPLE_ROWS)
         for c in range(0, columns, lanes(zero)):
@@ -84,8 +83,8 @@ def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centre
         repeat(pivot, columns)
     for attempt in range(2):
         square_rows(x, start, rows, stride, pivot, first, second, zero)
-        for c in range(columns):
-            totals[c], squares[c] = 0.0, 0.0
+        fill(totals, 0.0)
+        fill(squares, 0.0)
         add_folded(first, totals)
         add_folded(second, squares)
         far = False
@@ -102,8 +101,7 @@ def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centre
             squares[c] = max(squares[c] - rest * totals[c], 0.0)
             totals[c] = float(pivot[c]) + rest
     else:
-        for c in range(columns):
-            totals[c] = 0.0
+        fill(totals, 0.0)
     merge_columns(count, mean, m2, n, totals, squares)
     free(totals)
     free(squares)

@@ -9,10 +9,10 @@ import logging
 import os
 import time
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any, Final
 
 from llvmlite import binding
@@ -31,25 +31,46 @@ _SETTINGS: Final = tuple(
 logger = logging.getLogger("normkit")
 
 
+_loading = Lock()
+
+
+@cache
 def address(module: str, make: str, *choices: Any) -> int:
     """Where a kernel is in memory: the one that a function of a module makes of some types and choices.
+
+    Threads that need it at once wait for the first of them; nobody waits for a kernel that is there.
+    """
+    with _loading:
+        return _once(module, make, *choices)
+
+
+@cache
+def _once(module: str, make: str, *choices: Any) -> int:
+    return find(module, make, *choices)
+
+
+def find(module: str, make: str, *choices: Any) -> int:
+    """Put a kernel into memory, and tell where.
 
     The module is imported, and with it Numba, only if no earlier process has left the kernel on disk.
     """
     words = (choice.__name__ if isinstance(choice, type) else str(int(choice)) for choice in choices)
     name = f"{module}_{make}-{''.join(f'{word}-' for word in words)}{_digest()}.o"
     code = _read(name)
-    if code is None:
-        began = time.perf_counter()
-        code = getattr(import_module(f"{__package__}.{module}"), make)(*choices)
-        assert code is not None
-        took = time.perf_counter() - began
-        if _write(name, code) and took > _SLOW:
-            logger.info("compiled kernel %s_%s in %.1f s; the next process loads it from disk", module, make, took)
-    return _load(code)
+    return _load(_compile(name, module, make, *choices) if code is None else code)
 
 
-@lru_cache(maxsize=1)
+def _compile(name: str, module: str, make: str, *choices: Any) -> bytes:
+    """The code of a kernel, which is kept under a name."""
+    began = time.perf_counter()
+    code: bytes = getattr(import_module(f"{__package__}.{module}"), make)(*choices)
+    took = time.perf_counter() - began
+    if _write(name, code) and took > _SLOW:
+        logger.info("compiled kernel %s_%s in %.1f s; the next process loads it from disk", module, make, took)
+    return code
+
+
+@cache
 def _digest() -> str:
     """Of everything that the code of a kernel may depend on."""
     digest = hashlib.sha256()

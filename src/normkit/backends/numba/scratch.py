@@ -51,7 +51,7 @@ def numbers(_context, count, like):
 
 
 def _before(builder: Any, place: Any) -> Any:
-    """Where it is kept what has been allocated: one address before the numbers."""
+    """Where the address of what was allocated is kept: just before the numbers."""
     return builder.inttoptr(builder.sub(place, _WORD(8)), _BYTE.as_pointer())
 
 
