@@ -176,3 +176,20 @@ def test_a_value_that_is_not_finite_stays_where_it_is(case: Case, last: bool, ba
     hit = unit
     assert units(found.y[~hit], to_numpy(clean.y[~hit])) <= UNITS
     assert units(found.dx[~hit], to_numpy(clean.dx[~hit])) <= UNITS
+
+
+@pytest.mark.parametrize("digits", [0x7FFFFFFF, -1, 0x7FC00000], ids=["of CUDA", "of ones", "of torch"])
+@pytest.mark.parametrize(("case", "last"), [pair for pair in SMALL if pair[0].norm.centred], ids=str)
+def test_nan_of_any_digits_stays_nan(case: Case, last: bool, digits: int) -> None:
+    """In bfloat16, where the digits of NaN are rounded as if they were a number's, some would become zero."""
+    data = draw(case, torch.float32, last)
+    bad = torch.tensor(digits, dtype=torch.int32).view(torch.float32)
+    for spoiled in (data.weight, data.bias):
+        kept = spoiled.clone()
+        spoiled.view(-1)[1] = bad
+        found = run(case, replace(data, x=data.x.bfloat16(), dy=data.dy.bfloat16()))
+        expected = run(case, data, use_torch=True)
+        assert bool(found.y.isnan().any())
+        assert torch.equal(found.y.isnan(), expected.y.isnan())
+        assert torch.equal(found.dx.isnan(), expected.dx.isnan())
+        spoiled.copy_(kept)

@@ -4,48 +4,93 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from normkit.backends.numba import memory
-from normkit.backends.numba.memory import load_part, store_part
+from normkit.backends.numba import memory, processor
+from normkit.backends.numba.jit import pointer
+from normkit.backends.numba.memory import load, load_part, store, store_part
+from normkit.backends.numba.simd import PAIRS, first, joined
 
-NUMBERS = np.arange(1, 19, dtype=np.float32)
-STORED: dict[str, NDArray[Any]] = {
-    "bfloat16": (NUMBERS.view(np.uint32) >> 16).astype(np.uint16),
-    "float16": NUMBERS.astype(np.float16).view(np.int16),
+NUMBERS = np.arange(1, 35, dtype=np.float32)
+BFLOAT16 = (NUMBERS.view(np.uint32) >> 16).astype(np.uint16)
+FLOAT16 = NUMBERS.astype(np.float16).view(np.int16)
+# the numbers as they are stored, and how kernels are told to read them
+STORED: dict[str, tuple[NDArray[Any], Any]] = {
+    "bfloat16": (BFLOAT16, np.uint16),
+    "bfloat16 in any order": (BFLOAT16, PAIRS),
+    "float16": (FLOAT16, np.int16),
 }
+every_type = pytest.mark.parametrize(("numbers", "stored"), STORED.values(), ids=STORED)
 
 
-@pytest.mark.parametrize("lacks_masks", [False, True])
-@pytest.mark.parametrize("dtype", STORED)
-def test_an_end_is_copied_and_nothing_else_written(
-    dtype: str, lacks_masks: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "_lacks_masks", lambda _stored: lacks_masks)
+@pytest.fixture(params=[False, True], ids=["as here", "without masks"], autouse=True)
+def masks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param:
+        monkeypatch.setattr(memory, "_lacks_masks", lambda _stored: True)
 
+
+@every_type
+def test_an_end_is_copied_and_nothing_else_written(numbers: NDArray[Any], stored: Any) -> None:
     @njit
-    def copy(x: Any, y: Any, count: int) -> None:
-        store_part(y, 1, load_part(x, 1, count), count)
+    def copy(x: int, y: int, count: int) -> None:
+        store_part(pointer(y, stored), 1, load_part(pointer(x, stored), 1, count), count)
 
-    x = STORED[dtype]
     for count in range(1, 17):
-        y = np.full_like(x, 7)
-        copy(x, y, count)
-        assert np.array_equal(y[1 : 1 + count], x[1 : 1 + count])
+        y = np.full_like(numbers, 7)
+        copy(numbers.ctypes.data, y.ctypes.data, count)
+        assert np.array_equal(y[1 : 1 + count], numbers[1 : 1 + count])
         assert np.all(np.delete(y, np.s_[1 : 1 + count]) == 7)
 
 
-@pytest.mark.parametrize("lacks_masks", [False, True])
-@pytest.mark.parametrize("dtype", STORED)
-def test_lanes_behind_an_end_are_zero(dtype: str, lacks_masks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_lacks_masks", lambda _stored: lacks_masks)
-
+@every_type
+def test_behind_an_end_are_zeros(numbers: NDArray[Any], stored: Any) -> None:
     @njit
-    def read(x: Any, y: Any, count: int) -> None:
-        memory.store(y, 0, load_part(x, 0, count))
+    def read(x: int, y: int, count: int) -> None:
+        store(pointer(y, stored), 0, load_part(pointer(x, stored), 0, count))
 
     for count in range(1, 17):
-        y = np.full(16, 7.0, np.float32)
-        read(STORED[dtype], y, count)
-        assert np.array_equal(y, np.where(np.arange(16) < count, NUMBERS[:16], 0.0))
+        y = np.full_like(numbers, 7)
+        read(numbers.ctypes.data, y.ctypes.data, count)
+        assert np.array_equal(y[:16], np.where(np.arange(16) < count, numbers[:16], 0))
+
+
+@every_type
+def test_the_first_numbers_are_those_in_memory(numbers: NDArray[Any], stored: Any) -> None:
+    @njit
+    def cut(x: int, y: int, count: int) -> None:
+        source, result = pointer(x, stored), pointer(y, stored)
+        begin, end = load(source, 0), load(source, 16)
+        store(result, 0, first(source, begin, count))
+        store(result, 16, joined(source, begin, end, count))
+
+    for count in range(17):
+        y = np.zeros_like(numbers)
+        cut(numbers.ctypes.data, y.ctypes.data, count)
+        assert np.array_equal(y[:16], np.where(np.arange(16) < count, numbers[:16], 0))
+        assert np.array_equal(y[16:32], np.where(np.arange(16) < count, numbers[:16], numbers[16:32]))
+
+
+def test_numbers_are_rounded_as_torch_rounds_them() -> None:
+    """In every order: halfway cases, what overflows, what is subnormal, zeros with signs, infinities, and NaN."""
+    bits = np.arange(1 << 16, dtype=np.uint32) << 16
+    ends = [0x0000, 0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
+    values = np.concatenate([bits | end for end in ends]).view(np.float32)
+    values = values[~np.isnan(values)]
+    values = np.concatenate([values, np.full(-values.size % 16, np.nan, np.float32)])
+    exact = torch.from_numpy(values).bfloat16()
+
+    @njit
+    def narrow(x: int, pairs: int, plain: int, size: int) -> None:
+        for i in range(0, size, 16):
+            value = load(pointer(x, np.float32), i)
+            store(pointer(plain, np.uint16), i, value)
+            store(pointer(pairs, PAIRS), i, value)
+
+    plain, pairs = torch.empty_like(exact), torch.empty_like(exact)
+    narrow(values.ctypes.data, pairs.data_ptr(), plain.data_ptr(), values.size)
+    order = torch.arange(values.size).view(-1, 2, 8).transpose(1, 2).flatten()  # lane i + 8 is written behind lane i
+    if "+avx512bf16" not in processor.features():  # that instruction makes zeros of what is subnormal
+        assert torch.equal(plain.nan_to_num(7.0), exact.nan_to_num(7.0))
+    assert torch.equal(pairs.nan_to_num(7.0), exact[order].nan_to_num(7.0))

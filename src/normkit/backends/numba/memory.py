@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from normkit.backends.numba import processor
 from normkit.backends.numba.record import LINE
-from normkit.backends.numba.simd import INDEX, STORED, Vector, constant, function, lanes, mask_of
+from normkit.backends.numba.simd import INDEX, PAIRS, STORED, Vector, constant, function, lanes, mask_of
 
 binding.initialize_native_asmparser()  # for instructions that LLVM is told by name
 
@@ -26,6 +26,12 @@ def _widen(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
     if stored == types.uint16:
         bits = builder.shl(builder.zext(value, ir.VectorType(INDEX, lanes)), constant(16, lanes))
         return builder.bitcast(bits, ir.VectorType(ir.FloatType(), lanes))
+    if stored == PAIRS:
+        half = lanes // 2
+        words = builder.bitcast(value, ir.VectorType(INDEX, half))
+        even, odd = builder.shl(words, constant(16, half)), builder.and_(words, constant(0xFFFF << 16, half))
+        both = builder.shuffle_vector(even, odd, ir.Constant(ir.VectorType(INDEX, lanes), list(range(lanes))))
+        return builder.bitcast(both, ir.VectorType(ir.FloatType(), lanes))
     if stored == types.int16:
         return builder.fpext(value, ir.VectorType(ir.FloatType(), lanes))
     return value
@@ -39,16 +45,28 @@ def _narrow(builder: Any, stored: Any, value: Any, lanes: int) -> Any:
     if stored == types.int16 and "+avx512f" in processor.features():
         halves = _assembled(builder, "vcvtps2ph $$0, $1, $0", value, lanes)
         return builder.bitcast(halves, ir.VectorType(ir.HalfType(), lanes))
-    if stored == types.uint16:
+    if stored in (types.uint16, PAIRS):
         sixteen = constant(16, lanes)
         bits = builder.bitcast(value, ir.VectorType(INDEX, lanes))
         odd = builder.and_(builder.lshr(bits, sixteen), constant(1, lanes))
-        is_number = builder.sext(builder.fcmp_ordered("ord", value, value), bits.type)
-        up = builder.and_(builder.add(odd, constant(0x7FFF, lanes)), is_number)
+        up = builder.add(odd, constant(0x7FFF, lanes))
+        if stored == PAIRS:  # NaN is plain
+            return _joined_words(builder, builder.add(bits, up), lanes // 2)
+        up = builder.and_(up, builder.sext(builder.fcmp_ordered("ord", value, value), bits.type))
         return builder.trunc(builder.lshr(builder.add(bits, up), sixteen), ir.VectorType(ir.IntType(16), lanes))
     if stored == types.int16:
         return builder.fptrunc(value, ir.VectorType(ir.HalfType(), lanes))
     return value
+
+
+def _joined_words(builder: Any, bits: Any, half: int) -> Any:
+    """The upper halves of words: of each in the first half of a vector, and of its counterpart in the second."""
+    even, odd = (
+        builder.shuffle_vector(bits, bits, ir.Constant(ir.VectorType(INDEX, half), list(range(at, at + half))))
+        for at in (0, half)
+    )
+    words = builder.or_(builder.lshr(even, constant(16, half)), builder.and_(odd, constant(0xFFFF << 16, half)))
+    return builder.bitcast(words, ir.VectorType(ir.IntType(16), 2 * half))
 
 
 def _assembled(builder: Any, instruction: str, value: Any, lanes: int) -> Any:
@@ -96,7 +114,7 @@ def load_part(_context, array, index, count):
 
 def _lacks_masks(stored: Any) -> bool:
     """Whether there is no instruction that masks a half type: it would become a branch for each number."""
-    return stored in (types.uint16, types.int16) and "+avx512bw" not in processor.features()
+    return stored in (types.uint16, types.int16, PAIRS) and "+avx512bw" not in processor.features()
 
 
 def _read(builder: Any, place: Any, count: Any, kind: Any, suffix: str, align: int) -> Any:

@@ -37,11 +37,11 @@ def sums_about(x, start, rows, stride, size, pivot, zero):
             plain_2 += d_2
             squares, squares_2 = fma(d, d, squares), fma(d_2, d_2, squares_2)
         if rest:
-            d = first(load_part(x, at + whole, rest) - about, rest)
+            d = first(x, load_part(x, at + whole, rest) - about, rest)
             plain += d
             squares = fma(d, d, squares)
         if rest_2:
-            d = first(load_part(x, at + whole + step, rest_2) - about, rest_2)
+            d = first(x, load_part(x, at + whole + step, rest_2) - about, rest_2)
             plain_2 += d
             squares_2 = fma(d, d, squares_2)
     return float(total(plain + plain_2)), float(total(squares + squares_2))

@@ -12,7 +12,7 @@ from normkit.backends.numba.parts import add_parts, gradients_of
 from normkit.backends.numba.record import ADD_PARTS
 from normkit.backends.numba.run_moments import BLOCK, distance
 from normkit.backends.numba.scratch import fill, free, numbers
-from normkit.backends.numba.simd import first, fma, lanes, splat, total
+from normkit.backends.numba.simd import first, fma, in_any_order, lanes, splat, total, with_plain_nan
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
 
@@ -43,12 +43,12 @@ def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
                 crossed, crossed_2 = fma(p, d, crossed), fma(p_2, d_2, crossed_2)
             if rest:
                 d, p = value(at, whole, rest, zero, x, dy, *operands)
-                deviations += first(d, rest)
+                deviations += first(x, d, rest)
                 plain += p
                 crossed = fma(p, d, crossed)
             if rest_2:
                 d, p = value(at, whole + step, rest_2, zero, x, dy, *operands)
-                deviations_2 += first(d, rest_2)
+                deviations_2 += first(x, d, rest_2)
                 plain_2 += p
                 crossed_2 = fma(p, d, crossed_2)
         return (
@@ -83,8 +83,10 @@ def projections(run, x, dy, ahead, coefficients, g, unit, weights, rstds, shifts
     """high, rstd, shift, the means of g and of g x_hat, the weight of a piece, and its gate."""
     at = 6 * run
     high, rstd, shift = coefficients[at], coefficients[at + 1], coefficients[at + 2]
+    plain, crossed, weight = coefficients[at + 3], coefficients[at + 4], coefficients[at + 5]
     gate = gate_of(g, unit + run, weights, rstds, shifts, bounds)
-    return high, rstd, shift, coefficients[at + 3], coefficients[at + 4], coefficients[at + 5], gate
+    scaling = with_plain_nan(x, high), with_plain_nan(x, rstd), with_plain_nan(x, shift)
+    return *scaling, with_plain_nan(x, plain), with_plain_nan(x, crossed), with_plain_nan(x, weight), gate
 
 
 @jit
@@ -213,13 +215,14 @@ def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, 
 def backward(storage, compute, by_place, clamped):
     """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
     itemsize, clamped = np.dtype(storage).itemsize, clamped or None  # a type each: it decides what is compiled
+    stored = storage if by_place else in_any_order(storage)
 
     @kernel
     def runs_backward(data, part, parts, phase):
         g = record(data)
-        x = pointer(g.x, storage)
-        dy = pointer(g.dy, storage)
-        dx = pointer(g.dx, storage)
+        x = pointer(g.x, stored)
+        dy = pointer(g.dy, stored)
+        dx = pointer(g.dx, stored)
         weight = pointer(g.weight, compute)
         means = pointer(g.mean, compute)
         rstds = pointer(g.rstd, compute)

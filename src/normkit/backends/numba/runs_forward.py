@@ -9,7 +9,7 @@ from normkit.backends.numba.residual import plus, residual_of
 from normkit.backends.numba.run_moments import moments
 from normkit.backends.numba.running import count_batch, keep_statistics
 from normkit.backends.numba.scratch import fill, free, numbers
-from normkit.backends.numba.simd import fma, splat
+from normkit.backends.numba.simd import fma, in_any_order, splat, with_plain_nan
 from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
 
@@ -18,7 +18,8 @@ from normkit.backends.numba.units import group_of, passes, place_of, units_toget
 def scales(run, x, ahead, first, coefficients, residual, bounds):
     """high, factor and shift of a piece."""
     size, at = coefficients.size // 3, first + run
-    return coefficients[at], coefficients[size + at], coefficients[2 * size + at]
+    high, factor, shift = coefficients[at], coefficients[size + at], coefficients[2 * size + at]
+    return with_plain_nan(x, high), with_plain_nan(x, factor), with_plain_nan(x, shift)
 
 
 @jit
@@ -73,16 +74,17 @@ def forward(storage, compute, by_place, clamped, added):
     """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
     itemsize = np.dtype(storage).itemsize
     clamped, added = clamped or None, added or None  # a type each: it decides what is compiled
+    stored = storage if by_place else in_any_order(storage)
 
     @kernel
     def runs_forward(data, part, parts, phase):
         g = record(data)
-        x, y, weight, bias, statistics = tensors_of_forward(g, storage, compute)
+        x, y, weight, bias, statistics = tensors_of_forward(g, stored, compute)
         means, variances, rstds, _, _ = statistics
         shifts = pointer(g.shift, compute)
         count_batch(g, part, phase)
         zero = compute(0)
-        bounds, residual = bounds_of(g, zero, clamped), residual_of(g, storage, added)
+        bounds, residual = bounds_of(g, zero, clamped), residual_of(g, stored, added)
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
         if g.given:  # in the order of the memory; each number of a run has the same weight
             run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1

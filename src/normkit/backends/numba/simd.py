@@ -7,6 +7,7 @@ cuts loops. LLVM splits these vectors into the registers that the processor has.
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.cgutils import get_or_insert_function
@@ -19,13 +20,41 @@ from normkit.backends.numba import processor
 from normkit.backends.numba.record import LINE
 
 INDEX = ir.IntType(32)
+
+
+class Pairs(types.Type):  # type: ignore[misc]
+    """The Numba type of numbers in bfloat16 whose vectors hold those of even places first, then those of odd ones.
+
+    Two neighbours are one word of 32 bits, so a vector becomes two of float32, and they a vector again, without moving
+    anything between lanes. Only loops that do not tell numbers apart by their places can read them so.
+    """
+
+    bitwidth = 16
+
+    def __init__(self) -> None:
+        super().__init__(name="Pairs")
+
+
+@register_model(Pairs)
+class _PairsModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Pairs) -> None:
+        super().__init__(manager, kind, ir.IntType(16))
+
+
+PAIRS = Pairs()
 # How a number of a stored type is read: its type in LLVM, and that type in the name of an operation on vectors.
 STORED = {
     types.float64: (ir.DoubleType(), "f64"),
     types.float32: (ir.FloatType(), "f32"),
     types.uint16: (ir.IntType(16), "i16"),  # bfloat16
     types.int16: (ir.HalfType(), "f16"),  # float16
+    PAIRS: (ir.IntType(16), "i16"),  # bfloat16
 }
+
+
+def in_any_order(storage: Any) -> Any:
+    """How to read numbers of a stored type that are not told apart by their places."""
+    return PAIRS if storage is np.uint16 and not processor.has("avx512f") else storage
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -75,9 +104,10 @@ def _spread(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(builder.insert_element(undefined, value, INDEX(0)), undefined, constant(0, lanes))
 
 
-def mask_of(builder: Any, count: Any, lanes: int) -> Any:
-    """True in the first `count` lanes."""
-    places = ir.Constant(ir.VectorType(INDEX, lanes), list(range(lanes)))
+def mask_of(builder: Any, count: Any, lanes: int, stored: Any = None) -> Any:
+    """True for the first `count` numbers of a vector of a stored type; of lanes, if there is none."""
+    order = [*range(0, lanes, 2), *range(1, lanes, 2)] if stored == PAIRS else list(range(lanes))
+    places = ir.Constant(ir.VectorType(INDEX, lanes), order)
     return builder.icmp_signed("<", places, _spread(builder, builder.trunc(count, INDEX), lanes))
 
 
@@ -123,24 +153,39 @@ def fma(_context, a, b, c):
 
 
 @intrinsic
-def first(_context, vector, count):
-    """The first `count` lanes; zeros in the others."""
+def first(_context, array, vector, count):
+    """The first `count` numbers of a vector of an array; zeros in place of the others."""
 
     def codegen(_context, builder, _sig, args):
-        zeros = ir.Constant(args[0].type, None)
-        return builder.select(mask_of(builder, args[1], vector.lanes), args[0], zeros)
+        _, value, count = args
+        mask = mask_of(builder, count, vector.lanes, array.dtype)
+        return builder.select(mask, value, ir.Constant(value.type, None))
 
-    return vector(vector, types.int64), codegen
+    return vector(array, vector, types.int64), codegen
 
 
 @intrinsic
-def joined(_context, vector, other, count):
-    """The first `count` lanes, and of the other vector those behind them."""
+def joined(_context, array, vector, other, count):
+    """The first `count` numbers of a vector of an array, and of the other vector those behind them."""
 
     def codegen(_context, builder, _sig, args):
-        return builder.select(mask_of(builder, args[2], vector.lanes), args[0], args[1])
+        _, value, other, count = args
+        return builder.select(mask_of(builder, count, vector.lanes, array.dtype), value, other)
 
-    return vector(vector, vector, types.int64), codegen
+    return vector(array, vector, vector, types.int64), codegen
+
+
+@intrinsic
+def with_plain_nan(_context, array, number):
+    """A number, as those of an array may be combined with it; NaN of some other digits would be rounded to zero."""
+
+    def codegen(context, builder, _sig, args):
+        _, value = args
+        if array.dtype != PAIRS:
+            return value
+        return builder.select(builder.fcmp_ordered("ord", value, value), value, ir.Constant(value.type, float("nan")))
+
+    return number(array, number), codegen
 
 
 @intrinsic

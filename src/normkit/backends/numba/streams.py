@@ -60,7 +60,7 @@ def writer(numbers: Callable[..., Any], value: Callable[..., Any], by_place: boo
                     if streams and not by_place and run + 1 < count:
                         ends = value(at - size, size - rest, step, zero, known, *operands)
                         begins = value(at, -rest, step, zero, numbers(run + 1, *operands), *operands)
-                        stream(y, at - rest, joined(ends, begins, rest))
+                        stream(y, at - rest, joined(y, ends, begins, rest))
                         i = step - rest
                     else:
                         store_part(y, at - rest, value(at - size, size - rest, rest, zero, known, *operands), rest)
