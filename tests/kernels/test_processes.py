@@ -30,9 +30,10 @@ def bits() -> list[bytes]:
 
 
 PRELUDE = """
-import multiprocessing, os, signal
+import multiprocessing, os, signal, threading, time
+import numpy as np
 import torch
-from normkit.backends.numba import team
+from normkit.backends.numba import objects, team
 from tests.kernels import test_processes as here
 torch.set_num_threads(2)
 class Items(torch.utils.data.Dataset):
@@ -52,6 +53,26 @@ BODIES = {
         os._exit(0 if here.bits() == before and team.team_name() == "threads" else 3)
     assert os.waitpid(child, 0)[1] == 0
     assert here.bits() == before
+""",
+    "fork while another thread compiles": """
+    find, begun = objects.find, threading.Event()
+    def slow(*sort):
+        if threading.current_thread() is threading.main_thread():
+            return find(*sort)
+        begun.set()
+        time.sleep(1)
+        return 0
+    objects.find = slow
+    compiling = threading.Thread(target=objects.address, args=("runs", "slow"))
+    compiling.start()
+    begun.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        address = objects.address("runs", "forward", np.float32, np.float32, False, True, True)
+        os._exit(0 if address else 3)
+    assert os.waitpid(child, 0)[1] == 0
+    compiling.join()
 """,
     "multiprocessing": """
     with multiprocessing.get_context("fork").Pool(2) as pool:

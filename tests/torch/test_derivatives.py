@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -258,3 +259,19 @@ def test_a_gradient_asked_for_many_times_leaves_nothing_behind() -> None:
     assert len(hooks) == 2, "those of this test alone"
     (plainly,) = torch.autograd.grad(y[0, 3], x, retain_graph=True)
     torch.testing.assert_close(rows[3].detach(), plainly)
+
+
+def test_threads_may_differentiate_one_graph_at_once() -> None:
+    leaf = LAYERS["LayerNorm"].input().requires_grad_()
+    with normkit.use_backend("aten"):
+        value = (LAYERS["LayerNorm"].ours()(leaf).sin() * direction(leaf, 0.3)).sum()
+
+    def third(_: int) -> Tensor:
+        found = value
+        for _order in range(3):
+            found = torch.autograd.grad(found, leaf, create_graph=True)[0].square().sum()
+        return found.detach()
+
+    expected = third(0)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(torch.equal(found, expected) for found in pool.map(third, range(200)))

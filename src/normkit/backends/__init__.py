@@ -14,6 +14,7 @@ graph holds torch's own operations.
 :func:`use_backend` forces one; :func:`choose` tells which one an input gets, and why.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -249,7 +250,9 @@ def _obstacle_of_tensors(x: Tensor, weight: Tensor | None, bias: Tensor | None) 
 
 @lru_cache(maxsize=1)
 def _numba_missing() -> str | None:
-    return None if util.find_spec("numba") else "Numba is not installed"
+    if not util.find_spec("numba"):
+        return "Numba is not installed"
+    return "NUMBA_DISABLE_JIT is set" if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else None
 
 
 @lru_cache(maxsize=1)

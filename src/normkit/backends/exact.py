@@ -6,6 +6,7 @@ backward pass is itself recorded (create_graph=True) is the gradient computed by
 """
 
 from functools import lru_cache, partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -45,9 +46,11 @@ def _prepare(eps: float, _dy: Any) -> None:
     """Where gradients are to be differentiated, let others stand in for those of the operation about to run."""
     if not torch.is_grad_enabled():
         return
-    node = torch._C._current_autograd_node()
+    node, thread = torch._C._current_autograd_node(), get_ident()
 
     def replace(gradients: tuple[Tensor | None, ...], outer: tuple[Tensor, ...]) -> tuple[Tensor | None, ...] | None:
+        if get_ident() != thread:  # which differentiates the same graph, with a hook of its own
+            return None
         handle.remove()
         return _differentiable(node, gradients, outer[0], eps) if torch.is_grad_enabled() else None
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 from typing import Any, Final
 
 from llvmlite import binding
@@ -30,8 +30,9 @@ _SETTINGS: Final = tuple(
 
 logger = logging.getLogger("normkit")
 
-
-_loading = Lock()
+_loading = RLock()
+if hasattr(os, "register_at_fork"):  # a child has no thread that would let go of it
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 
 @cache
