@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import normkit
 from normkit import reference
 from normkit.spec import Norm
 from tests.cases import CASES, Case, Draw, draw, layouts, to_numpy
@@ -178,7 +179,10 @@ def test_a_value_that_is_not_finite_stays_where_it_is(case: Case, last: bool, ba
     assert units(found.dx[~hit], to_numpy(clean.dx[~hit])) <= UNITS
 
 
-@pytest.mark.parametrize("digits", [0x7FFFFFFF, -1, 0x7FC00000], ids=["of CUDA", "of ones", "of torch"])
+every_nan = pytest.mark.parametrize("digits", [0x7FFFFFFF, -1, 0x7FC00000], ids=["of CUDA", "of ones", "of torch"])
+
+
+@every_nan
 @pytest.mark.parametrize(("case", "last"), [pair for pair in SMALL if pair[0].norm.centred], ids=str)
 def test_nan_of_any_digits_stays_nan(case: Case, last: bool, digits: int) -> None:
     """In bfloat16, where the digits of NaN are rounded as if they were a number's, some would become zero."""
@@ -193,3 +197,17 @@ def test_nan_of_any_digits_stays_nan(case: Case, last: bool, digits: int) -> Non
         assert torch.equal(found.y.isnan(), expected.y.isnan())
         assert torch.equal(found.dx.isnan(), expected.dx.isnan())
         spoiled.copy_(kept)
+
+
+@every_nan
+@pytest.mark.parametrize("last", [False, True])
+def test_nan_of_given_statistics_stays_nan(last: bool, digits: int) -> None:
+    x = torch.randn(3, 6, 33, 7).to(memory_format=torch.channels_last if last else torch.contiguous_format)
+    for spoiled in range(2):
+        given = [torch.zeros(6), torch.ones(6)]
+        given[spoiled][1] = torch.tensor(digits, dtype=torch.int32).view(torch.float32)
+        with normkit.use_backend("numba"):
+            y = normkit.functional.batch_norm(x.bfloat16(), *given)
+        expected = torch.zeros_like(y, dtype=torch.bool)
+        expected[:, 1] = True
+        assert torch.equal(y.isnan(), expected)

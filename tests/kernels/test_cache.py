@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import normkit
-from normkit.backends import cpu
+from normkit.backends import available, cpu
 from normkit.backends.numba import objects, processor
 from normkit.backends.numba.jit import kernel
 from normkit.spec import Norm
@@ -116,6 +116,17 @@ def test_another_processor_or_setting_changes_the_digest(variable: str, monkeypa
 
 
 @pytest.fixture
+def forgotten() -> Iterator[None]:
+    """No kernel is known at the beginning, and none of this test to others."""
+    caches = cpu._launch, objects.address, objects._once
+    for known in caches:
+        known.cache_clear()
+    yield
+    for known in caches:
+        known.cache_clear()
+
+
+@pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is compiled from now on, which is a kernel that does nothing; into an empty cache, in `tmp_path`."""
     names: list[str] = []
@@ -161,7 +172,7 @@ def test_each_choice_is_kept(made: list[str], tmp_path: Path) -> None:
     assert [path.name.partition("-")[2][:6] for path in kept(tmp_path)] == ["int-0-", "int-1-"]
 
 
-def test_threads_that_come_at_once_make_one(made: list[str]) -> None:
+def test_threads_that_come_at_once_make_one(made: list[str], forgotten: None) -> None:
     assert len(set(in_threads(8, lambda: objects.address("module", "make")))) == 1
     assert len(made) == 1
 
@@ -199,7 +210,7 @@ def test_a_slow_compilation_is_logged(
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def compiled(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the kernels compiled, or loaded, from now on."""
     names: list[str] = []
     find = objects.find
@@ -208,15 +219,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         names.append(f"{module}_{make}")
         return find(module, make, *choices)
 
-    def clear() -> None:
-        cpu._launch.cache_clear()
-        objects.address.cache_clear()
-        objects._once.cache_clear()
-
     monkeypatch.setattr(objects, "find", spy)
-    clear()
-    yield names
-    clear()
+    return names
 
 
 def test_a_call_compiles_only_the_kernel_it_needs(compiled: list[str]) -> None:
@@ -238,7 +242,34 @@ def test_threads_that_come_at_once_compile_once(compiled: list[str]) -> None:
     assert sorted(compiled) == ["runs_backward", "runs_forward"]
 
 
-@pytest.mark.slow
-def test_float16_without_instructions_is_left_to_torch() -> None:
-    code = "import torch; from normkit.backends import choose; x = torch.ones(9, 9, 99, 99); print(*choose(x.half()))"
-    assert "no instructions that convert float16" in python(code, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+LEFT = """
+import torch, normkit
+x = torch.randn(8, 16, 40, 40).to(torch.{dtype})
+layer = normkit.BatchNorm2d(16).eval()
+expected = torch.nn.BatchNorm2d(16).eval()(x)
+assert torch.equal(layer(x), expected)
+assert torch.equal(torch.compile(layer, backend="aot_eager")(x), expected)
+print(*normkit.backends.choose(torch.ones(9, 9, 400, 400, dtype=x.dtype)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "environment", "why"),
+    [
+        ("float32", {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT is set"),
+        ("float16", {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, "no instructions that convert float16"),
+    ],
+)
+def test_what_cannot_be_compiled_is_left_to_torch(
+    dtype: str, environment: dict[str, str], why: str, tmp_path: Path
+) -> None:
+    found = python(LEFT.format(dtype=dtype), NUMBA_CACHE_DIR=str(tmp_path), **environment)
+    assert found.startswith("aten")
+    assert why in found
+    assert not kept(tmp_path)
+
+
+@pytest.mark.parametrize(("value", "disables"), [("1", True), ("0", False), ("", False), ("true", False)])
+def test_compilation_is_disabled_as_numba_reads_it(value: str, disables: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
+    assert (available._obstacle() is not None) == disables

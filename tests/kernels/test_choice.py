@@ -11,7 +11,6 @@ from normkit.backends import NAMES, choose, first_look, use_backend
 from normkit.backends.crossover import FEW, LEAST, crossover
 from normkit.backends.eager import HALF
 from normkit.spec import Norm
-from tests.kernels.test_cache import python
 
 LARGE = torch.ones(2, 1 << 21)  # of the size from which on batches of vectors get a kernel
 
@@ -41,14 +40,6 @@ def test_an_impossible_input_gets_another_back_end(x: torch.Tensor, why: str) ->
 def test_forcing_the_kernels_on_it_says_why_not(x: torch.Tensor, why: str) -> None:
     with use_backend("numba"), pytest.raises(RuntimeError, match=f"numba back end was forced, but .*{why}"):
         choose(x)
-
-
-@pytest.mark.parametrize(("setting", "name"), [("1", "aten"), ("0", "numba"), ("", "numba")])
-def test_without_compilation_there_are_no_kernels(setting: str, name: str) -> None:
-    code = "import torch; from normkit.backends import choose; print(*choose(torch.ones(2, 1 << 21)))"
-    found = python(code, NUMBA_DISABLE_JIT=setting)
-    assert found.startswith(name)
-    assert ("NUMBA_DISABLE_JIT" in found) == (name == "aten")
 
 
 def test_a_norm_that_is_none_is_an_error() -> None:

@@ -14,13 +14,12 @@ graph holds torch's own operations.
 :func:`use_backend` forces one; :func:`choose` tells which one an input gets, and why.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, Token
 from functools import lru_cache
-from importlib import import_module, util
+from importlib import import_module
 from typing import NamedTuple, Protocol
 
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from normkit.backends import aten, compiled, eager
+from normkit.backends import aten, available, compiled, eager
 from normkit.backends.crossover import crossover
 from normkit.spec import Norm
 from normkit.statistics import Running
@@ -233,8 +232,6 @@ def _obstacle_of_tensors(x: Tensor, weight: Tensor | None, bias: Tensor | None) 
     dtype = x.dtype
     if dtype not in KERNEL_DTYPES:
         return f"the kernels compute float64, float32, bfloat16 and float16, not {dtype}"
-    if dtype is torch.float16 and not _converts_float16():
-        return "this processor has no instructions that convert float16"
     for parameter in (weight, bias):
         if parameter is not None and not (
             parameter.is_cpu
@@ -245,20 +242,7 @@ def _obstacle_of_tensors(x: Tensor, weight: Tensor | None, bias: Tensor | None) 
         return "the input is empty"
     if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):
         return "autocast is active on the CPU"
-    return _numba_missing()
-
-
-@lru_cache(maxsize=1)
-def _numba_missing() -> str | None:
-    if not util.find_spec("numba"):
-        return "Numba is not installed"
-    return "NUMBA_DISABLE_JIT is set" if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else None
-
-
-@lru_cache(maxsize=1)
-def _converts_float16() -> bool:
-    """Whether the kernels can; without the instructions LLVM would abort the process."""
-    return _numba_missing() is not None or import_module("normkit.backends.numba.processor").has("f16c")
+    return available.obstacle(dtype)
 
 
 @lru_cache(maxsize=1)

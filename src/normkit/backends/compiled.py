@@ -6,19 +6,17 @@ the running statistics move in the graph, by plain operations, so that a momentu
 """
 
 from collections.abc import Sequence
-from importlib import import_module, util
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from normkit.backends import aten
+from normkit.backends import aten, available
 from normkit.backends.eager import HALF, becomes_channels_last, channels_last_format, memory_order
 from normkit.spec import Norm
 from normkit.statistics import Running, update_running
-
-_HAS_NUMBA = util.find_spec("numba") is not None
 
 
 def normalize(
@@ -55,7 +53,7 @@ def _kernels_take(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool
             for parameter in (weight, bias)
         )
         and not torch.is_autocast_enabled("cpu")
-        and _HAS_NUMBA
+        and available.obstacle(x.dtype) is None
     )
 
 

@@ -179,7 +179,7 @@ def joined(_context, array, vector, other, count):
 def with_plain_nan(_context, array, number):
     """A number, as those of an array may be combined with it; NaN of some other digits would be rounded to zero."""
 
-    def codegen(context, builder, _sig, args):
+    def codegen(_context, builder, _sig, args):
         _, value = args
         if array.dtype != PAIRS:
             return value
