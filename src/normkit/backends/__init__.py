@@ -242,7 +242,9 @@ def _obstacle_of_tensors(x: Tensor, weight: Tensor | None, bias: Tensor | None) 
         return "the input is empty"
     if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):
         return "autocast is active on the CPU"
-    return available.obstacle(dtype)
+    if available.OBSTACLE is None and dtype is torch.float16 and not available.converts_float16():
+        return "this processor has no instructions that convert float16"
+    return available.OBSTACLE
 
 
 @lru_cache(maxsize=1)

@@ -53,7 +53,7 @@ def _kernels_take(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool
             for parameter in (weight, bias)
         )
         and not torch.is_autocast_enabled("cpu")
-        and available.obstacle(x.dtype) is None
+        and available.OBSTACLE is None
     )
 
 
