@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from normkit import reference
-from normkit.bench import accuracy, crossover, document, memory, start
+from normkit.bench import accuracy, crossover, memory, start
 from normkit.bench.cases import ROW_BY_NAME, NormCase
+from normkit.bench.document import Document
 from normkit.bench.progress import Progress
 from normkit.bench.runner import Times
 from normkit.bench.section import Section, duration
@@ -153,7 +154,10 @@ def test_document(monkeypatch, tmp_path):
     for kind in (start.Start, crossover.Crossover):
         monkeypatch.setattr(kind, "run", lambda self, progress: None)
     times = Times.of([ROW_BY_NAME["LayerNorm (1,768) float32 forward"]], regime="default", quick=True)
-    document.write(tmp_path / "benchmarks.md", times, Progress())
+    document = Document(times)
+    document.run(Progress())
+    assert {"rows", "memory"} < set(document.to_json())
+    document.write(tmp_path / "benchmarks.md")
     text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     titles = [line for line in text.splitlines() if line.startswith("#")]
     assert titles == [

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from normkit.bench.accuracy import Accuracy
 from normkit.bench.cases import ROW_BY_NAME
+from normkit.bench.document import Document
 from normkit.bench.measure import Timing
 from normkit.bench.memory import Memory
 from normkit.bench.results import Result
@@ -13,6 +15,8 @@ from normkit.bench.runner import Times
 from normkit.cli import main
 
 ROW = "BatchNorm1d (8,64) float32 evaluation"
+TIMING = Timing(1e-3, 1e-3, 1e-3, 3)
+RESULT = Result(ROW_BY_NAME[ROW], "kept", 2, 1.0, dict.fromkeys(("ours", "torch", "copy"), TIMING))
 
 
 @pytest.fixture
@@ -62,8 +66,7 @@ def test_markup_in_facts_and_notes_is_text(run, monkeypatch):
 
 def test_interrupted(run, monkeypatch):
     def interrupt(self, progress):
-        timing = Timing(1e-3, 1e-3, 1e-3, 3)
-        self.results.append(Result(ROW_BY_NAME[ROW], "kept", 2, 1.0, dict.fromkeys(("ours", "torch", "copy"), timing)))
+        self.results.append(RESULT)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Times, "run", interrupt)
@@ -74,6 +77,34 @@ def test_interrupted(run, monkeypatch):
     code, out, _ = run("--filter", ROW, "--format", "json")
     assert code == 130
     assert json.loads(out)["interrupted"]
+
+
+def test_an_interrupted_document_is_printed_and_not_written(run, monkeypatch, tmp_path):
+    def found(self, progress):
+        self.results.append(RESULT)
+
+    def interrupt(self, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Times, "run", found)
+    monkeypatch.setattr(Accuracy, "run", interrupt)
+    path = tmp_path / "bench.md"
+    path.write_text("as it was")
+    code, out, err = run("--markdown", str(path))
+    assert code == 130
+    assert "BatchNorm1d (8,64) float32" in out
+    assert "what was measured so far" in err
+    assert path.read_text() == "as it was"
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.md"]
+
+
+def test_a_document_is_written_and_not_printed(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(Document, "run", lambda self, progress: None)
+    path = tmp_path / "bench.md"
+    code, out, err = run("--markdown", str(path))
+    assert (code, out) == (0, "")
+    assert "written" in err
+    assert path.read_text().startswith("# Benchmarks")
 
 
 @pytest.mark.parametrize(
@@ -89,11 +120,20 @@ def test_interrupted(run, monkeypatch):
         (["--plot", "bench.txt"], "expected a file .png or .svg or .pdf in a folder that exists; got bench.txt"),
         (["--plot", "nowhere/bench.png"], "in a folder that exists"),
         (["--markdown", "bench.html"], "expected a file .md"),
-        (["--threads", "0"], "threads"),
+        (["--markdown", "bench.md", "--plot", "bench.png"], "leave --plot away"),
+        (["--markdown", "folder.md"], "folder.md cannot be written (Is a directory)"),
+        (["--plot", "folder.png"], "folder.png cannot be written (Is a directory)"),
+        (["--memory", "--regime", "kept"], "leave the choice of rows away"),
+        (["--threads", "0"], "--threads must be 1 to 1024, not 0"),
+        (["--threads", "1000000"], "--threads must be 1 to 1024, not 1000000"),
     ],
 )
-def test_errors(run, arguments, message):
+def test_errors(run, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "folder.png").mkdir()
     code, out, err = run(*arguments)
     assert code == 2
     assert message in " ".join(err.split())
     assert out == ""
+    assert not any(path.is_file() for path in tmp_path.iterdir())

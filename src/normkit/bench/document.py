@@ -1,7 +1,7 @@
 """docs/benchmarks.md: one full run, written by one command."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from normkit.bench.accuracy import Accuracy
 from normkit.bench.crossover import Crossover
@@ -9,7 +9,7 @@ from normkit.bench.environment import section
 from normkit.bench.memory import Memory
 from normkit.bench.progress import Progress
 from normkit.bench.runner import Times
-from normkit.bench.section import Benchmark
+from normkit.bench.section import Benchmark, Section
 from normkit.bench.start import Start
 
 INTRODUCTION: Final = """\
@@ -39,24 +39,47 @@ variables before Python starts (or with an allocator such as jemalloc):
 """
 
 
-def write(path: Path, times: Times, progress: Progress) -> None:
-    """Run every benchmark, and write what was found to path, its pictures to the folder images beside it."""
-    images = path.parent / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    parts = [INTRODUCTION]
-    times.run(progress)
-    parts += [section(times.environment).to_markdown(), REGIMES]
-    times.draw(images / "bench.png")
-    parts.append("![Time of each case in copies of its input, ours beside torch.nn's](images/bench.png)\n")
-    parts += [table.to_markdown() for table in times.sections()]
-    accuracy = Accuracy()
-    others: list[Benchmark] = [accuracy, Memory(), Start(), Crossover()]
-    for benchmark in others:
-        benchmark.run(progress)
-        if benchmark is accuracy:
-            benchmark.draw(images / "accuracy.png")
-            parts.append(
-                "![Error against mean/std, ours, torch.nn's and the one-pass formula's](images/accuracy.png)\n"
-            )
-        parts += [table.to_markdown() for table in benchmark.sections()]
-    path.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+class Document:
+    """Every benchmark, one after the other."""
+
+    def __init__(self, times: Times) -> None:
+        self._times, self._accuracy = times, Accuracy()
+        self._begun: list[Benchmark] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of the times."""
+        return self._times.environment
+
+    def run(self, progress: Progress) -> None:
+        """Measure everything."""
+        benchmarks: list[Benchmark] = [self._times, self._accuracy, Memory(), Start(), Crossover()]
+        for benchmark in benchmarks:
+            self._begun.append(benchmark)
+            benchmark.run(progress)
+
+    def sections(self) -> list[Section]:
+        """What was found so far."""
+        return [table for benchmark in self._begun for table in benchmark.sections()]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        found = {key: value for benchmark in self._begun for key, value in benchmark.to_json().items()}
+        return {**found, "environment": self.environment}
+
+    def write(self, path: Path) -> None:
+        """Write what was found to path, its pictures to the folder images beside it."""
+        images = path.parent / "images"
+        images.mkdir(parents=True, exist_ok=True)
+        parts = [INTRODUCTION, section(self.environment).to_markdown(), REGIMES]
+        for benchmark in self._begun:
+            if benchmark is self._times:
+                self._times.draw(images / "bench.png")
+                parts.append("![Time of each case in copies of its input, ours beside torch.nn's](images/bench.png)\n")
+            elif benchmark is self._accuracy:
+                self._accuracy.draw(images / "accuracy.png")
+                parts.append(
+                    "![Error against mean/std, ours, torch.nn's and the one-pass formula's](images/accuracy.png)\n"
+                )
+            parts += [table.to_markdown() for table in benchmark.sections()]
+        path.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")

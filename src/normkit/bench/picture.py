@@ -37,7 +37,7 @@ def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
     cases = list(dict.fromkeys(result.row.case.name for result in shown))
     size = (3.4 + 3.8 * len(passes), 0.5 + (1.2 + 0.36 * len(cases)) * len(regimes))
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(f"{cpu}, {shown[0].threads} threads")
+    figure.suptitle(f"normkit and torch.nn, float32 unless said: {cpu}, {shown[0].threads} threads")
     grid = figure.subplots(len(regimes), len(passes), squeeze=False, sharey=True)
     for line, regime in enumerate(regimes):
         for column, measured in enumerate(passes):
@@ -65,7 +65,7 @@ def _panel(axes: Axes, cases: Sequence[str], results: Sequence[Result]) -> None:
         axes.bar_label(bars, labels, fontsize=7, padding=2)
     in_copies = any(result.in_copies(OURS) for result in results)
     if in_copies:
-        axes.axvline(results[0].copies, color="black", linestyle="--", linewidth=1, label="least possible")
+        axes.axvline(results[0].copies, color="black", linestyle="--", linewidth=1, label="a copy of the same bytes")
     axes.set_yticks(range(len(cases)), [case.replace(" float32", "") for case in cases], fontsize=8)
     axes.set_ylim(len(cases) - 0.4, -0.6)
     axes.margins(x=0.14)

@@ -101,6 +101,7 @@ def _worker(job: Job) -> Iterator[Iterator[str]]:
         stdout=subprocess.PIPE,
         text=True,
         env=variables(job.regime, os.environ),
+        start_new_session=True,  # Ctrl-C is for this process, which then ends the other
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -32,7 +32,9 @@ def _line(cells: Iterable[str]) -> str:
 class Benchmark(Protocol):
     """One question: run it, then ask for what it found. An interrupted run keeps what it found so far."""
 
-    environment: dict[str, str]
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where it is measured."""
 
     def run(self, progress: Progress) -> None:
         """Measure."""

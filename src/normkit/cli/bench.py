@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130
 WIDTH_OF_FILES = 200
+MOST_THREADS = 1024
 
 
 def bench(
@@ -59,7 +60,11 @@ def bench(
     ] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Run everything and write it there, with pictures.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Run everything and write it there, with pictures; interrupted, print what there is.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print the result.")] = "table",
 ) -> None:
@@ -86,9 +91,10 @@ def bench(
     """
     import torch
 
-    from normkit.bench import cases, document, environment, progress
+    from normkit.bench import cases, environment, progress
     from normkit.bench.accuracy import Accuracy
     from normkit.bench.crossover import Crossover
+    from normkit.bench.document import Document
     from normkit.bench.memory import Memory
     from normkit.bench.runner import Times
     from normkit.bench.start import Start
@@ -97,42 +103,57 @@ def bench(
     chosen = [kind for kind, wanted in instead.items() if wanted]
     if output not in ("table", "json"):
         raise UserError(f"--format must be table or json, not {output!r}")
-    if threads is not None and threads < 1:
-        raise UserError(f"--threads must be 1 or more, not {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"--threads must be 1 to {MOST_THREADS}, not {threads}")
     if len(chosen) + (markdown is not None) > 1:
         raise UserError("choose one of --accuracy, --memory, --start, --crossover and --markdown")
-    if chosen and (text or model or quick or compiled):
+    if chosen and (text or model or quick or compiled or regime != "both"):
         raise UserError(f"--{chosen[0].__name__.lower()} measures cases of its own: leave the choice of rows away")
+    if markdown is not None and plot is not None:
+        raise UserError("--markdown draws its own pictures: leave --plot away")
     if plot is not None and chosen not in ([], [Accuracy]):
         raise UserError(f"--plot draws times and --accuracy; there is no picture of --{chosen[0].__name__.lower()}")
     for file, suffixes in ((plot, (".png", ".svg", ".pdf")), (markdown, (".md",))):
         if file is not None and (file.suffix not in suffixes or not file.parent.is_dir()):
             raise UserError(f"expected a file {' or '.join(suffixes)} in a folder that exists; got {file}")
+        if file is not None:
+            _try(file)
     if chosen and threads is not None:
         torch.set_num_threads(threads)
     benchmark = (
         chosen[0]() if chosen else Times.of(cases.select(text, model or (), quick), regime, threads, quick, compiled)
     )
-    reporter = progress.for_console(console.err)
     if markdown is not None and isinstance(benchmark, Times):
-        document.write(markdown, benchmark, reporter)
-        console.out.print(f"written: {markdown}, and pictures in {markdown.parent / 'images'}", soft_wrap=True)
-        return
+        benchmark = Document(benchmark)
     interrupted = False
     try:
-        benchmark.run(reporter)
+        benchmark.run(progress.for_console(console.err))
     except KeyboardInterrupt:
         interrupted = True
         console.err.print("interrupted; this is what was measured so far")
     if output == "json":
         print(json.dumps({**benchmark.to_json(), "interrupted": interrupted}, allow_nan=False))
-    else:
+    elif markdown is None or interrupted:
         for section in (environment.section(benchmark.environment), *benchmark.sections()):
             print_section(section)
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if plot is not None and isinstance(benchmark, (Times, Accuracy)):
         benchmark.draw(plot)
+    if markdown is not None and isinstance(benchmark, Document):
+        benchmark.write(markdown)
+        console.err.print(f"written: {markdown}, and pictures in {markdown.parent / 'images'}", soft_wrap=True)
+
+
+def _try(file: Path) -> None:
+    """Fail before all that is measured if a file could not be written then."""
+    existed = file.exists()
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}): name another file") from None
+    if not existed:
+        file.unlink()
 
 
 def print_section(section: "Section") -> None:
