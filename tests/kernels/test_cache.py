@@ -54,7 +54,7 @@ print("right")
 """
 
 
-@pytest.mark.parametrize("chosen", ["", "nowhere"])
+@pytest.mark.parametrize("chosen", ["", pytest.param("nowhere", marks=pytest.mark.slow)])
 def test_an_install_that_cannot_be_written_without_a_home(chosen: str, tmp_path: Path) -> None:
     package = tmp_path / "normkit"
     shutil.copytree(Path(normkit.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
