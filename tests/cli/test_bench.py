@@ -124,8 +124,8 @@ def test_a_document_is_written_and_not_printed(run, monkeypatch, tmp_path):
         (["--markdown", "folder.md"], "folder.md cannot be written (Is a directory)"),
         (["--plot", "folder.png"], "folder.png cannot be written (Is a directory)"),
         (["--memory", "--regime", "kept"], "leave the choice of rows away"),
-        (["--threads", "0"], "--threads must be 1 to 1024, not 0"),
-        (["--threads", "1000000"], "--threads must be 1 to 1024, not 1000000"),
+        (["--threads", "0"], "--threads must be between 1 and 256, not 0"),
+        (["--threads", "1000000"], "--threads must be between 1 and 256, not 1000000"),
     ],
 )
 def test_errors(run, arguments, message, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_help_fills_its_width_and_flags_have_no_type(
         (["check", "--timeout", "x"], "see normkit check --help"),
         (["nonsense"], "No such command 'nonsense'; see normkit --help"),
         (["train", "--epochs", "0"], "--epochs must be 1 or more, not 0"),
-        (["bench", "--threads", "0"], "--threads must be 1 to 1024, not 0"),
+        (["bench", "--threads", "0"], "--threads must be between 1 and 256, not 0"),
     ],
 )
 def test_every_error_is_one_line_that_begins_alike(

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from normkit.cli import console
 from normkit.errors import UserError
+from normkit.threads import check_threads
 
 if TYPE_CHECKING:
     from normkit.bench.section import Section
 
 EXIT_INTERRUPTED = 130
 WIDTH_OF_FILES = 200
-MOST_THREADS = 1024
 
 
 def bench(
@@ -103,8 +103,8 @@ def bench(
     chosen = [kind for kind, wanted in instead.items() if wanted]
     if output not in ("table", "json"):
         raise UserError(f"--format must be table or json, not {output!r}")
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UserError(f"--threads must be 1 to {MOST_THREADS}, not {threads}")
+    if threads is not None:
+        check_threads(threads)
     if len(chosen) + (markdown is not None) > 1:
         raise UserError("choose one of --accuracy, --memory, --start, --crossover and --markdown")
     if chosen and (text or model or quick or compiled or regime != "both"):

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 
 from normkit.errors import UserError
+from normkit.threads import check_threads
 
 NORMS: Final = ("batch", "layer", "group", "instance", "none")
 IMPLS: Final = ("normkit", "torch")
@@ -26,7 +27,6 @@ DIGITS_EPOCHS: Final = 20
 DIGITS_BATCH_SIZE: Final = 64
 
 MAX_SEED: Final = 2**32 - 1
-MAX_THREADS: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +134,7 @@ class TrainConfig:
             raise UserError(f"--lr must be a finite number above 0, not {self.lr:g}")
         if not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"--seed must be between 0 and {MAX_SEED}, not {self.seed}")
-        if not 1 <= self.threads <= MAX_THREADS:
-            raise UserError(f"--threads must be between 1 and {MAX_THREADS}, not {self.threads}")
+        check_threads(self.threads)
         if self.data_dir is not None and self.data != FASHION:
             raise UserError(f"--data-dir says where the {FASHION} files are: it has no meaning with --data {self.data}")
 
