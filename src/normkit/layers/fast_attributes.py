@@ -12,40 +12,39 @@ from torch.compiler import is_compiling
 from torch.nn import Module
 
 
-def weight(module: Module) -> Tensor | None:
-    """weight alone."""
+def get_weight(module: Module) -> Tensor | None:
+    """Return weight alone."""
     if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
-        held = module._parameters
-        if "weight" in held:  # else a parametrization computes it, or it is no parameter any more
-            return held["weight"]
+        parameters = module._parameters
+        if "weight" in parameters:  # else a parametrization computes it, or it is no parameter any more
+            return parameters["weight"]
     attributes: Any = module
     found: Tensor | None = attributes.weight
     return found
 
 
-def affine(module: Module) -> tuple[Tensor | None, Tensor | None]:
-    """weight and bias."""
+def get_affine(module: Module) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight and bias."""
     if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
-        held = module._parameters
+        parameters = module._parameters
         try:
-            return held["weight"], held["bias"]
+            return parameters["weight"], parameters["bias"]
         except KeyError:  # a parametrization computes one, or it is no parameter any more
             pass
     attributes: Any = module
     return attributes.weight, attributes.bias
 
 
-def state(module: Module) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """weight, bias, running_mean, running_var and num_batches_tracked."""
+def get_buffers(module: Module) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return running_mean, running_var and num_batches_tracked."""
     if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
-        held, kept = module._parameters, module._buffers
+        buffers = module._buffers
         try:
-            statistics = kept["running_mean"], kept["running_var"], kept["num_batches_tracked"]
-            return held["weight"], held["bias"], *statistics
+            return buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
         except KeyError:
             pass
-    its: Any = module
-    return its.weight, its.bias, its.running_mean, its.running_var, its.num_batches_tracked
+    attributes: Any = module
+    return attributes.running_mean, attributes.running_var, attributes.num_batches_tracked
 
 
 @lru_cache(maxsize=256)
