@@ -1,6 +1,7 @@
 """BatchNormAct2d with a residual: the sum in the pass that normalizes is what it is in a pass of its own."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 import normkit
 from normkit import backends, reference
-from normkit.backends import cpu, numba
+from normkit.backends.numba.tuning import TUNING
 from normkit.bench.contenders import NormAct
 from normkit.spec import Norm
 from tests.cases import TOLERANCE, Case, channels_last, draw, error, layouts, to_numpy
@@ -66,20 +67,17 @@ def test_equals_the_reference(shape: tuple[int, ...], norm: Norm, backend: str, 
 @every_norm
 @every_shape
 def test_bits_depend_on_neither_threads_nor_streams(
-    shape: tuple[int, ...], norm: Norm, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], norm: Norm, tune: Callable[..., None]
 ) -> None:
     for last in layouts(shape):
         d, residual = inputs(norm, shape, torch.float32, last)
         results = []
-        for limit in (numba._STREAM, 0):
-            monkeypatch.setattr(numba, "_STREAM", limit)
-            cpu._launch.cache_clear()
+        for stream_bytes in (TUNING.stream_bytes, 0):
+            tune(stream_bytes=stream_bytes)
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
                 with normkit.use_backend("numba"):
                     results.append(backends.normalize(d.x, norm, d.weight, d.bias, d.eps, residual=residual))
-        monkeypatch.undo()
-        cpu._launch.cache_clear()
         assert all(torch.equal(result, results[0]) for result in results)
 
 

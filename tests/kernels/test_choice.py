@@ -114,7 +114,7 @@ def test_an_evaluation_reads_scattered_channels_where_they_are(
 def test_many_channels_last_are_trained_earlier_where_a_core_has_a_large_cache(
     large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[crossover.__module__], "own_is_large", lambda: large)
+    monkeypatch.setattr(sys.modules[crossover.__module__], "has_large_l2", lambda: large)
     x = torch.empty(8, 256, 16, 16, memory_format=torch.channels_last)
     crossover.cache_clear()
     found = [choose(x).name, choose(x, running=True, use_input_stats=False).name]

@@ -2,8 +2,10 @@
 
 import os
 from functools import lru_cache
-from importlib import import_module, util
+from importlib import util
 from typing import Final
+
+from normkit.backends import processor
 
 
 def _obstacle() -> str | None:
@@ -20,4 +22,4 @@ OBSTACLE: Final = _obstacle()
 @lru_cache(maxsize=1)
 def converts_float16() -> bool:
     """Whether kernels can; without the instructions LLVM would abort the process."""
-    return bool(import_module("normkit.backends.numba.processor").has("f16c"))
+    return processor.has("f16c")

@@ -81,7 +81,7 @@ def forward(
     v, call = _launch(norm, x.shape, order, dtype, affine, not use_input_stats, False, turned, residual is not None)
     w = None if weight is None else _affine(weight, v, compute)
     b = None if bias is None else _affine(bias, v, compute)
-    rstd = torch.empty(call.units, dtype=compute, device=CPU)
+    rstd = torch.empty(call.num_stats, dtype=compute, device=CPU)
     shift = None if norm.bounds is None or residual is not None else torch.empty_like(rstd)
     if residual is not None:
         residual = residual.resolve_neg()
@@ -100,10 +100,9 @@ def forward(
                 batches = _address(running.batches)
     else:
         assert running is not None  # functional.py has checked it
-        mean, var = _given(running.mean, call.units, compute), _given(running.var, call.units, compute)
-    scratch = torch.empty(call.scratch, dtype=torch.uint8, device=CPU) if call.scratch else None
-    numba.forward(
-        call,
+        mean, var = _given(running.mean, call.num_stats, compute), _given(running.var, call.num_stats, compute)
+    scratch = torch.empty(call.scratch_bytes, dtype=torch.uint8, device=CPU) if call.scratch_bytes else None
+    pointers = numba.ForwardPointers(
         _address(x),
         y.data_ptr(),
         _address(residual),
@@ -116,8 +115,12 @@ def forward(
         _address(moved[0]) if moved else 0,
         _address(moved[1]) if moved else 0,
         batches,
-        momentum,
+    )
+    numba.forward(
+        call,
+        pointers,
         eps,
+        momentum,
         norm.bounds or _NO_BOUNDS,
         0 if scratch is None else scratch.data_ptr(),
         torch.get_num_threads(),
@@ -149,7 +152,8 @@ def _launch(
 ) -> tuple[View, numba.Launch]:
     """The view of an input, and what is known of calls with such inputs."""
     v, clamped = view(norm, shape, order), norm.bounds is not None
-    return v, numba.launch(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned, clamped, added)
+    variant = numba.Variant(v, DTYPES[dtype], affine, norm.centred, given, backwards, turned, clamped, added)
+    return v, numba.launch(variant)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -198,7 +202,7 @@ def _given(statistic: Tensor, units: int, compute: torch.dtype) -> Tensor:
 
 
 def _affine(parameter: Tensor, v: View, compute: torch.dtype) -> Tensor:
-    """weight or bias in the compute type and in memory order."""
+    """Weight or bias in the compute type and in memory order."""
     parameter = parameter.resolve_neg() if parameter.is_neg() else parameter
     if parameter.dtype is compute and parameter.dim() == 1 and parameter.is_contiguous():
         return parameter
@@ -266,7 +270,7 @@ def _passed(
     shift: Tensor,
     bounds: tuple[float, float],
 ) -> Tensor:
-    """dy where no bound holds the result, as the kernels tell it; zeros elsewhere."""
+    """Dy where no bound holds the result, as the kernels tell it; zeros elsewhere."""
     factor = rstd if weight is None else rstd * weight.detach().to(rstd.dtype)
     high, factor, shift = (value.view(-1, *[1] * (x.dim() - 2)) for value in (mean, factor, shift))
     y = (x.detach().to(mean.dtype) - high).double() * factor + shift  # a fused multiply-add, all but
@@ -311,14 +315,13 @@ def backward(
     affine = weight is not None or ctx.bias is not None
     v, call = _launch(ctx.norm, x.shape, order, x.dtype, affine, not ctx.use_input_stats, True)
     w = None if weight is None else _affine(weight, v, mean.dtype)
-    dx = empty_like(x) if needs_x or call.takes_all else None
+    dx = empty_like(x) if needs_x or call.needs_dx else None
     dweight = dbias = None
     if needs_bias or (weight is not None and needs_weight):
         dweight = torch.empty(call.affine_size, dtype=mean.dtype, device=CPU)
         dbias = torch.empty_like(dweight)
-    scratch = torch.empty(call.scratch, dtype=torch.uint8, device=CPU)
-    numba.backward(
-        call,
+    scratch = torch.empty(call.scratch_bytes, dtype=torch.uint8, device=CPU)
+    pointers = numba.BackwardPointers(
         _address(x),
         _address(dy),
         _address(dx),
@@ -328,6 +331,10 @@ def backward(
         _address(shift),
         _address(dweight),
         _address(dbias),
+    )
+    numba.backward(
+        call,
+        pointers,
         _NO_BOUNDS if ctx.norm.bounds is None else _holding(ctx.norm.bounds),
         scratch.data_ptr(),
         torch.get_num_threads(),

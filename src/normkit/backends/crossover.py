@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import torch
 
-from normkit.backends.caches import own_is_large
 from normkit.backends.eager import HALF
+from normkit.backends.processor import has_large_l2
 from normkit.spec import Norm
 
 
@@ -67,7 +67,7 @@ def crossover(
         if channels >= FEW and innermost:
             if not use_input_stats:
                 return 1 << 22
-            if own_is_large():
+            if has_large_l2():
                 return 1 << 19 if half or axes == 2 else 1 << 18
             return 1 << 20 if half or channels_last else 1 << 21
         if not use_input_stats:
@@ -75,7 +75,7 @@ def crossover(
                 return NEVER
             if bounded:
                 return 1 << 20
-            return 1 << 23 if dtype is torch.float16 and own_is_large() else 1 << 21
+            return 1 << 23 if dtype is torch.float16 and has_large_l2() else 1 << 21
         return 1 << 19 if half else 1 << 17 if innermost else LEAST.batch
     if norm.kind == "instance" and channels_last:
         return LEAST.instance
