@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch.nn import functional as TF
 
 import normkit
 from normkit import backends, reference
-from normkit.backends import Call, Epilogue, kernel_passes, numba
+from normkit.backends import Call, Epilogue
+from normkit.backends.numba.tuning import TUNING
 from normkit.spec import Norm
 from normkit.statistics import Running
 from tests.cases import TOLERANCE, Case, channels_last, draw, error, layouts, to_numpy
@@ -136,19 +138,16 @@ def test_a_bias_may_change_before_the_backward_pass() -> None:
 @every_bounds
 @every_shape
 def test_bits_depend_on_neither_threads_nor_streams(
-    shape: tuple[int, ...], bounds: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], bounds: tuple[float, float], tune: Callable[..., None]
 ) -> None:
     case = case_of(shape, bounds)
     for last in layouts(shape):
         data, found = draw(case, torch.float32, last), set()
-        for limit in (numba._STREAM, 0):
-            monkeypatch.setattr(numba, "_STREAM", limit)
-            kernel_passes._launch.cache_clear()
+        for stream_bytes in (TUNING.stream_bytes, 0):
+            tune(stream_bytes=stream_bytes)
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
                 found.add(tuple(run(case, data).bits()))
-        monkeypatch.undo()
-        kernel_passes._launch.cache_clear()
         assert len(found) == 1
 
 

@@ -1,6 +1,7 @@
 """BatchNormAct2d with a residual: the sum in the pass that normalizes is what it is in a pass of its own."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 import normkit
 from normkit import backends, reference
-from normkit.backends import Call, Epilogue, kernel_passes, numba
+from normkit.backends import Call, Epilogue
+from normkit.backends.numba.tuning import TUNING
 from normkit.bench.contenders import NormAct
 from normkit.spec import Norm
 from tests.cases import TOLERANCE, Case, Draw, channels_last, draw, error, layouts, to_numpy
@@ -72,20 +74,17 @@ def test_equals_the_reference(shape: tuple[int, ...], bounds: Bounds, backend: s
 @every_bounds
 @every_shape
 def test_bits_depend_on_neither_threads_nor_streams(
-    shape: tuple[int, ...], bounds: Bounds, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], bounds: Bounds, tune: Callable[..., None]
 ) -> None:
     for last in layouts(shape):
         d, residual = inputs(shape, torch.float32, last)
         results = []
-        for limit in (numba._STREAM, 0):
-            monkeypatch.setattr(numba, "_STREAM", limit)
-            kernel_passes._launch.cache_clear()
+        for stream_bytes in (TUNING.stream_bytes, 0):
+            tune(stream_bytes=stream_bytes)
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
                 with normkit.use_backend("numba"):
                     results.append(backends.normalize(call_of(d, bounds, residual)))
-        monkeypatch.undo()
-        kernel_passes._launch.cache_clear()
         assert all(torch.equal(result, results[0]) for result in results)
 
 

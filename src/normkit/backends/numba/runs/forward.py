@@ -2,16 +2,15 @@
 
 import numpy as np
 
-from normkit.backends.numba.bounds import bounds_of, keep_between
-from normkit.backends.numba.jit import cast, inline, jit, kernel, pointer, record, tensors_of_forward
+from normkit.backends.numba.compile import cast, inline, jit, kernel, pointer, record, tensors_of_forward
+from normkit.backends.numba.epilogue import bounds_of, keep_between, plus, residual_of
 from normkit.backends.numba.memory import fence, prefetch, take
-from normkit.backends.numba.residual import plus, residual_of
-from normkit.backends.numba.run_moments import moments
-from normkit.backends.numba.running import count_batch, keep_statistics
+from normkit.backends.numba.output import writer
+from normkit.backends.numba.runs.moments import moments
 from normkit.backends.numba.scratch import fill, free, numbers
 from normkit.backends.numba.simd import fma, in_any_order, splat, with_plain_nan
-from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
+from normkit.backends.numba.update_stats import count_batch, keep_statistics
 
 
 @inline
@@ -70,7 +69,7 @@ def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, 
             at += 1
 
 
-def forward(storage, compute, by_place, clamped, added):
+def make_kernel(storage, compute, by_place, clamped, added):
     """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
     itemsize = np.dtype(storage).itemsize
     clamped, added = clamped or None, added or None  # a type each: it decides what is compiled
@@ -86,7 +85,7 @@ def forward(storage, compute, by_place, clamped, added):
         zero = compute(0)
         bounds, residual = bounds_of(g, zero, clamped), residual_of(g, stored, added)
         pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
-        if g.given:  # in the order of the memory; each number of a run has the same weight
+        if g.precomputed:  # in the order of the memory; each number of a run has the same weight
             run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
             lows, coefficients = numbers(g.k, zero), numbers(3 * g.k * pieces, zero)
             fill(lows, zero)

@@ -4,20 +4,20 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from normkit.backends.numba.bounds import bounds_of, gates_of, pass_between
-from normkit.backends.numba.column_moments import AHEAD, BLOCK_ROWS, GROUP, add_folded, repeat
-from normkit.backends.numba.jit import INLINE, cast, inline, jit, kernel, pointer, record
+from normkit.backends.numba.columns.moments import AHEAD, BLOCK_ROWS, GROUP, add_folded, repeat
+from normkit.backends.numba.compile import INLINE, cast, inline, jit, kernel, pointer, record
+from normkit.backends.numba.epilogue import bounds_of, gates_of, pass_between
 from normkit.backends.numba.memory import fence, prefetch, put, take, until_stream
-from normkit.backends.numba.parts import add_parts
-from normkit.backends.numba.record import ADD_PARTS
+from normkit.backends.numba.output import column_writer, leave
+from normkit.backends.numba.record import REDUCE_PARTIALS
 from normkit.backends.numba.scratch import array, fill, free, numbers, row_of
 from normkit.backends.numba.simd import fma, lanes, splat, total
-from normkit.backends.numba.streams import column_writer, leave
 from normkit.backends.numba.units import place_of
+from normkit.backends.numba.weight_grads import add_parts
 
 
 def weighted(dy, weights, row):
-    """dy times the weight of its row; as it is if rows have none (`weights` is None)."""
+    """Dy times the weight of its row; as it is if rows have none (`weights` is None)."""
     raise NotImplementedError("compiled code only")
 
 
@@ -66,7 +66,7 @@ def projections(c, n, zero, x, dy, tables, gates, bounds):
 
 @inline
 def project(at, n, zero, known, x, dy, tables, gates, bounds):
-    """dx of rows whose columns have their own weight."""
+    """Dx of rows whose columns have their own weight."""
     high, rstd, scale, crossed, plain, some_gates = known
     prefetch(x, at + AHEAD)
     prefetch(dy, at + AHEAD)
@@ -79,7 +79,7 @@ write_rows = column_writer(projections, project)
 
 @inline
 def project_part(x, dy, at, n, zero, known, weight, dweight, dbias):
-    """dx of a part of a row that has one weight, and dweight and dbias with what the part adds to them."""
+    """Dx of a part of a row that has one weight, and dweight and dbias with what the part adds to them."""
     high, rstd, scale, crossed, plain, shift = known
     d, p = (take(x, at, n, zero) - high) * rstd, take(dy, at, n, zero)
     return p * (scale * weight) - fma(d, crossed, plain), fma(p, d + shift, dweight), dbias + p
@@ -87,7 +87,7 @@ def project_part(x, dy, at, n, zero, known, weight, dweight, dbias):
 
 @jit
 def project_rows_of(x, dy, dx, at, stride, rows, tables, weight, dweight, dbias, streams, zero):
-    """dx of some rows, each of which has one weight, and their shares of dweight and dbias.
+    """Dx of some rows, each of which has one weight, and their shares of dweight and dbias.
 
     Four at once, for which the tables are read once; where rows are left over the last is taken more than once. All are
     read before any is written: behind a store to the same place of another page, a load would wait (see `streams`).
@@ -125,7 +125,7 @@ def coefficients_of_columns(g, partial, rstds, coefficients, a, k0, k1, zero):
     What is asked of g is asked before: a loop that may write over it would ask each time.
     """
     width, units, first, share = g.k, g.a * g.k, a * g.k, 1.0 / float(g.r)
-    at, of_batch, centred = a * 3 * width, g.given == 0, g.given == 0 and g.centred != 0
+    at, of_batch, centred = a * 3 * width, g.precomputed == 0, g.precomputed == 0 and g.subtract_mean != 0
     for k in range(k0, k1):
         unit, rstd = first + k, float(rstds[first + k])
         low = partial[at + k] * share if centred else 0.0
@@ -160,7 +160,7 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
         rstd = float(rstds[unit])
         left = (k - k0) * length
         low, plain, crossed = 0.0, 0.0, 0.0
-        if not g.given and g.centred:
+        if not g.precomputed and g.subtract_mean:
             for s in range(left, left + length):
                 low += deviations[s]
             low *= share
@@ -178,8 +178,8 @@ def coefficients_of(g, partial, weight, rstds, coefficients, dweights, parts, a,
             plain += factor * column_plain
             crossed += factor * column_crossed
         coefficients[unit] = cast(low, zero)
-        coefficients[units + unit] = cast(plain * share, zero) if g.centred and not g.given else zero
-        coefficients[2 * units + unit] = cast(crossed * share, zero) if not g.given else zero
+        coefficients[units + unit] = cast(plain * share, zero) if g.subtract_mean and not g.precomputed else zero
+        coefficients[2 * units + unit] = cast(crossed * share, zero) if not g.precomputed else zero
     free(totals)
 
 
@@ -233,7 +233,7 @@ def fill_gates(g, weight, rstds, shifts, a, left, columns, gates):
         repeat(table, columns)
 
 
-def backward(storage, compute, clamped):
+def make_kernel(storage, compute, clamped):
     """dx, and dweight and dbias by part."""
     clamped = clamped or None  # a type each: it decides what is compiled
 
@@ -258,7 +258,7 @@ def backward(storage, compute, clamped):
         partial = array(pointer(g.partial, np.float64), g.a * chunks * 3 * width)
         affine_parts = g.affine_parts
         dweights = array(pointer(g.dweights, compute), 2 * affine_parts * g.affine_size)
-        if phase == ADD_PARTS:
+        if phase == REDUCE_PARTIALS:
             add_parts(g, compute, part, parts)
             return
         # the other phases are those of the forward kernel

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from normkit.backends.numba.bounds import bounds_of, gate_of, pass_between
-from normkit.backends.numba.jit import cast, inline, jit, kernel, pointer, record
+from normkit.backends.numba.compile import cast, inline, jit, kernel, pointer, record
+from normkit.backends.numba.epilogue import bounds_of, gate_of, pass_between
 from normkit.backends.numba.memory import fence, prefetch, put, take
-from normkit.backends.numba.parts import add_parts, gradients_of
-from normkit.backends.numba.record import ADD_PARTS
-from normkit.backends.numba.run_moments import BLOCK, distance
+from normkit.backends.numba.output import writer
+from normkit.backends.numba.record import REDUCE_PARTIALS
+from normkit.backends.numba.runs.moments import BLOCK, distance
 from normkit.backends.numba.scratch import fill, free, numbers
 from normkit.backends.numba.simd import first, fma, in_any_order, lanes, splat, total, with_plain_nan
-from normkit.backends.numba.streams import writer
 from normkit.backends.numba.units import group_of, passes, place_of, units_together
+from normkit.backends.numba.weight_grads import add_parts, gradients_of
 
 
 def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,14 +62,14 @@ def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
 
 @jit
 def products(at, i, n, zero, x, dy, high, gate):
-    """x - high and dy, where no bound holds the result."""
+    """X - high and dy, where no bound holds the result."""
     d = take(x, at + i, n, zero) - splat(high)
     return d, pass_between(take(dy, at + i, n, zero), d, gate)
 
 
 @jit
 def products_by(at, i, n, zero, x, dy, high, weight, place):
-    """x - high and g = dy · weight, a weight for each number."""
+    """X - high and g = dy · weight, a weight for each number."""
     g = take(dy, at + i, n, zero) * take(weight, place + i, n, zero)
     return take(x, at + i, n, zero) - splat(high), g
 
@@ -91,7 +91,7 @@ def projections(run, x, dy, ahead, coefficients, g, unit, weights, rstds, shifts
 
 @jit
 def project(at, i, n, zero, known, x, dy, ahead, coefficients, *told):
-    """dx of numbers with one weight."""
+    """Dx of numbers with one weight."""
     high, rstd, shift, plain, crossed, weight, gate = known
     if ahead:
         prefetch(x, at + i + ahead)
@@ -114,7 +114,7 @@ def projections_by(run, g, part, unit, x, dy, ahead, means, rstds, coefficients,
 
 @jit
 def project_by(at, i, n, zero, known, g, part, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
-    """dx of numbers with a weight each; adds dy · x_hat and dy to the gradients of weights and biases."""
+    """Dx of numbers with a weight each; adds dy · x_hat and dy to the gradients of weights and biases."""
     high, rstd, shift, plain, crossed, place, to_weight, to_bias = known
     if ahead:
         prefetch(x, at + i + ahead)
@@ -133,11 +133,11 @@ write_units = writer(projections_by, project_by, True)
 @jit
 def projection(g, n, deviations, plain, crossed, rstd, zero):
     """low, and what is taken away from g: its mean, and that of g x_hat. From sums over n numbers."""
-    if g.given:
+    if g.precomputed:
         return 0.0, zero, zero
-    low = deviations / n if g.centred else 0.0
+    low = deviations / n if g.subtract_mean else 0.0
     mean_crossed = cast((crossed - low * plain) * float(rstd) / n, zero)
-    return low, cast(plain / n, zero) if g.centred else zero, mean_crossed
+    return low, cast(plain / n, zero) if g.subtract_mean else zero, mean_crossed
 
 
 @jit
@@ -212,7 +212,7 @@ def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, 
             coefficients[to + 4], coefficients[to + 5] = crossed_mean * -rstd, weight[place + step] * rstd
 
 
-def backward(storage, compute, by_place, clamped):
+def make_kernel(storage, compute, by_place, clamped):
     """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
     itemsize, clamped = np.dtype(storage).itemsize, clamped or None  # a type each: it decides what is compiled
     stored = storage if by_place else in_any_order(storage)
@@ -230,7 +230,7 @@ def backward(storage, compute, by_place, clamped):
         zero, streams = compute(0), g.stream != 0
         gating = weight, rstds, pointer(g.shift, compute), bounds_of(g, zero, clamped)
         together, stride, pieces = units_together(g, np.int64(2 * itemsize)), g.k * g.s, g.s // g.s_run
-        if phase == ADD_PARTS:
+        if phase == REDUCE_PARTIALS:
             add_parts(g, compute, part, parts)
         elif by_place:
             coefficients = numbers(3 * together, 0.0)

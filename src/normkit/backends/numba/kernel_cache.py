@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from llvmlite import binding
 
-from normkit.backends.numba import processor
+from normkit.backends import processor
 
-ENTRY: Final = "kernel"  # what the function is called in its object code
+ENTRY: Final = "kernel"
+"""The name of the function in the object code of a kernel."""
 
 _SLOW: Final = 2.0  # seconds; a first use that takes longer is worth a line in the log
 
@@ -36,46 +37,43 @@ if hasattr(os, "register_at_fork"):  # a child has no thread that would let go o
 
 
 @cache
-def address(module: str, make: str, *choices: Any) -> int:
-    """Where a kernel is in memory: the one that a function of a module makes of some types and choices.
+def address(module: str, *choices: Any) -> int:
+    """Return the address of a kernel: the one that ``make_kernel`` of a module makes of some dtypes and choices.
 
     Threads that need it at once wait for the first of them; nobody waits for a kernel that is there.
     """
     with _loading:
-        return _once(module, make, *choices)
+        return _once(module, *choices)
 
 
 @cache
-def _once(module: str, make: str, *choices: Any) -> int:
-    return find(module, make, *choices)
+def _once(module: str, *choices: Any) -> int:
+    return find(module, *choices)
 
 
-def find(module: str, make: str, *choices: Any) -> int:
-    """Put a kernel into memory, and tell where.
+def find(module: str, *choices: Any) -> int:
+    """Put a kernel into memory, and return its address.
 
     The module is imported, and with it Numba, only if no earlier process has left the kernel on disk.
     """
+    name = module.replace(".", "_")
     words = (choice.__name__ if isinstance(choice, type) else str(int(choice)) for choice in choices)
-    name = f"{module}_{make}-{''.join(f'{word}-' for word in words)}{_digest()}.o"
-    code = _read(name)
-    return _load(_compile(name, module, make, *choices) if code is None else code)
-
-
-def _compile(name: str, module: str, make: str, *choices: Any) -> bytes:
-    """The code of a kernel, which is kept under a name."""
-    began = time.perf_counter()
-    code: bytes = getattr(import_module(f"{__package__}.{module}"), make)(*choices)
-    took = time.perf_counter() - began
-    if _write(name, code) and took > _SLOW:
-        logger.info("compiled kernel %s_%s in %.1f s; the next process loads it from disk", module, make, took)
-    return code
+    file = f"{name}-{''.join(f'{word}-' for word in words)}{_digest()}.o"
+    code = _read(file)
+    if code is None:
+        began = time.perf_counter()
+        code = import_module(f"{__package__}.{module}").make_kernel(*choices)
+        took = time.perf_counter() - began
+        if _write(file, code) and took > _SLOW:
+            logger.info("compiled kernel %s in %.1f s; the next process loads it from disk", name, took)
+    return _load(code)
 
 
 @cache
 def _digest() -> str:
-    """Of everything that the code of a kernel may depend on."""
+    """Return a digest of everything that the code of a kernel may depend on."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     made_by = (metadata.version(package) for package in ("numba", "llvmlite", "numpy"))
     made_for = binding.get_process_triple(), processor.name(), processor.features(), *map(os.environ.get, _SETTINGS)
@@ -84,7 +82,7 @@ def _digest() -> str:
 
 
 def _folders() -> list[Path]:
-    """Where kernels may be kept: beside the sources, or else with what the user's programs keep."""
+    """Return where kernels may be kept: beside the sources, or else with what the user's programs keep."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
         return [Path(chosen) / "normkit"]
@@ -95,7 +93,7 @@ def _folders() -> list[Path]:
 
 
 def _read(name: str) -> bytes | None:
-    """The code that a file holds; None where there is none, or it is damaged."""
+    """Return the code that a file holds; None where there is none, or it is damaged."""
     for folder in _folders():
         try:
             kept = (folder / name).read_bytes()
@@ -116,7 +114,7 @@ def _write(name: str, code: bytes) -> bool:
             part = folder / f"{name}.{os.getpid()}.{get_ident()}"  # another process or thread may write the same
             try:
                 part.write_bytes(hashlib.sha256(code).digest() + code)
-                os.replace(part, folder / name)
+                part.replace(folder / name)
             finally:
                 part.unlink(missing_ok=True)
         except OSError as error:
@@ -131,7 +129,7 @@ _engines: list[Any] = []  # which own the code that is in use
 
 
 def _load(code: bytes) -> int:
-    """Put the code of a kernel into memory; where its function begins."""
+    """Put the code of a kernel into memory, and return the address of its function."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     machine = binding.Target.from_default_triple().create_target_machine(jit=True)

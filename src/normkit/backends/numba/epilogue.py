@@ -8,7 +8,7 @@ it of x - high, and the bounds.
 from numba import types
 from numba.extending import overload
 
-from normkit.backends.numba.jit import INLINE, cast
+from normkit.backends.numba.compile import INLINE, cast, pointer
 from normkit.backends.numba.memory import take
 from normkit.backends.numba.simd import between, clamp, fma, splat
 from normkit.backends.numba.units import place_of
@@ -23,7 +23,7 @@ def bounds_of(g, zero, clamped):
 def _bounds_of(g, zero, clamped):
     if clamped is types.none:
         return lambda g, zero, clamped: None
-    return lambda g, zero, clamped: (cast(g.low, zero), cast(g.high, zero))
+    return lambda g, zero, clamped: (cast(g.lower, zero), cast(g.upper, zero))
 
 
 def keep_between(y, bounds):
@@ -87,3 +87,27 @@ def _pass_between(dy, d, gate):
         return between(dy, fma(d, factor, shift), low, high)
 
     return passed
+
+
+def residual_of(g, storage, added):
+    """The numbers that a call adds; None if `added` is None."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(residual_of, jit_options=INLINE)
+def _residual_of(g, storage, added):
+    if added is types.none:
+        return lambda g, storage, added: None
+    return lambda g, storage, added: pointer(g.residual, storage)
+
+
+def plus(y, residual, at, n, zero):
+    """A result and what is added to it: n numbers, which lie where those of the result go."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(plus, jit_options=INLINE)
+def _plus(y, residual, at, n, zero):
+    if residual is types.none:
+        return lambda y, residual, at, n, zero: y
+    return lambda y, residual, at, n, zero: y + take(residual, at, n, zero)

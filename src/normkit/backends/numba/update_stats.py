@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from normkit.backends.numba.jit import cast, jit, pointer
+from normkit.backends.numba.compile import cast, jit, pointer
 
 
 @jit
@@ -19,8 +19,8 @@ def move_running(g, running_means, running_variances, unit, mean, var, zero):
 @jit
 def count_batch(g, part, phase):
     """Count a batch that moves the running statistics: the first part does, in the first phase there is."""
-    if g.batches != 0 and part == 0 and phase <= 1:
-        pointer(g.batches, np.int64)[0] += 1
+    if g.num_batches_tracked != 0 and part == 0 and phase <= 1:
+        pointer(g.num_batches_tracked, np.int64)[0] += 1
 
 
 @jit

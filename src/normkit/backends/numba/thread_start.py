@@ -1,4 +1,4 @@
-"""What each thread of an OpenMP team starts in."""
+"""The function in which each OpenMP thread starts."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from normkit.backends.numba.jit import kernel, record
+from normkit.backends.numba.compile import kernel, record
 from normkit.backends.numba.record import PHASES
 
 _thread = types.ExternalFunction("omp_get_thread_num", types.int32())
@@ -26,8 +26,8 @@ def _call_pointer(_context: Any, function: Any, data: Any, part: Any, parts: Any
     return types.void(function, data, part, parts, phase), codegen
 
 
-def team_start() -> bytes:
-    """It calls the kernel of a record with its place in the team, phase by phase."""
+def make_kernel() -> bytes:
+    """Compile a function that calls the kernel of a record with its number among the threads, phase by phase."""
 
     def start(data):
         g = record(data)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from normkit.backends.numba.jit import cast, jit
+from normkit.backends.numba.compile import cast, jit
 from normkit.backends.numba.memory import load, load_part, prefetch, take
 from normkit.backends.numba.simd import first, fma, lanes, splat, total
 
@@ -111,7 +111,7 @@ def moments(g, x, base, count, means, variances, zero):
 
     All units take one block of rows before any takes the next: what lies together in memory is read together.
     """
-    rows, size, stride, centred = g.r, g.s, g.k * g.s, g.centred != 0
+    rows, size, stride, centred = g.r, g.s, g.k * g.s, g.subtract_mean != 0
     if rows == 1 and size <= BLOCK:
         for unit in range(count):  # each waits for all of its numbers: the processor goes on with the next meanwhile
             means[unit] = mean_of_beginning(x, base + unit * size, size, centred, zero)

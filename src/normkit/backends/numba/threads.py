@@ -1,10 +1,10 @@
-"""Who runs a kernel: the calling thread alone, or a team of threads.
+"""Threads: the calling one runs a kernel alone, or together with others.
 
-The team is torch's own OpenMP team, reached through the runtime that torch has loaded. A second pool of threads would
+The others are torch's own OpenMP threads, reached through the runtime that torch has loaded. A second pool would
 compete with torch's workers, which go on spinning for a while after each parallel operation: measured, a kernel in a
-pool of its own took twice as long right after a torch operation as in torch's team. Where no OpenMP runtime can be
-reached, and in a forked child (whose parent's OpenMP threads do not exist any more), Python threads do the work:
-kernels run without the interpreter lock.
+pool of its own took twice as long right after a torch operation as in torch's. Where no OpenMP runtime can be reached,
+and in a forked child (whose parent's OpenMP threads do not exist any more), Python threads do the work: kernels run
+without the interpreter lock.
 """
 
 import ctypes
@@ -16,32 +16,37 @@ from typing import Any, Protocol
 
 from llvmlite import binding
 
-from normkit.backends.numba.objects import address
+from normkit.backends.numba.kernel_cache import address
 from normkit.backends.numba.record import PHASES
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _FIRST = Struct("2q")  # of a RECORD: function and phases
 
 
-class Team(Protocol):
-    """Runs a kernel on all parts of its work and returns when all are done."""
+class Layer(Protocol):
+    """A threading layer: it runs a kernel on all parts of its work and returns when all are done."""
 
-    def __call__(self, record: bytes, threads: int) -> None:
+    def __call__(self, record: bytes, num_threads: int) -> None:
         """Run the kernel that a RECORD names with this many threads."""
 
 
-def run_team(record: bytes, threads: int) -> None:
-    """Run the phases that a RECORD names of its kernel, one after the other; returns when all of its work is done."""
-    if threads <= 1:
+def run_kernel(record: bytes, num_threads: int) -> None:
+    """Run the kernel that a RECORD names, phase after phase; return when all of its work is done."""
+    if num_threads <= 1:
         kernel, phases = _kernel_of(record)
         for phase in phases:
             kernel(record, 0, 1, phase)
     else:
-        _team()(record, threads)
+        _layer()(record, num_threads)
+
+
+def threading_layer() -> str:
+    """Return the name of the threading layer here: "openmp" (torch's threads) or "threads" (Python's)."""
+    return "threads" if _layer() is _with_threads else "openmp"
 
 
 def _kernel_of(record: bytes) -> tuple[Any, tuple[int, ...]]:
-    """The kernel of a record, and its phases."""
+    """Return the kernel of a record, and its phases."""
     function, phases = _FIRST.unpack_from(record)
     return _function(function), _phases(phases)
 
@@ -51,47 +56,42 @@ def _phases(bits: int) -> tuple[int, ...]:
     return tuple(phase for phase in range(PHASES) if bits >> phase & 1)
 
 
-def team_name() -> str:
-    """How work is spread over threads here: "openmp" (torch's team) or "threads" (Python's)."""
-    return "threads" if _team() is _with_threads else "openmp"
-
-
 @lru_cache(maxsize=256)
 def _function(address: int) -> Any:
     return _Signature(address)
 
 
-def _with_threads(record: bytes, threads: int) -> None:
+def _with_threads(record: bytes, num_threads: int) -> None:
     kernel, phases = _kernel_of(record)
     for phase in phases:
         others: list[Future[None]] = [
-            _pool(threads - 1).submit(kernel, record, part, threads, phase) for part in range(1, threads)
+            _pool(num_threads - 1).submit(kernel, record, part, num_threads, phase) for part in range(1, num_threads)
         ]
-        kernel(record, 0, threads, phase)
+        kernel(record, 0, num_threads, phase)
         for other in others:
             other.result()
 
 
 @lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="normkit")
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="normkit")
 
 
 @lru_cache(maxsize=1)
-def _team() -> Team:
+def _layer() -> Layer:
     parallel = None if _forked else _parallel()
     if parallel is None:
         return _with_threads
-    start = address("team_start", "team_start")
+    start = address("thread_start")
 
-    def openmp(record: bytes, threads: int) -> None:
-        parallel(start, record, threads, 0)
+    def openmp(record: bytes, num_threads: int) -> None:
+        parallel(start, record, num_threads, 0)
 
     return openmp
 
 
 def _parallel() -> Any:
-    """OpenMP's entry point in the runtime that this process has loaded, or None."""
+    """Return OpenMP's entry point in the runtime that this process has loaded, or None."""
     try:
         runtime = ctypes.CDLL(None)
         for name in ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier"):
@@ -108,9 +108,9 @@ _forked = False
 
 
 def _after_fork() -> None:
-    global _forked
+    global _forked  # noqa: PLW0603 - a fact of this process, which the runtime does not report
     _forked = True
-    _team.cache_clear()
+    _layer.cache_clear()
     _pool.cache_clear()
 
 

@@ -2,16 +2,15 @@
 
 import numpy as np
 
-from normkit.backends.numba.bounds import bounds_of, keep_between
-from normkit.backends.numba.column_moments import fold_moments, moments_of_rows, repeat
-from normkit.backends.numba.jit import cast, inline, jit, kernel, pointer, record, tensors_of_forward
+from normkit.backends.numba.columns.moments import fold_moments, moments_of_rows, repeat
+from normkit.backends.numba.compile import cast, inline, jit, kernel, pointer, record, tensors_of_forward
+from normkit.backends.numba.epilogue import bounds_of, keep_between, plus, residual_of
 from normkit.backends.numba.memory import fence, load, per_line, put, store, take, turn, until_stream
-from normkit.backends.numba.residual import plus, residual_of
-from normkit.backends.numba.running import count_batch, keep_statistics
+from normkit.backends.numba.output import column_writer, leave, writer
 from normkit.backends.numba.scratch import array, free, numbers, row_of
 from normkit.backends.numba.simd import fma, lanes, splat
-from normkit.backends.numba.streams import column_writer, leave, writer
 from normkit.backends.numba.units import place_of
+from normkit.backends.numba.update_stats import count_batch, keep_statistics
 
 
 @inline
@@ -78,7 +77,7 @@ def fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, t
     """What each column of a tile needs: mean, factor and offset; repeated for each row that is folded in."""
     wide, step = columns * g.fold, lanes(zero)
     if g.s == 1 and g.r_step != 0:  # each column is a statistic, and rows have the weights
-        first, given = a * g.k + left, g.given != 0
+        first, given = a * g.k + left, g.precomputed != 0
         for c in range(0, columns, step):
             n = columns - c
             some_rstd, low = take(rstds, first + c, n, zero), splat(zero)
@@ -92,7 +91,7 @@ def fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, t
     c, first_place = 0, place_of(g, a * g.k)
     for k in range(left // g.s, (left + columns) // g.s):
         unit, place = a * g.k + k, first_place + k * g.k_step
-        low = zero if g.given else lows[unit]
+        low = zero if g.precomputed else lows[unit]
         for s in range(g.s):
             high[c], scale[c], shift[c] = means[unit], rstds[unit], zero
             if g.r_step == 0:
@@ -107,7 +106,7 @@ def fill_scales(g, weight, bias, means, rstds, lows, shifts, a, left, columns, t
         repeat(table, columns)
 
 
-def forward(storage, compute, clamped, added):
+def make_kernel(storage, compute, clamped, added):
     """Statistics (unless given) and the normalized result."""
     clamped, added = clamped or None, added or None  # a type each: it decides what is compiled
 
@@ -146,7 +145,7 @@ def forward(storage, compute, clamped, added):
             columns = right - left
             tables = all_tables[: 3 * columns * g.fold]
             first_chunk, last_chunk = (0, chunks) if phase == 0 else (chunk, chunk + 1)
-            if phase <= 1 and not g.given:
+            if phase <= 1 and not g.precomputed:
                 for j in range(first_chunk, last_chunk):
                     at = (a * chunks + j) * 2 * width + left
                     moments_of_rows(
@@ -158,14 +157,14 @@ def forward(storage, compute, clamped, added):
                         partial[at : at + columns],
                         partial[at + width : at + width + columns],
                         work,
-                        g.centred != 0,
+                        g.subtract_mean != 0,
                         zero,
                     )
             if phase == 1:
                 continue
             if tabulated != a * tiles + tile:
                 tabulated = a * tiles + tile
-                if g.given:
+                if g.precomputed:
                     for unit in range(a * g.k + left // g.s, a * g.k + right // g.s):
                         rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
                 elif phase == 0:
@@ -174,7 +173,7 @@ def forward(storage, compute, clamped, added):
             wide = columns * g.fold
             high, factor, shift = row_of(tables, 0, wide), row_of(tables, 1, wide), row_of(tables, 2, wide)
             operands = (x, high, factor, shift, weight, bias)
-            if g.turned:
+            if g.transposed:
                 to, at = (a * width + left) * rows, a * rows * width + left
                 write_turned(g, y, to, at, columns, square, turned, streams, zero, *operands)
                 continue

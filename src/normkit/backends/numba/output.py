@@ -6,7 +6,7 @@ The caches could not keep a large output; and a line that is written past them n
 from collections.abc import Callable
 from typing import Any
 
-from normkit.backends.numba.jit import jit
+from normkit.backends.numba.compile import jit
 from normkit.backends.numba.memory import per_line, prefetch, put, store, store_part, stream, until_line, until_stream
 from normkit.backends.numba.simd import joined, lanes
 

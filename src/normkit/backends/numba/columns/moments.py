@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from normkit.backends.numba.jit import cast, jit
+from normkit.backends.numba.compile import cast, jit
 from normkit.backends.numba.memory import prefetch, put, take
-from normkit.backends.numba.run_moments import FAR, number
+from normkit.backends.numba.runs.moments import FAR, number
 from normkit.backends.numba.scratch import fill, free, numbers, row_of
 from normkit.backends.numba.simd import fma, lanes
 
@@ -53,7 +53,7 @@ def square_rows(x, start, rows, stride, pivot, plain, squares, zero):
 
 @jit
 def merge_columns(count, mean, m2, other_count, other_mean, other_m2):
-    """mean and m2 of `count` rows become those of these and `other_count` more (Chan, Golub & LeVeque 1979)."""
+    """Mean and m2 of `count` rows become those of these and `other_count` more (Chan, Golub & LeVeque 1979)."""
     if count == 0.0:  # not by the formula: the square of a huge mean may overflow
         for c in range(mean.size):
             mean[c], m2[c] = other_mean[c], other_m2[c]

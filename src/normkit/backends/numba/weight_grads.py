@@ -1,12 +1,12 @@
 """The gradients of weight and bias, which a backward kernel sums by parts of the input, of all parts together."""
 
-from normkit.backends.numba.jit import cast, inline, jit, pointer
+from normkit.backends.numba.compile import cast, inline, jit, pointer
 from normkit.backends.numba.scratch import fill, free, numbers
 
 
 @jit
 def add_parts(g, compute, part, parts):
-    """dweight and dbias: the sums over p of dweights[0, p] and of dweights[1, p], for a share of their numbers."""
+    """Dweight and dbias: the sums over p of dweights[0, p] and of dweights[1, p], for a share of their numbers."""
     size = g.affine_size
     left, right = size * part // parts, size * (part + 1) // parts
     dweight, dbias = pointer(g.dweight, compute), pointer(g.dbias, compute)

@@ -13,7 +13,7 @@ from numba import from_dtype, njit, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
-from normkit.backends.numba.objects import ENTRY
+from normkit.backends.numba.kernel_cache import ENTRY
 from normkit.backends.numba.record import RECORD
 
 Kernel = Callable[..., Any]
@@ -96,7 +96,7 @@ def tensors_of_forward(g, storage, compute):
 
 @intrinsic
 def cast(_context: Any, value: Any, like: Any) -> Any:
-    """value in the type of like."""
+    """Value in the type of like."""
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return context.cast(builder, arguments[0], value, like)
