@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "check", "choose", "functional", "use_backend", *_layers, *_model]
+__all__ = ["UserError", "check", "choose", "functional", "use_backend"]
+__all__ += _layers
+__all__ += _model
 
 
 def __dir__() -> list[str]:

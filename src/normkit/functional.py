@@ -75,8 +75,10 @@ def batch_norm(
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
     """
-    running = running_or_none("batch_norm", (running_mean, running_var), momentum, None, use_input_stats=training)
-    return normalize(Call(input, _BATCH, weight, bias, eps, running, training))
+    statistics: Any = running_mean, running_var
+    running = running_or_none("batch_norm", statistics, momentum, None, use_input_stats=training)
+    result: ArrayT = _normalize(input, _BATCH, weight, bias, eps, running, training)
+    return result
 
 
 @_accepts_arrays("running_mean", "running_var")
@@ -107,9 +109,10 @@ def instance_norm(
     Reference:
         Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022.
     """
-    statistics = running_mean, running_var
+    statistics: Any = running_mean, running_var
     running = running_or_none("instance_norm", statistics, momentum, None, use_input_stats=use_input_stats)
-    return normalize(Call(input, _INSTANCE, weight, bias, eps, running, use_input_stats))
+    result: ArrayT = _normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats)
+    return result
 
 
 @_accepts_arrays()
@@ -135,7 +138,8 @@ def layer_norm(
     Reference:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     """
-    return normalize(Call(input, layer_spec(tuple(normalized_shape)), weight, bias, eps))
+    result: ArrayT = _normalize(input, layer_spec(tuple(normalized_shape)), weight, bias, eps)
+    return result
 
 
 @_accepts_arrays()
@@ -161,8 +165,10 @@ def rms_norm(
     Reference:
         Zhang & Sennrich 2019, arXiv:1910.07467.
     """
+    dtype: Any = input.dtype
     norm = layer_spec(tuple(normalized_shape), subtract_mean=False)
-    return normalize(Call(input, norm, weight, None, machine_eps(input.dtype) if eps is None else eps))
+    result: ArrayT = _normalize(input, norm, weight, None, machine_eps(dtype) if eps is None else eps)
+    return result
 
 
 @_accepts_arrays()
@@ -189,7 +195,8 @@ def group_norm(
     Reference:
         Wu & He 2018, arXiv:1803.08494, Eq. 1.
     """
-    return normalize(Call(input, Norm("group", num_groups=num_groups), weight, bias, eps))
+    result: ArrayT = _normalize(input, Norm("group", num_groups=num_groups), weight, bias, eps)
+    return result
 
 
 @_accepts_arrays()
@@ -213,7 +220,13 @@ def channel_norm(
     Reference:
         Liu et al. 2022, arXiv:2201.03545, section 2.6.
     """
-    return normalize(Call(input, _CHANNEL, weight, bias, eps))
+    result: ArrayT = _normalize(input, _CHANNEL, weight, bias, eps)
+    return result
+
+
+def _normalize(*call: Any) -> Any:
+    """Normalize tensors, the parts of a Call: by now nothing is an array."""
+    return normalize(Call(*call))
 
 
 def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updated: tuple[str, ...]) -> Any:

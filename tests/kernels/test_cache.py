@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import normkit
-from normkit.backends import kernel_passes, processor
+from normkit.backends import eligibility, kernel_passes, processor
 from normkit.backends.numba import kernel_cache
 from normkit.backends.numba.compile import kernel
 from normkit.spec import Norm
@@ -269,4 +269,4 @@ def test_float16_without_instructions_is_left_to_torch() -> None:
 @pytest.mark.parametrize(("value", "disables"), [("1", True), ("0", False), ("", False), ("true", False)])
 def test_compilation_is_disabled_as_numba_reads_it(value: str, disables: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
-    assert (available._obstacle() is not None) == disables
+    assert (eligibility._missing() is not None) == disables

@@ -37,8 +37,8 @@ def near(a, b, what):
 
 def exercise(normkit):
     torch.manual_seed(0)
-    rows = ("BatchNorm2d", (6,)), ("LayerNorm", (8,)), ("GroupNorm", (2, 6)), ("InstanceNorm2d", (6,)), ("RMSNorm", (8,))
-    for name, arguments in rows:
+    rows = {"BatchNorm2d": (6,), "LayerNorm": (8,), "GroupNorm": (2, 6), "InstanceNorm2d": (6,), "RMSNorm": (8,)}
+    for name, arguments in rows.items():
         layer, twin = (getattr(of, name)(*arguments) for of in (normkit, nn))
         for shape in ((3, 6, 4, 8), (16, 6, 128, 8)):
             theirs = getattr(nn, name)(*arguments)

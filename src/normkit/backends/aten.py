@@ -21,7 +21,7 @@ from normkit.statistics import Running
 def normalize(call: Call) -> Tensor:
     """Normalize x, right in third derivatives too; the epilogue is left to the caller."""
     x = call.x
-    if not KNOWS_NODES and not is_compiling() and _needs_graph(call):
+    if not KNOWS_NODES and _is_recording() and _needs_graph(call):
         return eager.normalize(call)  # what fixes the third derivatives of torch's is missing
     running = call.running
     if running is not None and isinstance(running.momentum, Tensor):
@@ -154,7 +154,7 @@ def _running_of(call: Call) -> tuple[Tensor | None, Tensor | None, Any, Tensor |
     if call.running is None:
         return None, None, 0.0, None
     mean, var, momentum, tracked = call.running
-    if mean.requires_grad or var.requires_grad or not _needs_graph(call) or is_compiling() or is_tracing():
+    if mean.requires_grad or var.requires_grad or not (_needs_graph(call) and _is_recording()):
         return mean, var, momentum, tracked
     if call.use_input_stats:
         return mean.data, var.data, momentum, tracked

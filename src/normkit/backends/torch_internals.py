@@ -13,8 +13,11 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
-    from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
-    from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNormBase
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.instancenorm import _InstanceNorm
+
+    BatchNormBase = _BatchNorm
+    InstanceNormBase = _InstanceNorm
 else:  # the same classes, by public names
     BatchNormBase, InstanceNormBase = nn.BatchNorm1d.__mro__[1], nn.InstanceNorm1d.__mro__[1]
 

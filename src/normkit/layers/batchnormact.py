@@ -89,8 +89,7 @@ class BatchNormAct2d(BatchNorm2d):
         if residual is not None and not is_compiling():  # its error comes before anything is updated
             _check_residual(input, residual)
         if self._is_one_pass():
-            act = self._modules["act"]
-            return self._normalize(input, Epilogue(_BOUNDS[type(act)](act), residual))
+            return self._normalize(input, Epilogue(_BOUNDS[type(self.act)](self.act), residual))
         y = self.drop(super().forward(input))
         result: Tensor = self.act(y if residual is None else y + residual)
         return result
