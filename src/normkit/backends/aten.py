@@ -12,6 +12,7 @@ from torch.compiler import is_compiling
 
 from normkit.backends import eager
 from normkit.backends.call import Call
+from normkit.backends.checks import check_batch, check_group, check_instance
 from normkit.backends.higher_order import fix_higher_derivatives
 from normkit.backends.layout import channels_last, memory_order, output_is_channels_last
 from normkit.backends.torch_internals import KNOWS_NODES, is_tracing
@@ -20,23 +21,15 @@ from normkit.statistics import Running
 
 def normalize(call: Call) -> Tensor:
     """Normalize x, right in third derivatives too; the epilogue is left to the caller."""
-    x = call.x
     if not KNOWS_NODES and _is_recording() and _needs_graph(call):
         return eager.normalize(call)  # what fixes the third derivatives of torch's is missing
-    running = call.running
-    if running is not None and isinstance(running.momentum, Tensor):
-        y = _with_tensor_momentum(call, running, running.momentum)
-    else:
-        y = _OPERATIONS[call.norm.kind](call)
-    if x.is_contiguous() or x.dim() not in (4, 5) or memory_order(x) is None:
-        return y
-    return channels_last(y)  # torch's layer and instance norms lose it
+    return OPERATIONS[call.norm.kind](call)
 
 
 def _with_tensor_momentum(call: Call, running: Running, momentum: Tensor) -> Tensor:
     """Normalize where momentum is no number, as torch expects: it writes the batch's own statistics."""
     batch = Running(torch.zeros_like(running.mean), torch.zeros_like(running.var), 1.0, running.num_batches_tracked)
-    y = _OPERATIONS[call.norm.kind](call._replace(running=batch))
+    y = OPERATIONS[call.norm.kind](call._replace(running=batch))
     running.mean.lerp_(batch.mean, momentum.to(running.mean.dtype))
     running.var.lerp_(batch.var, momentum.to(running.var.dtype))
     return y
@@ -44,39 +37,34 @@ def _with_tensor_momentum(call: Call, running: Running, momentum: Tensor) -> Ten
 
 def _batch_norm(call: Call) -> Tensor:
     """Call torch.batch_norm; it counts the batch."""
+    check_batch(call)
+    x, _, weight, bias, eps, running, use_input_stats, _ = call
+    if running is not None and isinstance(running.momentum, Tensor):
+        return _with_tensor_momentum(call, running, running.momentum)
     mean, var, momentum, tracked = _running_of(call)
     if tracked is not None:
         tracked.add_(1)  # before, as a checkpoint ends its second pass inside of the operation
     try:
-        y = torch.batch_norm(
-            call.x,
-            call.weight,
-            call.bias,
-            mean,
-            var,
-            call.use_input_stats,
-            momentum,
-            call.eps,
-            torch.backends.cudnn.enabled,
-        )
+        y = torch.batch_norm(x, weight, bias, mean, var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled)
     except (RuntimeError, TypeError):  # it has refused the call, and updated nothing
         if tracked is not None:
             tracked.sub_(1)
         raise
-    if call.use_input_stats and y.requires_grad:
-        fix_higher_derivatives(y, call.eps)
+    if use_input_stats and y.requires_grad:
+        fix_higher_derivatives(y, eps)
     return y
 
 
 def _layer_norm(call: Call) -> Tensor:
     """Call torch.layer_norm or torch.rms_norm."""
-    norm = call.norm
-    if not norm.subtract_mean:
-        return torch.rms_norm(call.x, norm.normalized_shape, call.weight, call.eps)
-    y = torch.layer_norm(call.x, norm.normalized_shape, call.weight, call.bias, call.eps)
-    if y.requires_grad:
-        fix_higher_derivatives(y, call.eps)
-    return y
+    x, norm, weight, bias, eps, _, _, _ = call
+    if norm.subtract_mean:
+        y = torch.layer_norm(x, norm.normalized_shape, weight, bias, eps)
+        if y.requires_grad:
+            fix_higher_derivatives(y, eps)
+    else:
+        y = torch.rms_norm(x, norm.normalized_shape, weight, eps)
+    return y if x.is_contiguous() else _in_layout_of(x, y)
 
 
 def _permutations(axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -95,10 +83,11 @@ def _channel_norm(call: Call) -> Tensor:
     if y.requires_grad:
         fix_higher_derivatives(y, call.eps)
     y = y.permute(back)
-    return y if output_is_channels_last(call.norm, x) else y.contiguous()
+    return channels_last(y) if output_is_channels_last(call.norm, x) else y.contiguous()
 
 
 def _group_norm(call: Call) -> Tensor:
+    check_group(call)
     return _safe_group_norm(call.x, call.norm.num_groups, call)
 
 
@@ -112,9 +101,11 @@ def _safe_group_norm(x: Tensor, num_groups: int, call: Call) -> Tensor:
 
 def _instance_norm(call: Call) -> Tensor:
     """Call torch.instance_norm; on the CPU torch.group_norm of groups of one channel, which takes half the time."""
+    check_instance(call)
     x = call.x
     if x.is_cpu and call.use_input_stats and call.running is None and x.numel() and not is_compiling():
-        return _safe_group_norm(x.contiguous(), x.shape[1], call)
+        y = _safe_group_norm(x.contiguous(), x.shape[1], call)
+        return y if x.is_contiguous() else _in_layout_of(x, y)
     mean, var, momentum, _ = _running_of(call)
     y = torch.instance_norm(
         x,
@@ -132,10 +123,15 @@ def _instance_norm(call: Call) -> Tensor:
         if x.shape[0] == 1 and _is_recording():
             # torch's gradient of a single sample is wrong where dy is channels last
             y.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
-    return y
+    return y if x.is_contiguous() else _in_layout_of(x, y)
 
 
-_OPERATIONS: Final[dict[str, Callable[[Call], Tensor]]] = {
+def _in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+    """Return a result channels last where x is: torch's layer and instance norms lose it."""
+    return channels_last(y) if x.dim() in (4, 5) and memory_order(x) is not None else y
+
+
+OPERATIONS: Final[dict[str, Callable[[Call], Tensor]]] = {
     "batch": _batch_norm,
     "layer": _layer_norm,
     "channel": _channel_norm,

@@ -1,9 +1,11 @@
 """One normalization as one value: what every back end takes."""
 
+from functools import lru_cache
 from math import inf
 from typing import Final, NamedTuple
 
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from normkit.spec import Norm
 from normkit.statistics import Running
@@ -55,3 +57,15 @@ class Call(NamedTuple):
     def residual(self) -> Tensor | None:
         """What is added to the result."""
         return None if self.epilogue is None else self.epilogue.residual
+
+
+def layer_spec(normalized_shape: tuple[int, ...], *, subtract_mean: bool = True) -> Norm:
+    """Return the norm over the last axes, of these sizes: one object for the same question."""
+    if is_compiling():  # sizes may be symbols
+        return Norm("layer", subtract_mean, normalized_shape=normalized_shape)
+    return _layer_spec(normalized_shape, subtract_mean)
+
+
+@lru_cache(maxsize=1024)
+def _layer_spec(normalized_shape: tuple[int, ...], subtract_mean: bool) -> Norm:  # noqa: FBT001  (keywords cost time)
+    return Norm("layer", subtract_mean, normalized_shape=normalized_shape)

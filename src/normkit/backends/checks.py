@@ -1,6 +1,6 @@
 """What a call must be, before any work is done: the errors that say so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache, wraps
 from math import prod
 from typing import ParamSpec, TypeVar
@@ -30,29 +30,25 @@ def cached_outside_compile(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @cached_outside_compile
-def layer_spec(normalized_shape: tuple[int, ...], *, subtract_mean: bool = True) -> Norm:
-    """Return the norm over the last axes, of these sizes."""
-    return Norm("layer", subtract_mean, normalized_shape=normalized_shape)
-
-
-@cached_outside_compile
 def _affine_shape(norm: Norm, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of weight and bias; raise where the input's shape does not fit the norm."""
     norm.axes(shape)
     return norm.affine_shape(shape)
 
 
-def check_count(call: Call) -> None:
-    """Raise where statistics would be taken from one element, or eps cannot be meant.
+def check(call: Call) -> None:
+    """Raise where a call cannot be meant."""
+    count_check = _COUNT_CHECKS.get(call.norm.kind)
+    if count_check is not None and isinstance(call.x, Tensor):
+        count_check(call)
+    check_tensors(call)
 
-    torch's operations do not check it: its Python functions do.
+
+def check_batch(call: Call) -> None:
+    """Raise where the statistics of a batch norm would be taken from one element, or eps is out of range.
+
+    torch's Python function checks this, and its operation does not; so it is for instance and group norm.
     """
-    check = _COUNT_CHECKS.get(call.norm.kind)
-    if check is not None:
-        check(call)
-
-
-def _check_batch(call: Call) -> None:
     if call.use_input_stats:
         shape = call.x.shape
         if len(shape) > 1 and shape[0] == 1 and prod(shape[2:]) == 1:
@@ -66,7 +62,8 @@ def _check_batch(call: Call) -> None:
         raise ValueError(f"batch_norm eps must be non-negative, but got {call.eps}")
 
 
-def _check_instance(call: Call) -> None:
+def check_instance(call: Call) -> None:
+    """Raise where the statistics of an instance norm would be taken from one element."""
     shape = call.x.shape
     if call.use_input_stats and prod(shape[2:]) == 1:
         raise ValueError(
@@ -75,9 +72,9 @@ def _check_instance(call: Call) -> None:
         )
 
 
-def _check_group(call: Call) -> None:
-    shape = call.x.shape
-    groups = call.norm.num_groups
+def check_group(call: Call) -> None:
+    """Raise where the statistics of a group norm would be taken from one element."""
+    shape, groups = call.x.shape, call.norm.num_groups
     if call.x.numel() == groups and len(shape) > 1:
         check_tensors(call)
         raise ValueError(
@@ -86,9 +83,9 @@ def _check_group(call: Call) -> None:
 
 
 _COUNT_CHECKS: dict[str, Callable[[Call], None]] = {
-    "batch": _check_batch,
-    "instance": _check_instance,
-    "group": _check_group,
+    "batch": check_batch,
+    "instance": check_instance,
+    "group": check_group,
 }
 
 
@@ -141,25 +138,10 @@ def _check_running(call: Call, running: Running) -> None:
             )
 
 
-def running_or_none(
-    name: str,
-    statistics: Sequence[Tensor | None],
-    momentum: float | Tensor,
-    num_batches_tracked: Tensor | None,
-    *,
-    use_input_stats: bool,
-) -> Running | None:
-    """Return running statistics as one value; None where there are none.
-
-    Raises:
-        RuntimeError: there is one of the two, or none in evaluation.
-    """
-    mean, var = statistics
-    if mean is not None and var is not None:
-        return Running(mean, var, momentum, num_batches_tracked)
+def no_running(name: str, mean: Tensor | None, var: Tensor | None, *, use_input_stats: bool) -> None:
+    """Raise where there is one of the two running statistics, or none in evaluation."""
     if not use_input_stats or mean is not var:
         raise RuntimeError(
             f"{name} expected running_mean and running_var{'' if use_input_stats else ' in evaluation'}; got "
             f"{'neither' if mean is var else 'only one of the two'}"
         )
-    return None

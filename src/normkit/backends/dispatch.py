@@ -8,16 +8,16 @@ from torch.compiler import is_compiling
 
 from normkit.backends import aten, eager
 from normkit.backends.call import Call, Epilogue
-from normkit.backends.checks import check_count, check_tensors
+from normkit.backends.checks import check
 from normkit.backends.eligibility import (
+    MIN_NUMEL,
     adds_residual,
     graph_takes,
     is_small,
     unsupported_reason,
-    unsupported_tensors,
 )
 from normkit.backends.epilogue import apply_epilogue
-from normkit.backends.setting import NAMES, anything_is_set, forced_backend
+from normkit.backends.setting import NAMES, forced_backend, is_forced
 from normkit.backends.torch_internals import is_plain_context, is_transforming
 from normkit.spec import Norm
 from normkit.statistics import Running
@@ -51,38 +51,22 @@ def normalize(call: Call) -> Tensor:
         ValueError: statistics of one element; eps that is not positive.
         RuntimeError: a shape, dtype or device that does not fit; a forced back end that cannot take the call.
     """
-    check_count(call)
     if is_compiling():
         return _in_graph(call)
-    hint = fast_dispatch(call)
-    if hint == "aten":
+    x = call.x
+    # a tiny normalization takes torch a few microseconds, so this is one condition, the fastest part first
+    if type(x) is Tensor and is_plain_context() and not is_forced() and (x.numel() < MIN_NUMEL or is_small(call)):
         try:
-            y = aten.normalize(call)
+            y = aten.OPERATIONS[call.norm.kind](call)
         except (RuntimeError, IndexError):
-            check_tensors(call)  # says in our words what does not fit
+            check(call)  # says in our words what does not fit
             raise
         return y if call.epilogue is None else apply_epilogue(y, call.epilogue)
-    check_tensors(call)
-    if hint == "numba":
-        name = "numba" if unsupported_tensors(call.x, call.weight, call.bias) is None else "aten"
-    else:
-        name = _choose(call).name
+    check(call)
+    name = _choose(call).name
     if name == "numba":
         return _by_kernel(call)
     return apply_epilogue((aten if name == "aten" else eager).normalize(call), call.epilogue)
-
-
-def fast_dispatch(call: Call) -> str | None:
-    """Return what a plain call gets: "aten" where it is small, else "numba" if that can take the tensors.
-
-    None: it is not plain, and :func:`choose` is to say. A tiny normalization takes torch a few microseconds, and this
-    less than one.
-    """
-    if type(call.x) is not Tensor or not is_plain_context() or (anything_is_set() and forced_backend() != "auto"):
-        return None
-    if torch.are_deterministic_algorithms_enabled():
-        return "numba"
-    return "aten" if is_small(call) else "numba"
 
 
 def choose(
@@ -148,7 +132,7 @@ def _by_kernel(call: Call) -> Tensor:
 
 def _in_graph(call: Call) -> Tensor:
     """Normalize inside of a compiled graph: by our registered operators, or torch's where it is exported."""
-    check_tensors(call)
+    check(call)
     if torch.compiler.is_exporting() or is_transforming(call.x) or not graph_takes(call):
         y = aten.normalize(call)
     else:

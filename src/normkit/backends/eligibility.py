@@ -174,27 +174,20 @@ def traits_of(x: Tensor, norm: Norm, *, running: bool, use_input_stats: bool, bo
 
 def is_small(call: Call) -> bool:
     """Whether torch's operation is as fast on an input as a kernel."""
-    numel = call.x.numel()
-    return numel < MIN_NUMEL or numel < min_numel(
-        traits_of(
-            call.x,
-            call.norm,
-            running=call.running is not None,
-            use_input_stats=call.use_input_stats,
-            bounded=call.bounds is not None,
-        )
+    traits = traits_of(
+        call.x,
+        call.norm,
+        running=call.running is not None,
+        use_input_stats=call.use_input_stats,
+        bounded=call.bounds is not None,
     )
+    return call.x.numel() < min_numel(traits)
 
 
 def unsupported_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
     """Return why the kernels cannot take a call; None if they can."""
     if is_tracing():
         return "the call is being traced"
-    return unsupported_tensors(x, weight, bias)
-
-
-def unsupported_tensors(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
-    """Return why the kernels cannot take these tensors, whatever they have been called from; None if they can."""
     if is_intercepted():
         return "the call is intercepted by a dispatch mode"
     if is_wrapped(x):

@@ -50,6 +50,6 @@ def forced_backend() -> str:
     return _in_block.get() or (_process_wide[-1].name if _process_wide else "auto")
 
 
-def anything_is_set() -> bool:
-    """Whether a back end has been named at all, if only "auto": a quick look for the smallest inputs."""
-    return bool(_process_wide) or _in_block.get() is not None
+def is_forced() -> bool:
+    """Whether a back end is forced here."""
+    return (bool(_process_wide) or _in_block.get() is not None) and forced_backend() != "auto"

@@ -35,6 +35,7 @@ _peek_interpreter_stack = _private("_C._functorch.peek_interpreter_stack")
 _interpreter = _private("_C._functorch.CInterpreter")
 _is_functorch_wrapped_tensor = _private("_C._functorch.is_functorch_wrapped_tensor")
 _is_batchedtensor = _private("_C._functorch.is_batchedtensor")
+_get_deterministic_algorithms = _private("_C._get_deterministic_algorithms")
 _len_torch_dispatch_stack = _private("_C._len_torch_dispatch_stack")
 _current_autograd_node = _private("_C._current_autograd_node")
 _has_any_global_hook = _private("nn.modules.module._has_any_global_hook")
@@ -52,12 +53,22 @@ KNOWS_NODES: Final = None not in (
 
 
 def _is_plain_context() -> bool:
-    """Whether nothing is traced or transformed: a quick look for the smallest inputs, outside of compiled graphs."""
-    return _get_tracing_state() is None and _peek_interpreter_stack() is None and forward_ad._current_level < 0
+    """Whether nothing is traced, transformed or deterministic: a quick look for the smallest inputs.
+
+    False also means that it is not known. Outside of compiled graphs only.
+    """
+    return (
+        _get_tracing_state() is None
+        and _peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+        and not _get_deterministic_algorithms()
+    )
 
 
 is_plain_context: Callable[[], bool] = (
-    _is_plain_context if _KNOWS_TRANSFORMS and _get_tracing_state is not None else lambda: False
+    _is_plain_context
+    if _KNOWS_TRANSFORMS and KNOWS_NODES and None not in (_get_tracing_state, _get_deterministic_algorithms)
+    else lambda: False
 )
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from normkit.backends import Call, Epilogue, normalize
-from normkit.backends.checks import running_or_none
+from normkit.backends.checks import no_running
 from normkit.backends.torch_internals import BatchNormBase
-from normkit.layers.fast_attributes import get_affine, get_buffers
+from normkit.layers.fast_attributes import get_state
 from normkit.spec import Norm
+from normkit.statistics import Running
 
 _BATCH = Norm("batch")
 
@@ -29,17 +30,19 @@ class BatchNormForward(BatchNormBase):
     def _call(self, input: Tensor, epilogue: Epilogue | None) -> Call:
         """Return what this layer computes of an input."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        weight, bias = get_affine(self)
-        mean, var, tracked = get_buffers(self)
-        use_input_stats = self.training or (mean is None and var is None)
-        if self.training and not self.track_running_stats:
-            return Call(input, _BATCH, weight, bias, self.eps, None, True, epilogue)
+        weight, bias, mean, var, tracked = get_state(self)
+        training = self.training
+        use_input_stats = training or (mean is None and var is None)
+        if mean is None or var is None or (training and not self.track_running_stats):
+            if not training:
+                no_running("batch_norm", mean, var, use_input_stats=use_input_stats)
+            return Call(input, _BATCH, weight, bias, self.eps, None, use_input_stats, epilogue)
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
-        count = tracked if self.training else None
+        count = tracked if training else None
         if count is not None and self.momentum is None:  # a cumulative average: each batch has the same weight
             is_number = not (torch.compiler.is_compiling() or count.is_meta)
             momentum = 1.0 / ((float(count) if is_number else count.double()) + 1.0)
-        running = running_or_none("batch_norm", (mean, var), momentum, count, use_input_stats=use_input_stats)
+        running = Running(mean, var, momentum, count)
         return Call(input, _BATCH, weight, bias, self.eps, running, use_input_stats, epilogue)
 
 

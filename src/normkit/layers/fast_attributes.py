@@ -35,16 +35,17 @@ def get_affine(module: Module) -> tuple[Tensor | None, Tensor | None]:
     return attributes.weight, attributes.bias
 
 
-def get_buffers(module: Module) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return running_mean, running_var and num_batches_tracked."""
+def get_state(module: Module) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Return weight, bias, running_mean, running_var and num_batches_tracked."""
     if not is_compiling() and _is_plain(type(module)):  # type: ignore[arg-type]  # takes __hash__ for an object's
-        buffers = module._buffers
+        parameters, buffers = module._parameters, module._buffers
         try:
-            return buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+            statistics = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+            return parameters["weight"], parameters["bias"], *statistics
         except KeyError:
             pass
-    attributes: Any = module
-    return attributes.running_mean, attributes.running_var, attributes.num_batches_tracked
+    its: Any = module
+    return its.weight, its.bias, its.running_mean, its.running_var, its.num_batches_tracked
 
 
 @lru_cache(maxsize=256)

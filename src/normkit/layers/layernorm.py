@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from normkit.backends import Call, normalize
-from normkit.backends.checks import layer_spec
+from normkit.backends.call import layer_spec
 from normkit.layers.fast_attributes import get_affine
 from normkit.spec import Norm, ShapeError
 

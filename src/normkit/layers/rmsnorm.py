@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from normkit.backends import Call, normalize
-from normkit.backends.checks import layer_spec
+from normkit.backends.call import layer_spec
 from normkit.backends.dtypes import machine_eps
 from normkit.layers.fast_attributes import get_weight
 
