@@ -42,13 +42,13 @@ def no_stats_update(model: nn.Module) -> Iterator[None]:
     Raises:
         UserError: model is no torch.nn.Module.
     """
-    kept = [(module, _running(module)) for _, module in _tracking(model, "no_stats_update")]
+    saved = [(module, _running(module)) for _, module in _tracking(model, "no_stats_update")]
     try:
-        for module, buffers in kept:
+        for module, buffers in saved:
             module._buffers.update({name: buffer.detach().clone() for name, buffer in buffers.items()})
         yield
     finally:
-        for module, buffers in kept:
+        for module, buffers in saved:
             module._buffers.update(buffers)
 
 
@@ -101,17 +101,17 @@ class _SkipNonfinite(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not self.training:
             return super().forward(*args, **kwargs)
-        kept = _running(self)
-        for name, buffer in kept.items():
+        own = _running(self)
+        for name, buffer in own.items():
             self._buffers[name] = buffer.detach().clone()
         try:
             y = super().forward(*args, **kwargs)
             new = _running(self)
         finally:
-            self._buffers.update(kept)
+            self._buffers.update(own)
         with torch.no_grad():
             finite = new["running_mean"].isfinite().all() & new["running_var"].isfinite().all()
-            for name, buffer in kept.items():
+            for name, buffer in own.items():
                 buffer.copy_(torch.where(finite, new[name], buffer))
             self._normkit_skipped.add_(~finite)
         return y
@@ -158,8 +158,8 @@ class _AccumulateStats(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not self.training:
             return super().forward(*args, **kwargs)
-        kept, momentum = _running(self), self.momentum
-        for name, buffer in kept.items():
+        own, momentum = _running(self), self.momentum
+        for name, buffer in own.items():
             self._buffers[name] = torch.zeros_like(buffer)
         self.momentum = 1.0  # so that what is stored is the statistic of this batch
         try:
@@ -167,7 +167,7 @@ class _AccumulateStats(nn.Module):
             new = _running(self)
         finally:
             self.momentum = momentum
-            self._buffers.update(kept)
+            self._buffers.update(own)
         with torch.no_grad():
             mean, var = new["running_mean"].double(), new["running_var"].double()
             merged = _merge(self, _unpack(self._normkit_seen.clone()), mean, var, y)
