@@ -30,14 +30,14 @@ class Case:
     norm: Norm
     shape: tuple[int, ...]
     torch: Callable[..., Tensor] = field(repr=False)
+    bounds: tuple[float, float] | None = None
 
     @property
     def affine_shape(self) -> tuple[int, ...]:
         return self.norm.affine_shape(self.shape)
 
     def __str__(self) -> str:
-        kind = self.norm.kind if self.norm.centred else "rms"
-        return f"{kind}{'x'.join(map(str, self.norm.normalized_shape))}-{'x'.join(map(str, self.shape))}"
+        return f"{self.norm.name}{'x'.join(map(str, self.norm.normalized_shape))}-{'x'.join(map(str, self.shape))}"
 
 
 def _batch(x: Tensor, w: Tensor | None, b: Tensor | None, eps: float) -> Tensor:
@@ -74,7 +74,7 @@ def _cases() -> Iterator[Case]:
         yield Case(Norm("channel"), shape, _channel)
         yield Case(Norm("layer", normalized_shape=shape[-1:]), shape, _layer(shape[-1:]))
         yield Case(Norm("layer", normalized_shape=shape[1:]), shape, _layer(shape[1:]))
-        yield Case(Norm("layer", centred=False, normalized_shape=shape[-1:]), shape, _rms(shape[-1:]))
+        yield Case(Norm("layer", subtract_mean=False, normalized_shape=shape[-1:]), shape, _rms(shape[-1:]))
         if len(shape) > 2:
             for groups in {1, 2, channels} if channels % 2 == 0 else {1, channels}:
                 yield Case(Norm("group", num_groups=groups), shape, _group(groups))
@@ -122,7 +122,7 @@ def draw(
     if last:
         x, dy = channels_last(x), channels_last(dy)
     weight = (randn(case.affine_shape) + 0.5).to(dtype) if affine != "none" else None
-    bias = randn(case.affine_shape).to(dtype) if affine == "both" and case.norm.centred else None
+    bias = randn(case.affine_shape).to(dtype) if affine == "both" and case.norm.subtract_mean else None
     return Draw(x, dy, weight, bias, 3e-3)
 
 

@@ -4,7 +4,9 @@ Tests run side by side; OpenMP teams of several processes on the same cores spin
 """
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, and for the processes that tests start
 
@@ -19,3 +21,19 @@ def _fixed_seed_and_threads() -> Iterator[None]:
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tune(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Set constants of `Tuning` that launches depend on, for one test."""
+    from normkit.backends import kernel_passes
+    from normkit.backends.numba import Launch
+    from normkit.backends.numba.tuning import TUNING
+
+    def set_constants(**constants: int) -> None:
+        monkeypatch.setattr(sys.modules[Launch.__module__], "TUNING", replace(TUNING, **constants))
+        kernel_passes._launch.cache_clear()
+
+    yield set_constants
+    monkeypatch.undo()
+    kernel_passes._launch.cache_clear()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import normkit
 from normkit import backends, reference
+from normkit.backends import Call
 from normkit.spec import Norm
 from normkit.statistics import Running
 from tests.cases import CASES, DTYPES, TOLERANCE, Case, channels_last, draw, error, every_case, layouts, to_numpy
@@ -21,7 +22,7 @@ def check(case: Case, backend: str, dtype: torch.dtype, last: bool, affine: str,
     d = draw(case, dtype, last, affine, seed)
     leaves = [t.requires_grad_() for t in (d.x, d.weight, d.bias) if t is not None]
     with normkit.use_backend(backend):
-        y = backends.normalize(d.x, case.norm, d.weight, d.bias, d.eps)
+        y = backends.normalize(Call(d.x, case.norm, d.weight, d.bias, d.eps))
     found = dict(zip(map(id, leaves), torch.autograd.grad(y, leaves, d.dy), strict=True))
     forward = reference.normalize(to_numpy(d.x), case.norm, to_numpy(d.weight), to_numpy(d.bias), d.eps)
     backward = reference.gradients(to_numpy(d.dy), to_numpy(d.x), case.norm, to_numpy(d.weight), d.eps)
@@ -82,7 +83,7 @@ def test_given_statistics(kind: str, last: bool, backend: str) -> None:
     mean, var = torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.5
     weight, bias = torch.randn(4, dtype=torch.float64, requires_grad=True), torch.randn(4, dtype=torch.float64)
     with normkit.use_backend(backend):
-        y = backends.normalize(x, norm, weight, bias, 1e-3, Running(mean, var, 0.1), use_input_stats=False)
+        y = backends.normalize(Call(x, norm, weight, bias, 1e-3, Running(mean, var, 0.1), use_input_stats=False))
     dx, dweight = torch.autograd.grad(y, (x, weight), dy)
     repeated = [to_numpy(t.repeat(5 if kind == "instance" else 1)) for t in (mean, var)]
     statistics = (repeated[0], repeated[1])

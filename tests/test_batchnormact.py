@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch.nn import functional as TF
 
 import normkit
 from normkit import backends, reference
-from normkit.backends import cpu, numba
+from normkit.backends import Call, Epilogue
+from normkit.backends.numba.tuning import TUNING
 from normkit.spec import Norm
 from normkit.statistics import Running
 from tests.cases import TOLERANCE, Case, channels_last, draw, error, layouts, to_numpy
@@ -27,7 +29,7 @@ every_bounds = pytest.mark.parametrize("bounds", BOUNDS, ids=str)
 
 
 def case_of(shape: tuple[int, ...], bounds: tuple[float, float]) -> Case:
-    return Case(Norm("batch", bounds=bounds), shape, lambda *_: torch.empty(0))
+    return Case(Norm("batch"), shape, lambda *_: torch.empty(0), bounds)
 
 
 def held(y: Any, bounds: tuple[float, float]) -> Any:
@@ -54,7 +56,7 @@ def test_equals_the_reference(
         d = draw(case, dtype, last, "both", seed)
         leaves = [t.requires_grad_() for t in (d.x, d.weight, d.bias) if t is not None]
         with normkit.use_backend(backend):
-            y = backends.normalize(d.x, case.norm, d.weight, d.bias, d.eps)
+            y = backends.normalize(Call(d.x, case.norm, d.weight, d.bias, d.eps, epilogue=Epilogue(bounds)))
         dx, dweight, dbias = torch.autograd.grad(y, leaves, d.dy)
         x, weight, bias, dy = (to_numpy(t) for t in (d.x, d.weight, d.bias, d.dy))
         plain = reference.normalize(x, Norm("batch"), weight, bias, d.eps).y
@@ -136,19 +138,16 @@ def test_a_bias_may_change_before_the_backward_pass() -> None:
 @every_bounds
 @every_shape
 def test_bits_depend_on_neither_threads_nor_streams(
-    shape: tuple[int, ...], bounds: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], bounds: tuple[float, float], tune: Callable[..., None]
 ) -> None:
     case = case_of(shape, bounds)
     for last in layouts(shape):
         data, found = draw(case, torch.float32, last), set()
-        for limit in (numba._STREAM, 0):
-            monkeypatch.setattr(numba, "_STREAM", limit)
-            cpu._launch.cache_clear()
+        for stream_bytes in (TUNING.stream_bytes, 0):
+            tune(stream_bytes=stream_bytes)
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
                 found.add(tuple(run(case, data).bits()))
-        monkeypatch.undo()
-        cpu._launch.cache_clear()
         assert len(found) == 1
 
 

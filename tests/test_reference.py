@@ -30,10 +30,10 @@ def test_equals_torch(case: Case) -> None:
 
 
 @pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("centred", [False, True])
-def test_gradient_is_the_slope(given: bool, centred: bool) -> None:
+@pytest.mark.parametrize("subtract_mean", [False, True])
+def test_gradient_is_the_slope(given: bool, subtract_mean: bool) -> None:
     rng = np.random.default_rng(3)
-    norm = Norm("layer", centred, normalized_shape=(4,))
+    norm = Norm("layer", subtract_mean, normalized_shape=(4,))
     x, weight, dy = rng.normal(1.0, 2.0, (3, 4)), rng.normal(size=4), rng.normal(size=(3, 4))
     statistics = (rng.normal(size=3), rng.uniform(0.5, 2.0, 3)) if given else None
 

@@ -1,6 +1,7 @@
 """BatchNormAct2d with a residual: the sum in the pass that normalizes is what it is in a pass of its own."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,25 +10,32 @@ from torch import Tensor, nn
 
 import normkit
 from normkit import backends, reference
-from normkit.backends import cpu, numba
+from normkit.backends import Call, Epilogue
+from normkit.backends.numba.tuning import TUNING
 from normkit.bench.contenders import NormAct
 from normkit.spec import Norm
-from tests.cases import TOLERANCE, Case, channels_last, draw, error, layouts, to_numpy
+from tests.cases import TOLERANCE, Case, Draw, channels_last, draw, error, layouts, to_numpy
 from tests.kernels.test_memory import saved
 
 PLAIN = Norm("batch")
-NORMS = [PLAIN, *(Norm("batch", bounds=bounds) for bounds in ((0.0, math.inf), (0.0, 6.0), (-0.3, 0.8)))]
+BOUNDS = [None, (0.0, math.inf), (0.0, 6.0), (-0.3, 0.8)]
+Bounds = tuple[float, float] | None
 # runs and columns, several of each at once and left over, one number in a run, one channel, one sample
 SHAPES = [(9, 5), (70, 6), (4, 6, 7), (3, 6, 33, 7), (130, 64, 3, 3), (2, 4, 3, 5, 6), (1, 4, 9, 9), (6, 1, 9, 9)]
-every_norm = pytest.mark.parametrize("norm", NORMS, ids=lambda norm: str(norm.bounds))
+every_bounds = pytest.mark.parametrize("bounds", BOUNDS, ids=str)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-def inputs(norm: Norm, shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> tuple[Any, Tensor]:
+def inputs(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> tuple[Any, Tensor]:
     """The case's input and parameters, and a residual in the layout of the input."""
-    d = draw(Case(norm, shape, lambda *_: torch.empty(0)), dtype, last, "both", 3)
+    d = draw(Case(PLAIN, shape, lambda *_: torch.empty(0)), dtype, last, "both", 3)
     residual = torch.randn(shape, generator=torch.Generator().manual_seed(4)).to(dtype)
     return d, channels_last(residual) if last else residual
+
+
+def call_of(d: Draw, bounds: Bounds, residual: Tensor) -> Call:
+    """A batch norm of it with a residual, between bounds."""
+    return Call(d.x, PLAIN, d.weight, d.bias, d.eps, epilogue=Epilogue(bounds, residual))
 
 
 @pytest.mark.parametrize(
@@ -39,17 +47,17 @@ def inputs(norm: Norm, shape: tuple[int, ...], dtype: torch.dtype, last: bool) -
     ],
     ids=str,
 )
-@every_norm
+@every_bounds
 @every_shape
-def test_equals_the_reference(shape: tuple[int, ...], norm: Norm, backend: str, dtype: torch.dtype) -> None:
+def test_equals_the_reference(shape: tuple[int, ...], bounds: Bounds, backend: str, dtype: torch.dtype) -> None:
     for last in layouts(shape):
-        d, residual = inputs(norm, shape, dtype, last)
+        d, residual = inputs(shape, dtype, last)
         leaves = [t.requires_grad_() for t in (d.x, d.weight, d.bias, residual)]
         with normkit.use_backend(backend):
-            y = backends.normalize(d.x, norm, d.weight, d.bias, d.eps, residual=residual)
+            y = backends.normalize(call_of(d, bounds, residual))
         dx, dweight, dbias, dresidual = torch.autograd.grad(y, leaves, d.dy)
         x, weight, bias, r = (to_numpy(t) for t in (d.x, d.weight, d.bias, residual))
-        low, high = norm.bounds or (-math.inf, math.inf)
+        low, high = bounds or (-math.inf, math.inf)
         assert (
             error(to_numpy(y), (reference.normalize(x, PLAIN, weight, bias, d.eps).y + r).clip(low, high))
             < (TOLERANCE[dtype])
@@ -63,34 +71,31 @@ def test_equals_the_reference(shape: tuple[int, ...], norm: Norm, backend: str, 
         assert error(to_numpy(dbias), backward.dbias) < 3 * TOLERANCE[dtype]
 
 
-@every_norm
+@every_bounds
 @every_shape
 def test_bits_depend_on_neither_threads_nor_streams(
-    shape: tuple[int, ...], norm: Norm, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], bounds: Bounds, tune: Callable[..., None]
 ) -> None:
     for last in layouts(shape):
-        d, residual = inputs(norm, shape, torch.float32, last)
+        d, residual = inputs(shape, torch.float32, last)
         results = []
-        for limit in (numba._STREAM, 0):
-            monkeypatch.setattr(numba, "_STREAM", limit)
-            cpu._launch.cache_clear()
+        for stream_bytes in (TUNING.stream_bytes, 0):
+            tune(stream_bytes=stream_bytes)
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
                 with normkit.use_backend("numba"):
-                    results.append(backends.normalize(d.x, norm, d.weight, d.bias, d.eps, residual=residual))
-        monkeypatch.undo()
-        cpu._launch.cache_clear()
+                    results.append(backends.normalize(call_of(d, bounds, residual)))
         assert all(torch.equal(result, results[0]) for result in results)
 
 
-@every_norm
-def test_second_derivatives(norm: Norm) -> None:
-    d, residual = inputs(norm, (2, 3, 4, 4), torch.float64, False)
+@every_bounds
+def test_second_derivatives(bounds: Bounds) -> None:
+    d, residual = inputs((2, 3, 4, 4), torch.float64, False)
 
     def call(*leaves: Tensor) -> Tensor:
         x, weight, bias, other = leaves
         with normkit.use_backend("numba"):
-            return backends.normalize(x, norm, weight, bias, d.eps, residual=other)
+            return backends.normalize(Call(x, PLAIN, weight, bias, d.eps, epilogue=Epilogue(bounds, other)))
 
     leaves = [t.requires_grad_() for t in (d.x, d.weight, d.bias, residual)]
     torch.autograd.gradcheck(call, leaves)

@@ -4,58 +4,50 @@ Tensors in, tensor out; NumPy arrays in, NumPy array out, of the same dtype. Run
 in arrays too.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
-from math import prod
-from typing import Any, ParamSpec, TypeVar
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from normkit.backends import aten, first_look, normalize
-from normkit.backends.crossover import LEAST
-from normkit.backends.eager import HALF, complete
-from normkit.spec import Norm, ShapeError
-from normkit.statistics import Running
+from normkit.backends import Call, normalize
+from normkit.backends.checks import layer_spec, running_or_none
+from normkit.backends.dtypes import machine_eps
+from normkit.spec import Norm
 
 __all__ = ["batch_norm", "channel_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _remember(function: Callable[P, R]) -> Callable[P, R]:
-    """Cache a function of shapes, except in a graph that is compiled, whose sizes may be symbols."""
-    cached: Callable[P, R] = lru_cache(maxsize=1024)(function)  # type: ignore[assignment]
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (function if torch.compiler.is_compiling() else cached)(*args, **kwargs)
-
-    return call
+_BATCH: Final = Norm("batch")
+_INSTANCE: Final = Norm("instance")
+_CHANNEL: Final = Norm("channel")
 
 
-@_remember
-def _affine_shape(norm: Norm, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of weight and bias; an error where the input's shape does not fit the norm."""
-    norm.axes(shape)
-    return norm.affine_shape(shape)
+def _accepts_arrays(*updated: str) -> Callable[[FunctionT], FunctionT]:
+    """Let a function of tensors take NumPy arrays too; the `updated` ones are changed in place."""
+
+    def decorate(function: FunctionT) -> FunctionT:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(input: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(input, Tensor):
+                return function(input, *args, **kwargs)
+            arguments = signature.bind(input, *args, **kwargs).arguments
+            return _on_arrays(function, arguments, updated)
+
+        return cast("FunctionT", call)
+
+    return decorate
 
 
-@_remember
-def _layer(normalized_shape: tuple[int, ...], centred: bool) -> Norm:
-    return Norm("layer", centred, normalized_shape=normalized_shape)
-
-
-_BATCH = Norm("batch")
-_INSTANCE = Norm("instance")
-_CHANNEL = Norm("channel")
-
-
+@_accepts_arrays("running_mean", "running_var")
 def batch_norm(
     input: ArrayT,
     running_mean: ArrayT | None,
@@ -71,7 +63,7 @@ def batch_norm(
     .. math:: y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta
 
     Reduces over: the batch and all spatial axes. In training by the statistics of the batch (and the running ones, if
-    given, move towards them: the mean, and the unbiased variance); otherwise by the running statistics.
+    given, are updated by them: the mean, and the unbiased variance); otherwise by the running statistics.
 
     Args:
         momentum: The weight of the new batch in the running statistics.
@@ -83,53 +75,11 @@ def batch_norm(
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
     """
-    if not isinstance(input, Tensor):
-        result: ArrayT = _on_arrays(batch_norm, locals(), ("running_mean", "running_var"))
-        return result
-    return batch_norm_of_layer(input, running_mean, running_var, weight, bias, training, momentum, eps, None, _BATCH)
+    running = running_or_none("batch_norm", (running_mean, running_var), momentum, None, use_input_stats=training)
+    return normalize(Call(input, _BATCH, weight, bias, eps, running, training))
 
 
-def batch_norm_of_layer(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    momentum: float | Tensor,
-    eps: float,
-    batches: Tensor | None,
-    norm: Norm,
-    residual: Tensor | None = None,
-) -> Tensor:
-    """:func:`batch_norm` of a tensor; counts ``batches``, if there are any, up by one.
-
-    The norm may have bounds, for the sum of result and residual if there is one.
-    """
-    shape = input.shape
-    if training:
-        if len(shape) > 1 and shape[0] == 1 and prod(shape[2:]) == 1:
-            raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {tuple(shape)}; "
-                "use a larger batch, or .eval() to normalize by the running statistics"
-            )
-        if eps <= 0.0:
-            raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
-    elif eps < 0.0:
-        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    look = first_look(input, LEAST.batch, norm, training)
-    if look == "aten" and not isinstance(momentum, Tensor):
-        try:
-            y = aten.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, batches)
-        except RuntimeError:  # the checks below say why, or the next call says it again
-            pass
-        else:
-            return complete(y, norm, residual)
-    _check("batch_norm", input, norm, weight, bias)
-    running = _running("batch_norm", input, running_mean, running_var, momentum, training, batches)
-    return normalize(input, norm, weight, bias, eps, running, training, look, residual)
-
-
+@_accepts_arrays("running_mean", "running_var")
 def instance_norm(
     input: ArrayT,
     running_mean: ArrayT | None = None,
@@ -144,7 +94,7 @@ def instance_norm(
 
     .. math:: y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta
 
-    Reduces over: all spatial axes. Running statistics, if given, move towards the average over the samples.
+    Reduces over: all spatial axes. Running statistics, if given, are updated by the average over the samples.
 
     Args:
         use_input_stats: False: normalize by the running statistics.
@@ -157,22 +107,12 @@ def instance_norm(
     Reference:
         Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022.
     """
-    if not isinstance(input, Tensor):
-        result: ArrayT = _on_arrays(instance_norm, locals(), ("running_mean", "running_var"))
-        return result
-    if use_input_stats and prod(input.shape[2:]) == 1:
-        raise ValueError(
-            f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}; "
-            "instance norm takes its statistics over the spatial axes"
-        )
-    look = first_look(input, LEAST.instance, _INSTANCE if running_mean is None else None)
-    if look == "aten":
-        return aten.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-    _check("instance_norm", input, _INSTANCE, weight, bias)
-    running = _running("instance_norm", input, running_mean, running_var, momentum, use_input_stats)
-    return normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats, look)
+    statistics = running_mean, running_var
+    running = running_or_none("instance_norm", statistics, momentum, None, use_input_stats=use_input_stats)
+    return normalize(Call(input, _INSTANCE, weight, bias, eps, running, use_input_stats))
 
 
+@_accepts_arrays()
 def layer_norm(
     input: ArrayT,
     normalized_shape: Sequence[int],
@@ -195,20 +135,10 @@ def layer_norm(
     Reference:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     """
-    if not isinstance(input, Tensor):
-        result: ArrayT = _on_arrays(layer_norm, locals())
-        return result
-    least = LEAST.layer_half if input.dtype in HALF else LEAST.layer
-    look = first_look(input, least)
-    if look is None:
-        norm = _layer(tuple(normalized_shape), True)
-        look = first_look(input, least, norm)
-    if look == "aten":
-        return aten.layer_norm(input, normalized_shape, weight, bias, eps)
-    _check("layer_norm", input, norm, weight, bias)
-    return normalize(input, norm, weight, bias, eps, look=look)
+    return normalize(Call(input, layer_spec(tuple(normalized_shape)), weight, bias, eps))
 
 
+@_accepts_arrays()
 def rms_norm(
     input: ArrayT,
     normalized_shape: Sequence[int],
@@ -223,7 +153,7 @@ def rms_norm(
 
     Args:
         normalized_shape: Sizes of the last axes.
-        eps: None: the machine epsilon of the type that is computed in.
+        eps: None: the machine epsilon of the compute dtype.
     Shape:
         input, result: (*, *normalized_shape);  weight: normalized_shape
     Raises:
@@ -231,18 +161,11 @@ def rms_norm(
     Reference:
         Zhang & Sennrich 2019, arXiv:1910.07467.
     """
-    if not isinstance(input, Tensor):
-        result: ArrayT = _on_arrays(rms_norm, locals())
-        return result
-    if first_look(input, LEAST.rms) == "aten":
-        return torch.rms_norm(input, normalized_shape, weight, eps)
-    norm = _layer(tuple(normalized_shape), False)
-    _check("rms_norm", input, norm, weight, None)
-    if eps is None:
-        eps = torch.finfo(torch.float64 if input.dtype is torch.float64 else torch.float32).eps
-    return normalize(input, norm, weight, None, eps, look=first_look(input, LEAST.rms, norm))
+    norm = layer_spec(tuple(normalized_shape), subtract_mean=False)
+    return normalize(Call(input, norm, weight, None, machine_eps(input.dtype) if eps is None else eps))
 
 
+@_accepts_arrays()
 def group_norm(
     input: ArrayT,
     num_groups: int,
@@ -266,23 +189,10 @@ def group_norm(
     Reference:
         Wu & He 2018, arXiv:1803.08494, Eq. 1.
     """
-    if not isinstance(input, Tensor):
-        result: ArrayT = _on_arrays(group_norm, locals())
-        return result
-    norm = Norm("group", num_groups=num_groups)
-    look = first_look(input, LEAST.group, norm) if input.dim() > 1 and num_groups > 0 else None
-    if look == "aten" and input.numel() != num_groups:
-        return aten.group_norm(input, num_groups, weight, bias, eps)
-    _check("group_norm", input, norm, weight, bias)
-    batch, channels, *spatial = input.shape
-    if batch * channels // num_groups * prod(spatial) == 1:
-        raise ValueError(
-            f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)} "
-            f"for {num_groups} groups"
-        )
-    return normalize(input, norm, weight, bias, eps, look=look)
+    return normalize(Call(input, Norm("group", num_groups=num_groups), weight, bias, eps))
 
 
+@_accepts_arrays()
 def channel_norm(
     input: ArrayT,
     weight: ArrayT | None = None,
@@ -303,79 +213,10 @@ def channel_norm(
     Reference:
         Liu et al. 2022, arXiv:2201.03545, section 2.6.
     """
-    if not isinstance(input, Tensor):
-        result: ArrayT = _on_arrays(channel_norm, locals())
-        return result
-    look = first_look(input, LEAST.channel, _CHANNEL) if input.dim() > 2 else None
-    if look == "aten":
-        return aten.channel_norm(input, weight, bias, eps)
-    _check("channel_norm", input, _CHANNEL, weight, bias)
-    return normalize(input, _CHANNEL, weight, bias, eps, look=look)
+    return normalize(Call(input, _CHANNEL, weight, bias, eps))
 
 
-def _check(name: str, x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None) -> None:
-    """Shapes, before any work is done."""
-    expected = _affine_shape(norm, x.shape)
-    if (weight is None or weight.shape == expected) and (bias is None or bias.shape == expected):
-        return
-    for label, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and parameter.shape != expected:
-            got = tuple(parameter.shape)
-            channels = f", or an input of {got[0]} channels" if norm.kind != "layer" and len(got) == 1 else ""
-            raise ShapeError(
-                f"{name} expected {label} of shape {expected} for an input of shape {tuple(x.shape)}{channels}; "
-                f"got {label} of shape {got}"
-            )
-
-
-def _running(
-    name: str,
-    x: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    momentum: float | Tensor,
-    use_input_stats: bool,
-    batches: Tensor | None = None,
-) -> Running | None:
-    """The running statistics, checked."""
-    if mean is None or var is None:
-        if not use_input_stats or mean is not var:
-            raise RuntimeError(
-                f"{name} expected running_mean and running_var{'' if use_input_stats else ' in evaluation'}; got "
-                f"{'neither' if mean is var else 'only one of the two'}"
-            )
-        return None
-    channels = x.shape[1:2]
-    for label, statistic in (("running_mean", mean), ("running_var", var)):
-        if statistic.shape != channels:
-            raise ShapeError(
-                f"{name} expected {label} of shape {tuple(channels)} for an input of shape {tuple(x.shape)}; "
-                f"got {label} of shape {tuple(statistic.shape)}"
-            )
-        # torch's batch norm refuses other types, and its instance norm takes them
-        if (
-            name == "batch_norm"
-            and statistic.dtype is not x.dtype
-            and not (statistic.dtype is torch.float32 and x.dtype in HALF)
-        ):
-            if not x.is_floating_point():
-                # torch's type of error
-                raise NotImplementedError(
-                    f"{name} expected an input of a floating-point type; got {x.dtype}: convert it"
-                )
-            raise RuntimeError(
-                f"{name} expected {label} of the type of the input, {x.dtype}{' or float32' * (x.dtype in HALF)}; "
-                f"got {statistic.dtype}: convert the layer or the input"
-            )
-        if statistic.device != x.device:
-            raise RuntimeError(
-                f"{name} expected {label} on {x.device}, where the input is; it is on {statistic.device}: "
-                "move the layer or the input"
-            )
-    return Running(mean, var, momentum, batches)
-
-
-def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updated: tuple[str, ...] = ()) -> Any:
+def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updated: tuple[str, ...]) -> Any:
     """Call a function of tensors with NumPy arrays; the `updated` ones are changed in place."""
     name = function.__name__
     if not isinstance(arguments["input"], np.ndarray):
@@ -391,13 +232,13 @@ def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updat
     with torch.no_grad():
         result = function(**tensors)
     for key in updated:
-        if arguments[key] is not None and not np.may_share_memory(arguments[key], tensors[key].numpy()):
+        if arguments.get(key) is not None and not np.may_share_memory(arguments[key], tensors[key].numpy()):
             arguments[key][...] = tensors[key].numpy()
     return result.numpy()
 
 
 def _tensor(function: str, name: str, array: NDArray[Any]) -> Tensor:
-    """An array as a tensor, in the array's own memory where torch can share it."""
+    """Return an array as a tensor, in the array's own memory where torch can share it."""
     native = array.dtype.newbyteorder("=")
     if native not in (np.float64, np.float32, np.float16):
         raise TypeError(f"{function} expected {name} of dtype float64, float32 or float16; got {array.dtype}")

@@ -7,7 +7,7 @@ A and K. Which norm it is, is nothing but the view:
 >>> from normkit.spec import Norm
 >>> x = np.random.default_rng(0).normal(3.0, 2.0, size=(8, 4, 5, 5))  # (N, C, H, W)
 >>> y = normalize(x, Norm("batch")).y
->>> np.allclose(y.mean(axis=(0, 2, 3)), 0.0)  # each channel is centred ...
+>>> np.allclose(y.mean(axis=(0, 2, 3)), 0.0)  # each channel has mean 0 ...
 True
 >>> y = normalize(x, Norm("group", num_groups=2)).y
 >>> np.allclose(y.reshape(8, 2, -1).mean(axis=2), 0.0)  # ... or each group of channels of each sample
@@ -36,9 +36,9 @@ class Forward:
 
     Args:
         y: The result, in the shape of x.
-        mean: The mean of each statistic, shape (A, K); zeros where the norm is not centred.
+        mean: The mean of each statistic, shape (A, K); zeros where the norm subtracts no mean.
         var: The biased variance of each statistic, shape (A, K).
-        count: How many numbers each statistic averages.
+        count: How many elements each statistic averages.
     """
 
     y: Array
@@ -76,7 +76,7 @@ def normalize(
         eps: Added to the variance, inside the square root.
         statistics: A mean and a variance to use in place of those of x (evaluation with running statistics).
     Shape:
-        weight, bias: ``norm.affine_shape(x.shape)``;  statistics: A · K numbers each.
+        weight, bias: ``norm.affine_shape(x.shape)``;  statistics: A · K elements each.
     Raises:
         ShapeError: the shape of x does not fit the norm.
     """
@@ -84,7 +84,7 @@ def normalize(
     v = view(norm, x.shape)
     x4 = x.reshape(v.shape)  # (A, R, K, S)
     if statistics is None:
-        mean, var = moments(x4, norm.centred)  # (A, K)
+        mean, var = moments(x4, subtract_mean=norm.subtract_mean)  # (A, K)
     else:
         mean, var = (np.reshape(np.asarray(s, np.float64), (v.shape[0], v.shape[2])) for s in statistics)  # (A, K)
     y4 = _standardize(x4, mean, var, eps)  # (A, R, K, S)
@@ -95,12 +95,12 @@ def normalize(
     return Forward(y4.reshape(x.shape), mean, var, v.count)
 
 
-def moments(x4: Array, centred: bool = True) -> tuple[Array, Array]:
+def moments(x4: Array, *, subtract_mean: bool = True) -> tuple[Array, Array]:
     r"""Mean and biased variance over R and S, in two passes.
 
     E[x²] - E[x]² would save a pass and lose every digit once the mean is far larger than the standard deviation.
     """
-    mean = x4.mean(axis=(1, 3)) if centred else np.zeros((x4.shape[0], x4.shape[2]))  # (A, K)
+    mean = x4.mean(axis=(1, 3)) if subtract_mean else np.zeros((x4.shape[0], x4.shape[2]))  # (A, K)
     deviation = x4 - mean[:, None, :, None]  # (A, R, K, S)
     return mean, np.square(deviation).mean(axis=(1, 3))  # (A, K)
 
@@ -119,7 +119,7 @@ def gradients(
 
     .. math:: dx = \frac{g - \overline{g} - \hat x \cdot \overline{g \cdot \hat x}}{\sqrt{\sigma^2 + \epsilon}}
 
-    Without centring there is no :math:`\overline g`; with statistics that were given, neither of the two.
+    Where no mean is subtracted there is no :math:`\overline g`; with precomputed statistics, neither of the two.
 
     Args:
         dy: In the shape of x.
@@ -133,7 +133,7 @@ def gradients(
     g = dy4 if weight is None else dy4 * _spread(weight, v)  # (A, R, K, S)
     dx4 = g  # (A, R, K, S)
     if statistics is None:
-        if norm.centred:
+        if norm.subtract_mean:
             dx4 = dx4 - g.mean(axis=(1, 3), keepdims=True)  # (A, R, K, S)
         dx4 = dx4 - x_hat * (g * x_hat).mean(axis=(1, 3), keepdims=True)  # (A, R, K, S)
     dx4 = dx4 / np.sqrt(forward.var + eps)[:, None, :, None]  # (A, R, K, S)
@@ -170,12 +170,12 @@ def _standardize(x4: Array, mean: Array, var: Array, eps: float) -> Array:
 
 
 def _spread(weight: ArrayLike, v: View) -> Array:
-    """Repeat weight or bias to every place where it applies."""
+    """Repeat weight or bias to every element that it applies to."""
     factors = np.asarray(weight, np.float64).reshape(v.affine_sizes)  # one axis a factor, 1 where weight does not vary
     return np.broadcast_to(factors, v.sizes).reshape(v.shape)  # (A, R, K, S)
 
 
 def _gather(gradient: Array, v: View) -> Array:
-    """Sum a gradient over all places where the same weight or bias was applied: the transpose of _spread."""
+    """Sum a gradient over all elements that share a weight or bias: the transpose of _spread."""
     total: Array = np.sum(gradient.reshape(v.sizes), axis=v.not_affine)  # (affine factors)
     return total

@@ -22,7 +22,7 @@ Take the axes in **memory order** and merge neighbours whose reduced mark agrees
     (A, R, K, S) = (kept outer, reduced rows, kept inner, reduced run),   statistics of shape (A, K)
 
 so one implementation serves every norm in every memory layout. Weight and bias vary along parts of these four; because
-the affine marks are merged along with the reduced ones, the place of a weight is
+the affine marks are merged along with the reduced ones, the offset of a weight is
 ``a % a_period * a_step + r * r_step + k * k_step + s // s_run * s_step`` (see :class:`View`).
 """
 
@@ -51,27 +51,28 @@ class Norm(NamedTuple):
 
     Args:
         kind: "batch", "layer" (over the last axes), "channel" (over axis 1 alone: LayerNorm2d), "group", "instance".
-        centred: False for RMSNorm: the mean is taken as zero and the variance is the mean of squares.
+        subtract_mean: False for RMSNorm: the mean is taken as zero and the variance is the mean of squares.
         num_groups: Number of groups, for "group".
         normalized_shape: Sizes of the last axes, for "layer".
-        bounds: Of the result, for "batch": (0, inf) is a ReLU of it, (0, 6) a ReLU6; None: there are none.
     """
 
     kind: str
-    centred: bool = True
+    subtract_mean: bool = True
     num_groups: int = 1
     normalized_shape: tuple[int, ...] = ()
-    bounds: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """The kind, or "rms" for a layer norm that subtracts no mean."""
+        return "rms" if self.kind == "layer" and not self.subtract_mean else self.kind
 
     def axes(self, shape: Sequence[int]) -> tuple[tuple[Axis, ...], ...]:
         """The marks of every axis of an input; a group's channel axis has two parts.
 
         Raises:
             ShapeError: the shape does not fit this norm.
-            ValueError: no such kind; bounds of another norm than batch norm.
+            ValueError: no such kind.
         """
-        if self.bounds is not None and self.kind != "batch":
-            raise ValueError(f"expected bounds for a batch norm alone; got {self.bounds} for a {self.kind} norm")
         if self.kind == "layer":
             return self._layer_axes(tuple(shape))
         if len(shape) < 2:
@@ -96,9 +97,9 @@ class Norm(NamedTuple):
         else:
             raise ValueError(f"expected a norm of kind batch, layer, channel, group or instance; got {self.kind!r}")
         return (
-            (Axis(batch, over_batch, False),),
-            tuple(Axis(size, reduced, True) for size, reduced in channel),
-            *((Axis(size, over_space, False),) for size in spatial),
+            (Axis(batch, over_batch, affine=False),),
+            tuple(Axis(size, reduced, affine=True) for size, reduced in channel),
+            *((Axis(size, over_space, affine=False),) for size in spatial),
         )
 
     def _layer_axes(self, shape: tuple[int, ...]) -> tuple[tuple[Axis, ...], ...]:
@@ -112,6 +113,21 @@ class Norm(NamedTuple):
             )
         outer = len(shape) - depth
         return tuple((Axis(size, index >= outer, index >= outer),) for index, size in enumerate(shape))
+
+    @property
+    def writes_channels_last(self) -> bool:
+        """Whether the result of four or five axes lies in channels-last memory, whatever the layout of the input."""
+        return self.kind == "channel"
+
+    @property
+    def is_per_sample(self) -> bool:
+        """Whether each sample has statistics of its own."""
+        return self.kind != "batch"
+
+    @property
+    def affine_is_per_channel(self) -> bool:
+        """Whether weight and bias have one value for each channel."""
+        return self.kind != "layer"
 
     def affine_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape that weight and bias must have for an input of this shape."""
@@ -179,12 +195,12 @@ class View:
 
     @property
     def count(self) -> int:
-        """How many numbers each mean averages: R · S."""
+        """How many elements each mean averages: R · S."""
         return self.shape[1] * self.shape[3]
 
     @cached_property
     def affine_steps(self) -> tuple[int, int, int, int, int, int]:
-        """(a_period, a_step, r_step, k_step, s_run, s_step) of the place of a weight; a step of 0: it does not vary."""
+        """(a_period, a_step, r_step, k_step, s_run, s_step) of the offset of a weight; a step of 0: no variation."""
         remaining = math.prod(self.affine_sizes)
         steps = []
         for slot in self._slots:

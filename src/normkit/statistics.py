@@ -14,29 +14,28 @@ class Running(NamedTuple):
         mean, var: Shape (C,). Updated in place.
         momentum: The weight of the **new** batch; a tensor inside compiled graphs, where a number that changes with
             every batch would compile them anew.
-        batches: How many batches have moved them, to be counted up by one as this one does; None: it is not counted.
+        num_batches_tracked: How many batches have updated them, to be incremented; None: batches are not counted.
     """
 
     mean: Tensor
     var: Tensor
     momentum: float | Tensor
-    batches: Tensor | None = None
+    num_batches_tracked: Tensor | None = None
 
     def count_batch(self) -> None:
         """Count a batch."""
-        if self.batches is not None:
-            self.batches.add_(1)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
 
 
 def update_running(running: Running, mean: Tensor, var: Tensor, count: int) -> None:
-    """Move the running statistics towards those of a batch, in place.
+    """Update the running statistics by those of a batch, in place.
 
     The variance that is stored is the unbiased one, var · n / (n - 1); the one that normalizes is the biased one.
 
     Args:
-        mean, var: The batch's mean and biased variance: shape (C,), or (N, C) of an instance norm, whose samples are
-            averaged.
-        count: How many numbers each of them was taken from.
+        mean, var: The batch's mean and biased variance: shape (C,), or (N, C), whose samples are averaged.
+        count: How many elements each of them was taken from.
     """
     with torch.no_grad():
         correction = count / (count - 1) if count > 1 else float("nan")
@@ -55,10 +54,10 @@ def _move(target: Tensor, new: Tensor, momentum: float | Tensor, correction: flo
 
 
 class Moments(NamedTuple):
-    """What a set of numbers per channel leaves behind, and what sets can be merged by.
+    """Statistics of a set of elements per channel, by which sets can be merged.
 
     Args:
-        size: How many numbers there are of each channel; a tensor without axes.
+        size: How many elements there are of each channel; a tensor without axes.
         mean, m2: Their mean, and the sum of their squared distances from it: shape (C,), float64.
     """
 
@@ -68,7 +67,7 @@ class Moments(NamedTuple):
 
 
 def merge_moments(parts: Sequence[Moments]) -> Moments:
-    """The moments of all numbers of several sets, which may be of different sizes, or empty.
+    """Merge the moments of several sets, which may differ in size or be empty.
 
     Reference:
         Chan, Golub & LeVeque 1979, STAN-CS-79-773, Eq. 2.1.

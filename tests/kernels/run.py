@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import normkit
-from normkit.backends import normalize
+from normkit.backends import Call, Epilogue, normalize
 from normkit.statistics import Running
 from tests.cases import Case, Draw
 
@@ -34,6 +34,7 @@ def run(case: Case, data: Draw, use_torch: bool = False, running: Running | None
         y = case.torch(x, weight, bias, data.eps)
     else:
         with normkit.use_backend("numba"):
-            y = normalize(x, case.norm, weight, bias, data.eps, running, running is None)
+            epilogue = None if case.bounds is None else Epilogue(case.bounds)
+            y = normalize(Call(x, case.norm, weight, bias, data.eps, running, running is None, epilogue))
     y.backward(data.dy)
     return Results(y.detach(), *(None if t is None else t.grad for t in inputs))

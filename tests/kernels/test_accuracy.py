@@ -1,5 +1,6 @@
 """The error of the kernels against float64, in units in the last place of the output's type."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -153,7 +154,7 @@ SPOILED = {
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 @every_small_pair
-def test_a_bad_first_guess_of_the_mean_costs_little(case: Case, last: bool, spoil) -> None:
+def test_a_bad_first_guess_of_the_mean_costs_little(case: Case, last: bool, spoil: Callable[[Tensor], object]) -> None:
     data = shifted(case, torch.float32, last, 1e4)
     spoil(data.x)
     found = errors(case, data, run(case, data))

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import normkit
-from normkit.backends import available, cpu
-from normkit.backends.numba import objects, processor
-from normkit.backends.numba.jit import kernel
+from normkit.backends import kernel_passes, processor
+from normkit.backends.numba import kernel_cache
+from normkit.backends.numba.compile import kernel
 from normkit.spec import Norm
 from tests.cases import Case, draw
 from tests.kernels.run import run
@@ -72,15 +72,15 @@ def test_an_install_that_cannot_be_written_without_a_home(chosen: str, tmp_path:
 LOAD = """
 import sys
 import numpy as np
-from normkit.backends.numba import team
-from normkit.backends.numba.objects import address
+from normkit.backends.numba.kernel_cache import address
+from normkit.backends.numba.threads import threading_layer
 half = np.uint16, np.float32
-address("runs", "forward", *half, False, True, True)
-address("runs", "forward", *half, True, False, False)
-address("runs", "backward", *half, False, True)
-address("columns", "forward", *half, True, True)
-address("columns", "backward", *half, True)
-team.team_name()
+address("runs.forward", *half, False, True, True)
+address("runs.forward", *half, True, False, False)
+address("runs.backward", *half, False, True)
+address("columns.forward", *half, True, True)
+address("columns.backward", *half, True)
+threading_layer()
 print("numba" in sys.modules)
 """
 
@@ -92,22 +92,24 @@ def test_the_next_process_loads_every_kind_of_kernel_without_numba() -> None:
 
 def test_any_changed_source_changes_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "numba"
-    shutil.copytree(Path(objects.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    digest = objects._digest.__wrapped__
+    shutil.copytree(Path(kernel_cache.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    digest = kernel_cache._digest.__wrapped__
     original = digest()
-    monkeypatch.setattr(objects, "__file__", str(folder / "objects.py"))
+    monkeypatch.setattr(kernel_cache, "__file__", str(folder / "kernel_cache.py"))
     assert digest() == original
-    for path in folder.glob("*.py"):
+    paths = sorted(folder.rglob("*.py"))
+    assert len({path.parent for path in paths}) == 3
+    for path in paths:
         text = path.read_text()
         path.write_text(text + "# changed\n")
-        assert digest() != original, path.name
+        assert digest() != original, path
         path.write_text(text)
     assert digest() == original
 
 
-@pytest.mark.parametrize("variable", ["NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", *objects._SETTINGS])
+@pytest.mark.parametrize("variable", ["NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", *kernel_cache._SETTINGS])
 def test_another_processor_or_setting_changes_the_digest(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = objects._digest.__wrapped__
+    digest = kernel_cache._digest.__wrapped__
     original = digest()
     monkeypatch.setattr(processor, "features", processor.features.__wrapped__)  # which is asked once a process
     assert digest() == original
@@ -118,7 +120,7 @@ def test_another_processor_or_setting_changes_the_digest(variable: str, monkeypa
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """No kernel is known at the beginning, and none of this test to others."""
-    caches = cpu._launch, objects.address, objects._once
+    caches = kernel_passes._launch, kernel_cache.address, kernel_cache._once
     for known in caches:
         known.cache_clear()
     yield
@@ -131,11 +133,11 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is compiled from now on, which is a kernel that does nothing; into an empty cache, in `tmp_path`."""
     names: list[str] = []
 
-    def make(*choices: object) -> bytes:
+    def make_kernel(*choices: object) -> bytes:
         names.append("".join(map(str, choices)))
         return kernel(lambda data, part, parts, phase: None)
 
-    monkeypatch.setattr(objects, "import_module", lambda _name: SimpleNamespace(make=make))
+    monkeypatch.setattr(kernel_cache, "import_module", lambda _name: SimpleNamespace(make_kernel=make_kernel))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     return names
 
@@ -151,7 +153,7 @@ def test_a_user_without_a_home_has_no_folder_there(monkeypatch: pytest.MonkeyPat
     for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(Path, "home", home)
-    assert objects._folders() == [Path(objects.__file__).parent / "__pycache__"]
+    assert kernel_cache._folders() == [Path(kernel_cache.__file__).parent / "__pycache__"]
 
 
 def test_what_cannot_be_written_whole_is_not_left(
@@ -160,66 +162,66 @@ def test_what_cannot_be_written_whole_is_not_left(
     def full(*_paths: Path) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(objects.os, "replace", full)
-    assert objects.find("module", "make")
+    monkeypatch.setattr(Path, "replace", full)
+    assert kernel_cache.find("module")
     assert kept(tmp_path) == []
 
 
 def test_each_choice_is_kept(made: list[str], tmp_path: Path) -> None:
-    addresses = [objects.find("module", "make", int, choice) for choice in (False, True, False)]
+    addresses = [kernel_cache.find("module", int, choice) for choice in (False, True, False)]
     assert len(set(addresses)) == 3  # loaded anew each time: who asks keeps it
     assert len(made) == 2
     assert [path.name.partition("-")[2][:6] for path in kept(tmp_path)] == ["int-0-", "int-1-"]
 
 
 def test_threads_that_come_at_once_make_one(made: list[str], forgotten: None) -> None:
-    assert len(set(in_threads(8, lambda: objects.address("module", "make")))) == 1
+    assert len(set(in_threads(8, lambda: kernel_cache.address("module")))) == 1
     assert len(made) == 1
 
 
 def test_changed_sources_give_new_entries(made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for digest in ("first", "second", "second"):
-        monkeypatch.setattr(objects, "_digest", lambda digest=digest: digest)
-        objects.find("module", "make")
+        monkeypatch.setattr(kernel_cache, "_digest", lambda digest=digest: digest)
+        kernel_cache.find("module")
     assert len(made) == 2
-    assert [path.name for path in kept(tmp_path)] == ["module_make-first.o", "module_make-second.o"]
+    assert [path.name for path in kept(tmp_path)] == ["module-first.o", "module-second.o"]
 
 
 @pytest.mark.parametrize("damage", [lambda code: code[:7], lambda code: code[:-1], lambda code: code + b"0"])
-def test_a_damaged_file_is_made_anew(damage, made: list[str], tmp_path: Path) -> None:
-    objects.find("module", "make")
+def test_a_damaged_file_is_made_anew(damage: Callable[[bytes], bytes], made: list[str], tmp_path: Path) -> None:
+    kernel_cache.find("module")
     (path,) = kept(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     for _ in range(2):
-        objects.find("module", "make")
+        kernel_cache.find("module")
     assert len(made) == 2
-    assert path.read_bytes()[:32] == objects.hashlib.sha256(path.read_bytes()[32:]).digest()
+    assert path.read_bytes()[:32] == kernel_cache.hashlib.sha256(path.read_bytes()[32:]).digest()
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(-1.0, 1), (1e9, 0)])
 def test_a_slow_compilation_is_logged(
     limit: float, lines: int, made: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "_SLOW", limit)
+    monkeypatch.setattr(kernel_cache, "_SLOW", limit)
     with caplog.at_level(logging.INFO, "normkit"):
         for _ in range(2):
-            objects.find("module", "make")
+            kernel_cache.find("module")
     assert [record.name for record in caplog.records] == ["normkit"] * lines
-    assert caplog.text.count("compiled kernel module_make in") == lines
+    assert caplog.text.count("compiled kernel module in") == lines
 
 
 @pytest.fixture
 def compiled(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the kernels compiled, or loaded, from now on."""
     names: list[str] = []
-    find = objects.find
+    find = kernel_cache.find
 
-    def spy(module: str, make: str, *choices: object) -> int:
-        names.append(f"{module}_{make}")
-        return find(module, make, *choices)
+    def spy(module: str, *choices: object) -> int:
+        names.append(module)
+        return find(module, *choices)
 
-    monkeypatch.setattr(objects, "find", spy)
+    monkeypatch.setattr(kernel_cache, "find", spy)
     return names
 
 
@@ -227,11 +229,11 @@ def test_a_call_compiles_only_the_kernel_it_needs(compiled: list[str]) -> None:
     data = draw(CASE, torch.float32)
     with torch.no_grad(), normkit.use_backend("numba"):
         normkit.functional.batch_norm(data.x, None, None, training=True)
-    assert compiled == ["runs_forward"]
+    assert compiled == ["runs.forward"]
     run(CASE, data)
-    assert compiled == ["runs_forward", "runs_backward"]
+    assert compiled == ["runs.forward", "runs.backward"]
     run(CASE, draw(CASE, torch.float32, last=True))
-    assert compiled[2:] == ["columns_forward", "columns_backward"]
+    assert compiled[2:] == ["columns.forward", "columns.backward"]
     run(CASE, data)
     assert len(compiled) == 4
 
@@ -239,7 +241,7 @@ def test_a_call_compiles_only_the_kernel_it_needs(compiled: list[str]) -> None:
 def test_threads_that_come_at_once_compile_once(compiled: list[str]) -> None:
     data = draw(CASE, torch.float32)
     assert len(in_threads(8, lambda: run(CASE, data))) == 8
-    assert sorted(compiled) == ["runs_backward", "runs_forward"]
+    assert sorted(compiled) == ["runs.backward", "runs.forward"]
 
 
 LEFT = """

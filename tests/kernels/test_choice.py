@@ -1,16 +1,18 @@
 """Which back end runs, why, and how one is forced."""
 
-import sys
+import re
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 import normkit
-from normkit.backends import NAMES, choose, first_look, use_backend
-from normkit.backends.crossover import FEW, LEAST, crossover
-from normkit.backends.eager import HALF
+from normkit.backends import NAMES, Call, Epilogue, choose, eligibility, use_backend
+from normkit.backends.dispatch import fast_dispatch
+from normkit.backends.eligibility import MANY_CHANNELS, MIN_NUMEL, NEVER, THRESHOLDS, Traits, min_numel
 from normkit.spec import Norm
+from normkit.statistics import Running
 
 LARGE = torch.ones(2, 1 << 21)  # of the size from which on batches of vectors get a kernel
 
@@ -56,21 +58,22 @@ def test_reasons_are_sentences() -> None:
     assert [reason for reason in reasons if len(reason.split()) < 4 or "None" in reason] == []
 
 
-NORMS = {
-    "batch": Norm("batch"),
-    "bounded": Norm("batch", bounds=(0.0, 6.0)),
-    "layer": Norm("layer", normalized_shape=(256,)),
-    "rms": Norm("layer", centred=False, normalized_shape=(256,)),
-    "group": Norm("group"),
-    "instance": Norm("instance"),
-    "channel": Norm("channel"),
+NORMS: dict[str, tuple[Norm, tuple[float, float] | None]] = {
+    "batch": (Norm("batch"), None),
+    "bounded": (Norm("batch"), (0.0, 6.0)),
+    "layer": (Norm("layer", normalized_shape=(256,)), None),
+    "rms": (Norm("layer", subtract_mean=False, normalized_shape=(256,)), None),
+    "group": (Norm("group"), None),
+    "instance": (Norm("instance"), None),
+    "channel": (Norm("channel"), None),
 }
 
 
-def least_of(name: str, dtype: torch.dtype) -> int:
-    field = {"bounded": "batch", "layer": "layer_half" if dtype in HALF else "layer"}.get(name, name)
-    least: int = getattr(LEAST, field)
-    return least
+def hint(x: torch.Tensor, name: str, use_input_stats: bool = True, running: bool = False) -> str | None:
+    """What the first look at a call says."""
+    norm, bounds = NORMS[name]
+    statistics = Running(x, x, 0.1) if running else None
+    return fast_dispatch(Call(x, norm, None, None, 1e-5, statistics, use_input_stats, Epilogue(bounds)))
 
 
 @pytest.mark.parametrize("use_input_stats", [True, False], ids=["own statistics", "running ones"])
@@ -80,16 +83,15 @@ def least_of(name: str, dtype: torch.dtype) -> int:
 def test_small_inputs_are_left_to_torch(
     name: str, dtype: torch.dtype, channels_last: bool, use_input_stats: bool
 ) -> None:
-    norm, running = NORMS[name], not use_input_stats
-    size = crossover(norm, dtype, 4, channels_last, 2 if channels_last else 1, running, use_input_stats)
+    (norm, bounds), running = NORMS[name], not use_input_stats
+    channels = 2 if channels_last else 1
+    size = min_numel(Traits(norm, dtype, 4, channels_last, channels, running, use_input_stats, bounds is not None))
     for short, backend in ((512, "aten"), (0, "numba")):
         x = torch.empty(2, 1, size // 512 - short // 512, 256, dtype=dtype)
         if channels_last:
             x = torch.empty(2, 2, size // 1024 - short // 512, 256, dtype=dtype, memory_format=torch.channels_last)
-        assert choose(x, norm=norm, running=running, use_input_stats=use_input_stats).name == backend
-        if norm.kind != "instance" or not running:  # which this is not asked for
-            look = first_look(x, least_of(name, dtype), norm, use_input_stats)
-            assert look in (backend, None if backend == "aten" and channels_last else backend)
+        assert choose(x, None, None, norm, running, use_input_stats, bounds).name == backend
+        assert hint(x, name, use_input_stats, running) == backend
 
 
 @pytest.mark.parametrize(
@@ -100,40 +102,73 @@ def test_small_inputs_are_left_to_torch(
         (torch.bfloat16, False, "numba"),
     ],
 )
-def test_an_evaluation_reads_scattered_channels_where_they_are(
+def test_an_evaluation_reads_transposed_channels_where_they_are(
     dtype: torch.dtype, use_input_stats: bool, backend: str
 ) -> None:
-    norm = Norm("batch")
     x = torch.empty(64, 500, 128, dtype=dtype).transpose(1, 2)
-    assert choose(x, norm=norm, running=True, use_input_stats=use_input_stats).name == backend
-    assert first_look(x, LEAST.batch, norm, use_input_stats) == backend
-    assert choose(x.contiguous(), norm=norm, running=True, use_input_stats=use_input_stats).name == "numba"
+    assert choose(x, running=True, use_input_stats=use_input_stats).name == backend
+    assert hint(x, "batch", use_input_stats, running=True) == backend
+    assert choose(x.contiguous(), running=True, use_input_stats=use_input_stats).name == "numba"
 
 
 @pytest.mark.parametrize("large", [False, True])
 def test_many_channels_last_are_trained_earlier_where_a_core_has_a_large_cache(
     large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[crossover.__module__], "own_is_large", lambda: large)
+    monkeypatch.setattr(eligibility, "has_large_l2", lambda: large)
     x = torch.empty(8, 256, 16, 16, memory_format=torch.channels_last)
-    crossover.cache_clear()
+    min_numel.cache_clear()
     found = [choose(x).name, choose(x, running=True, use_input_stats=False).name]
-    crossover.cache_clear()
+    min_numel.cache_clear()
     assert found == ["numba" if large else "aten", "aten"]
 
 
-@pytest.mark.parametrize("name", NORMS)
-def test_no_kernel_takes_less_than_the_least(name: str) -> None:
-    sizes = [
-        (crossover(NORMS[name], dtype, axes, channels_last, channels, running, use_input_stats), least_of(name, dtype))
+@pytest.mark.parametrize("large", [False, True])
+def test_each_threshold_applies_to_something(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eligibility, "has_large_l2", lambda: large)
+    min_numel.cache_clear()
+    found = {
+        min_numel(Traits(norm, dtype, axes, last, channels, running, own, bounds is not None, transposed))
+        for norm, bounds in NORMS.values()
         for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-        for axes, channels_last in ((2, False), (3, False), (4, False), (4, True), (5, True))
-        for channels in (1, FEW - 1, FEW, 1024)
+        for axes, last, transposed in ((2, False, False), (3, False, False), (3, False, True), (4, True, False))
+        for channels in (1, MANY_CHANNELS - 1, MANY_CHANNELS, 1024)
         for running in (False, True)
-        for use_input_stats in (False, True)
+        for own in (False, True)
+    }
+    min_numel.cache_clear()
+    assert min(found) == MIN_NUMEL
+    assert found <= {threshold.min_numel for threshold in THRESHOLDS}
+    expected = {(1 << 18) if large else (1 << 21), NEVER, 1 << 14, 1 << 16, 3 << 20, 1 << 23}
+    assert expected <= found
+
+
+def test_the_documents_show_the_table_of_thresholds() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text()
+    shown = re.findall(
+        r"^\| (batch|instance|group|channel|rms|layer)([a-z, ]*) \| (.*?) \| ([\d,]+|never) \|$", text, re.M
+    )
+    expected = [
+        (", ".join(row.norms), row.case or "else", "never" if row.min_numel == NEVER else f"{row.min_numel:,}")
+        for row in THRESHOLDS
     ]
-    assert min(size - least for size, least in sizes) == 0
-    assert max(sizes)[0] <= 1 << 24
+    assert [(first + rest, case, size) for first, rest, case, size in shown] == expected
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (2, 3, 5, 5)])
+def test_deterministic_algorithms_choose_kernels_at_every_size(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    assert (choose(x).name, hint(x, "batch")) == ("aten", "aten")
+    torch.use_deterministic_algorithms(True)
+    try:
+        chosen = choose(x)
+        assert (chosen.name, hint(x, "batch")) == ("numba", "numba")
+        assert "use_deterministic_algorithms" in chosen.reason
+        with use_backend("aten"):
+            assert choose(x).name == "aten"
+        assert choose(x.to(torch.complex64)).name == "aten"
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_blocks_nest_and_end() -> None:

@@ -1,6 +1,7 @@
 """The same input gives the same bits, whatever the number of threads and however the work is cut."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import torch
 from numba import njit
 
-from normkit.backends import cpu, numba
-from normkit.backends.numba.columns_backward import project_rows_of
+from normkit.backends.numba import Launch
+from normkit.backends.numba.columns.backward import project_rows_of
 from normkit.spec import Norm
 from normkit.statistics import Running
 from tests.cases import CASES, Case, draw, layouts
@@ -22,13 +23,8 @@ every_pair = pytest.mark.parametrize(("case", "last"), PAIRS, ids=str)
 
 
 @pytest.fixture(autouse=True)
-def _small_inputs_get_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(numba, "_SERIAL", 0)
-    cpu._launch.cache_clear()
-    threads = torch.get_num_threads()
-    yield
-    cpu._launch.cache_clear()
-    torch.set_num_threads(threads)
+def _small_inputs_get_threads(tune: Callable[..., None]) -> None:
+    tune(single_thread_elements=0)
 
 
 @every_pair
@@ -53,21 +49,22 @@ def test_bits_of_an_evaluation_do_not_either(last: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @every_pair
 def test_streamed_outputs_have_the_same_bits(
-    case: Case, last: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    case: Case, last: bool, dtype: torch.dtype, tune: Callable[..., None]
 ) -> None:
     data = draw(case, dtype, last)
     cached = run(case, data).bits()
-    monkeypatch.setattr(numba, "_STREAM", 0)
-    cpu._launch.cache_clear()
+    tune(single_thread_elements=0, stream_bytes=0)
     assert run(case, data).bits() == cached
 
 
 @every_pair
-def test_bits_do_not_depend_on_what_the_caches_hold(case: Case, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_do_not_depend_on_what_the_caches_hold(
+    case: Case, last: bool, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
     data, found = draw(case, torch.float32, last), []
     for held in (1, 1 << 14, 1 << 30):
-        monkeypatch.setattr(numba, "together", lambda held=held: held)
-        cpu._launch.cache_clear()
+        monkeypatch.setattr(sys.modules[Launch.__module__], "interleave_bytes", lambda held=held: held)
+        tune(single_thread_elements=0)
         found.append(run(case, data).bits())
     assert [bits == found[0] for bits in found] == [True] * 3
 

@@ -8,8 +8,9 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from normkit.backends.numba import memory, processor
-from normkit.backends.numba.jit import pointer
+from normkit.backends import processor
+from normkit.backends.numba import memory
+from normkit.backends.numba.compile import pointer
 from normkit.backends.numba.memory import load, load_part, store, store_part
 from normkit.backends.numba.simd import PAIRS, first, joined
 

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -12,16 +14,19 @@ import torch
 from numba import carray, cfunc, types
 
 import normkit
-from normkit.backends import normalize, numba
-from normkit.backends.numba import team
-from normkit.backends.numba.jit import pointer
-from normkit.backends.numba.record import ADDRESSES, NUMBERS, OF_CALL, OF_SORT, RECORD, SIZES
+from normkit.backends import normalize
+from normkit.backends.numba import Launch, threads
+from normkit.backends.numba.compile import pointer
+from normkit.backends.numba.record import ADDRESSES, CALL_STRUCT, FLOATS, RECORD, SHAPE_STRUCT, SIZES
 from normkit.spec import Norm
 from tests.cases import Case, draw
 from tests.kernels.run import run
 
-CASE = Case(Norm("batch"), (8, 16, 20, 20), str)  # large enough for a team of threads
+CASE = Case(Norm("batch"), (8, 16, 20, 20), str)  # large enough for several threads
 DATA = draw(CASE, torch.float32)  # in the parent: torch's own parallel operations hang in a child that was forked
+
+
+T = TypeVar("T")
 
 
 def bits() -> list[bytes]:
@@ -33,7 +38,8 @@ PRELUDE = """
 import multiprocessing, os, signal, threading, time
 import numpy as np
 import torch
-from normkit.backends.numba import objects, team
+from normkit.backends.numba import kernel_cache
+from normkit.backends.numba.threads import threading_layer
 from tests.kernels import test_processes as here
 torch.set_num_threads(2)
 class Items(torch.utils.data.Dataset):
@@ -42,7 +48,7 @@ class Items(torch.utils.data.Dataset):
 def put(queue): queue.put(here.bits())
 if __name__ == "__main__":
     before = here.bits()
-    assert team.team_name() == "openmp"
+    assert threading_layer() == "openmp"
 """
 
 BODIES = {
@@ -50,26 +56,26 @@ BODIES = {
     child = os.fork()
     if not child:
         signal.alarm(60)  # a child that hangs must not outlive the test
-        os._exit(0 if here.bits() == before and team.team_name() == "threads" else 3)
+        os._exit(0 if here.bits() == before and threading_layer() == "threads" else 3)
     assert os.waitpid(child, 0)[1] == 0
     assert here.bits() == before
 """,
     "fork while another thread compiles": """
-    find, begun = objects.find, threading.Event()
+    find, begun = kernel_cache.find, threading.Event()
     def slow(*sort):
         if threading.current_thread() is threading.main_thread():
             return find(*sort)
         begun.set()
         time.sleep(1)
         return 0
-    objects.find = slow
-    compiling = threading.Thread(target=objects.address, args=("runs", "slow"))
+    kernel_cache.find = slow
+    compiling = threading.Thread(target=kernel_cache.address, args=("runs.slow",))
     compiling.start()
     begun.wait()
     child = os.fork()
     if not child:
         signal.alarm(60)
-        address = objects.address("runs", "forward", np.float32, np.float32, False, True, True)
+        address = kernel_cache.address("runs.forward", np.float32, np.float32, False, True, True)
         os._exit(0 if address else 3)
     assert os.waitpid(child, 0)[1] == 0
     compiling.join()
@@ -96,7 +102,7 @@ BODIES = {
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
 @pytest.mark.parametrize("body", BODIES)
-def test_a_process_made_by(body: str, tmp_path) -> None:
+def test_a_process_made_by(body: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(PRELUDE + BODIES[body])
     # Numba's own layers of threads, of which this one aborts when two threads use it, are not used at all
@@ -105,45 +111,46 @@ def test_a_process_made_by(body: str, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def in_threads(number: int, function) -> list:
+def in_threads(number: int, function: Callable[[], T]) -> list[T]:
     """What a function gives in threads that start at once."""
-    found, barrier = [], threading.Barrier(number)
+    found: list[T] = []
+    barrier = threading.Barrier(number)
 
     def call() -> None:
         barrier.wait()
         found.append(function())
 
-    threads = [threading.Thread(target=call) for _ in range(number)]
-    for thread in threads:
+    started = [threading.Thread(target=call) for _ in range(number)]
+    for thread in started:
         thread.start()
-    for thread in threads:
+    for thread in started:
         thread.join()
     return found
 
 
 @pytest.fixture(params=["openmp", "threads"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each kind of team."""
+    """Each threading layer."""
     if request.param == "threads":
-        monkeypatch.setattr(team, "_parallel", lambda: None)
-    elif team._parallel() is None:
+        monkeypatch.setattr(threads, "_parallel", lambda: None)
+    elif threads._parallel() is None:
         pytest.skip("no OpenMP runtime here")
-    team._team.cache_clear()
+    threads._layer.cache_clear()
     yield request.param
     monkeypatch.undo()
-    team._team.cache_clear()
+    threads._layer.cache_clear()
 
 
-def test_both_teams_give_the_same_bits(kind: str) -> None:
-    assert team.team_name() == kind
-    threads = torch.get_num_threads()
+def test_both_layers_give_the_same_bits(kind: str) -> None:
+    assert threads.threading_layer() == kind
+    num_threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         alone = bits()
         torch.set_num_threads(3)
         assert bits() == alone
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(num_threads)
 
 
 def test_eight_threads_at_once(kind: str) -> None:
@@ -160,7 +167,7 @@ def test_inference_mode() -> None:
 
 
 @cfunc(types.void(types.voidptr, types.int64, types.int64, types.int64))
-def count_parts(data, part, parts, phase):
+def count_parts(data: Any, part: int, parts: int, phase: int) -> None:
     """A kernel that leaves in y[phase, part] of how many parts it was one, and fails where a phase is not over."""
     seen = carray(pointer(carray(data, 1, RECORD)[0].y, np.int64), (5, 8))
     if phase == 3:
@@ -169,42 +176,44 @@ def count_parts(data, part, parts, phase):
     seen[phase, part] += parts
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_team_runs_each_part_of_each_phase_once(threads: int, kind: str) -> None:
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_each_part_of_each_phase_runs_once(num_threads: int, kind: str) -> None:
     seen = np.zeros((5, 8), np.int64)
     told = {"function": count_parts.address, "phases": 0b11010, "y": seen.ctypes.data}
-    record = OF_CALL.pack(*(told.get(name, 0) for name in ADDRESSES), *(0.0 for _ in NUMBERS))
-    team.run_team(record + bytes(OF_SORT.size), threads)
-    each = [threads] * threads + [0] * (8 - threads)
+    record = CALL_STRUCT.pack(*(told.get(name, 0) for name in ADDRESSES), *(0.0 for _ in FLOATS))
+    threads.run_kernel(record + bytes(SHAPE_STRUCT.size), num_threads)
+    each = [num_threads] * num_threads + [0] * (8 - num_threads)
     assert seen.tolist() == [[0] * 8, each, [0] * 8, each, each]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_torch_says_how_many_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_torch_says_how_many_threads(num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def spy(record: bytes, count: int) -> None:
         asked.append(count)
-        team.run_team(record, count)
+        threads.run_kernel(record, count)
 
-    monkeypatch.setattr(numba, "run_team", spy)
+    monkeypatch.setattr(sys.modules[Launch.__module__], "run_kernel", spy)
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(num_threads)
     try:
         bits()
     finally:
         torch.set_num_threads(before)
-    assert asked == [threads, threads]  # forward and backward
+    assert asked == [num_threads, num_threads]  # forward and backward
 
 
-def test_a_small_input_wakes_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team, "_team", lambda: pytest.fail("a team was woken"))
+def test_a_small_input_wakes_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_layer", lambda: pytest.fail("threads were woken"))
     run(Case(Norm("batch"), (70, 6), str), draw(Case(Norm("batch"), (70, 6), str), torch.float32))
 
 
 def test_what_is_packed_is_a_record() -> None:
-    names = [*ADDRESSES, *NUMBERS, *SIZES]
-    packed = OF_CALL.pack(*range(len(ADDRESSES)), *map(float, range(len(NUMBERS)))) + OF_SORT.pack(*range(len(SIZES)))
+    names = [*ADDRESSES, *FLOATS, *SIZES]
+    packed = CALL_STRUCT.pack(*range(len(ADDRESSES)), *map(float, range(len(FLOATS)))) + SHAPE_STRUCT.pack(
+        *range(len(SIZES))
+    )
     (record,) = np.frombuffer(packed, RECORD)
     assert RECORD.names == tuple(names)
-    assert record.tolist() == (*range(len(ADDRESSES)), *range(len(NUMBERS)), *range(len(SIZES)))
+    assert record.tolist() == (*range(len(ADDRESSES)), *range(len(FLOATS)), *range(len(SIZES)))

@@ -12,6 +12,7 @@ from torch_layers import LAYERS, Layer, assert_same, step
 
 import normkit
 from normkit.backends import compiled
+from normkit.spec import Norm
 
 
 @pytest.fixture(autouse=True)
@@ -71,19 +72,19 @@ def test_operators_keep_the_rules_of_torch_library(name: str, given: bool) -> No
     row = LAYERS[name]
     if given and "Batch" not in name:
         pytest.skip("only BatchNorm normalizes by given statistics")
-    kind, centred, groups, shape = {
-        "Batch": ("batch", True, 1, ()),
-        "Layer": ("layer", True, 1, (5,)),
-        "RMSNo": ("layer", False, 1, (5,)),
-        "Group": ("group", True, 2, ()),
+    norm = {
+        "Batch": Norm("batch"),
+        "Layer": Norm("layer", normalized_shape=(5,)),
+        "RMSNo": Norm("layer", subtract_mean=False, normalized_shape=(5,)),
+        "Group": Norm("group", num_groups=2),
     }[name[:5]]
     if name.startswith("LayerNorm2d"):
-        kind, shape = "channel", ()
+        norm = Norm("channel")
     parameters = [p.detach().requires_grad_() for p in row.ours().parameters()]
     weight, bias = (*parameters, None)[:2]
     mean, var = (torch.zeros(3).double(), torch.ones(3).double()) if given else (None, None)
     x = row.input().requires_grad_()
-    inputs = (x, weight, bias, mean, var, kind, centred, groups, shape, 1e-3)
+    inputs = (x, weight, bias, mean, var, norm.kind, compiled._encode(norm), 1e-3)
     torch.library.opcheck(compiled._forward, inputs)
 
 

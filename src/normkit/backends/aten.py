@@ -1,153 +1,175 @@
 """torch's own operations: for what it does at least as well (the smallest inputs), and for every device.
 
-They are called without the Python functions around them: what those check, :mod:`normkit.functional` has checked.
+They are called without the Python functions around them: what those check, :mod:`normkit.backends.checks` has checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
 from normkit.backends import eager
-from normkit.backends.exact import make_exact
-from normkit.spec import Norm
+from normkit.backends.call import Call
+from normkit.backends.higher_order import fix_higher_derivatives
+from normkit.backends.layout import channels_last, memory_order, output_is_channels_last
+from normkit.backends.torch_internals import KNOWS_NODES, is_tracing
 from normkit.statistics import Running
 
 
-def normalize(
-    x: Tensor,
-    norm: Norm,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    running: Running | None,
-    use_input_stats: bool,
-) -> Tensor:
-    """Normalize x; see :func:`normkit.backends.normalize`."""
-    y = _normalize(x, norm, weight, bias, eps, running, use_input_stats)
-    if x.dim() in (4, 5) and eager.memory_order(x) is not None:  # torch's layer and instance norms lose it
-        y = eager.channels_last(y)
+def normalize(call: Call) -> Tensor:
+    """Normalize x, right in third derivatives too; the epilogue is left to the caller."""
+    x = call.x
+    if not KNOWS_NODES and not is_compiling() and _needs_graph(call):
+        return eager.normalize(call)  # what fixes the third derivatives of torch's is missing
+    running = call.running
+    if running is not None and isinstance(running.momentum, Tensor):
+        y = _with_tensor_momentum(call, running, running.momentum)
+    else:
+        y = _OPERATIONS[call.norm.kind](call)
+    if x.is_contiguous() or x.dim() not in (4, 5) or memory_order(x) is None:
+        return y
+    return channels_last(y)  # torch's layer and instance norms lose it
+
+
+def _with_tensor_momentum(call: Call, running: Running, momentum: Tensor) -> Tensor:
+    """Normalize where momentum is no number, as torch expects: it writes the batch's own statistics."""
+    batch = Running(torch.zeros_like(running.mean), torch.zeros_like(running.var), 1.0, running.num_batches_tracked)
+    y = _OPERATIONS[call.norm.kind](call._replace(running=batch))
+    running.mean.lerp_(batch.mean, momentum.to(running.mean.dtype))
+    running.var.lerp_(batch.var, momentum.to(running.var.dtype))
     return y
 
 
-def _normalize(
-    x: Tensor,
-    norm: Norm,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    running: Running | None,
-    use_input_stats: bool,
-) -> Tensor:
-    mean, var, momentum, batches = running if running is not None else (None, None, 0.0, None)
-    if isinstance(momentum, Tensor):  # torch's functions take a number: let them write the batch's own statistics
-        assert mean is not None  # it came with a momentum
-        assert var is not None
-        batch = Running(torch.zeros_like(mean), torch.zeros_like(var), 1.0, batches)
-        y = _normalize(x, norm, weight, bias, eps, batch, use_input_stats)
-        mean.lerp_(batch.mean, momentum.to(mean.dtype))
-        var.lerp_(batch.var, momentum.to(var.dtype))
-        return y
-    if norm.kind == "batch":
-        return batch_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps, batches)
-    if norm.kind == "instance":
-        return instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
-    if norm.kind == "group":
-        return group_norm(x, norm.num_groups, weight, bias, eps)
-    if norm.kind == "channel":
-        return channel_norm(x, weight, bias, eps)
-    if norm.centred:
-        return layer_norm(x, norm.normalized_shape, weight, bias, eps)
-    return torch.rms_norm(x, norm.normalized_shape, weight, eps)
+def _batch_norm(call: Call) -> Tensor:
+    """Call torch.batch_norm; it counts the batch."""
+    mean, var, momentum, tracked = _running_of(call)
+    if tracked is not None:
+        tracked.add_(1)  # before, as a checkpoint ends its second pass inside of the operation
+    try:
+        y = torch.batch_norm(
+            call.x,
+            call.weight,
+            call.bias,
+            mean,
+            var,
+            call.use_input_stats,
+            momentum,
+            call.eps,
+            torch.backends.cudnn.enabled,
+        )
+    except (RuntimeError, TypeError):  # it has refused the call, and updated nothing
+        if tracked is not None:
+            tracked.sub_(1)
+        raise
+    if call.use_input_stats and y.requires_grad:
+        fix_higher_derivatives(y, call.eps)
+    return y
+
+
+def _layer_norm(call: Call) -> Tensor:
+    """Call torch.layer_norm or torch.rms_norm."""
+    norm = call.norm
+    if not norm.subtract_mean:
+        return torch.rms_norm(call.x, norm.normalized_shape, call.weight, call.eps)
+    y = torch.layer_norm(call.x, norm.normalized_shape, call.weight, call.bias, call.eps)
+    if y.requires_grad:
+        fix_higher_derivatives(y, call.eps)
+    return y
 
 
 def _permutations(axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of axes: channels to the end, and back."""
+    """Return the permutation of axes that brings channels to the end, and the one back."""
     return (0, *range(2, axes), 1), (0, axes - 1, *range(1, axes - 1))
 
 
-_PERMUTATIONS = {axes: _permutations(axes) for axes in (3, 4, 5)}  # as looking them up is faster
+_PERMUTATIONS: Final = {axes: _permutations(axes) for axes in (3, 4, 5)}  # as looking them up is faster
 
 
-def batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    use_input_stats: bool,
-    momentum: float,
-    eps: float,
-    batches: Tensor | None,
-) -> Tensor:
-    """torch.batch_norm, right in its third derivatives too; counts ``batches``, if there are any, up by one."""
-    if batches is not None:
-        batches.add_(1)  # before, as a checkpoint ends its second pass inside of the operation
-    try:
-        y = torch.batch_norm(
-            x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
-        )
-    except (RuntimeError, TypeError):  # it has refused the call, and moved nothing
-        if batches is not None:
-            batches.sub_(1)
-        raise
-    if use_input_stats and y.requires_grad:
-        make_exact(y, eps)
-    return y
-
-
-def layer_norm(
-    x: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:
-    """torch.layer_norm, right in its third derivatives too."""
-    y = torch.layer_norm(x, normalized_shape, weight, bias, eps)
-    if y.requires_grad:
-        make_exact(y, eps)
-    return y
-
-
-def channel_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """permute, torch.layer_norm, permute; right in its third derivatives too."""
-    axes = x.dim()
+def _channel_norm(call: Call) -> Tensor:
+    """Call permute, torch.layer_norm, permute."""
+    x, axes = call.x, call.x.dim()
     to_last, back = _PERMUTATIONS[axes] if axes in _PERMUTATIONS else _permutations(axes)
-    y = layer_norm(x.permute(to_last), (x.shape[1],), weight, bias, eps).permute(back)
-    return y if eager.becomes_channels_last("channel", x) else y.contiguous()
+    y = torch.layer_norm(x.permute(to_last), (x.shape[1],), call.weight, call.bias, call.eps)
+    if y.requires_grad:
+        fix_higher_derivatives(y, call.eps)
+    y = y.permute(back)
+    return y if output_is_channels_last(call.norm, x) else y.contiguous()
 
 
-def group_norm(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """torch.group_norm, also where it would kill the process."""
-    if not x.requires_grad and _is_recording() and eager.memory_order(x) is not None:
+def _group_norm(call: Call) -> Tensor:
+    return _safe_group_norm(call.x, call.norm.num_groups, call)
+
+
+def _safe_group_norm(x: Tensor, num_groups: int, call: Call) -> Tensor:
+    """Call torch.group_norm, also where it would kill the process."""
+    if not x.requires_grad and _is_recording() and memory_order(x) is not None:
         # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)
-        return eager.channels_last(torch.group_norm(x.contiguous(), num_groups, weight, bias, eps))
-    return torch.group_norm(x, num_groups, weight, bias, eps)
+        return channels_last(torch.group_norm(x.contiguous(), num_groups, call.weight, call.bias, call.eps))
+    return torch.group_norm(x, num_groups, call.weight, call.bias, call.eps)
 
 
-def instance_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    use_input_stats: bool,
-    momentum: float,
-    eps: float,
-) -> Tensor:
-    """torch.instance_norm; on the CPU torch.group_norm of groups of one channel, which takes half the time."""
-    if x.is_cpu and use_input_stats and running_mean is None and x.numel() and not is_compiling():
-        y = group_norm(x.contiguous(), x.shape[1], weight, bias, eps)
-        return y if eager.memory_order(x) is None else eager.channels_last(y)
+def _instance_norm(call: Call) -> Tensor:
+    """Call torch.instance_norm; on the CPU torch.group_norm of groups of one channel, which takes half the time."""
+    x = call.x
+    if x.is_cpu and call.use_input_stats and call.running is None and x.numel() and not is_compiling():
+        return _safe_group_norm(x.contiguous(), x.shape[1], call)
+    mean, var, momentum, _ = _running_of(call)
     y = torch.instance_norm(
-        x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, torch.backends.cudnn.enabled
+        x,
+        call.weight,
+        call.bias,
+        mean,
+        var,
+        call.use_input_stats,
+        momentum,
+        call.eps,
+        torch.backends.cudnn.enabled,
     )
-    if use_input_stats and y.requires_grad:
-        make_exact(y, eps)
+    if call.use_input_stats and y.requires_grad:
+        fix_higher_derivatives(y, call.eps)
         if x.shape[0] == 1 and _is_recording():
             # torch's gradient of a single sample is wrong where dy is channels last
             y.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     return y
 
 
+_OPERATIONS: Final[dict[str, Callable[[Call], Tensor]]] = {
+    "batch": _batch_norm,
+    "layer": _layer_norm,
+    "channel": _channel_norm,
+    "group": _group_norm,
+    "instance": _instance_norm,
+}
+
+
+def _running_of(call: Call) -> tuple[Tensor | None, Tensor | None, Any, Tensor | None]:
+    """Return running_mean, running_var, momentum and num_batches_tracked, as torch's operation takes them.
+
+    It keeps the statistics for the backward pass: in training without a use for them, so their version must not count
+    (`.data` is an alias with a version of its own); in evaluation as they are, so what updates them later must not
+    reach them.
+    """
+    if call.running is None:
+        return None, None, 0.0, None
+    mean, var, momentum, tracked = call.running
+    if mean.requires_grad or var.requires_grad or not _needs_graph(call) or is_compiling() or is_tracing():
+        return mean, var, momentum, tracked
+    if call.use_input_stats:
+        return mean.data, var.data, momentum, tracked
+    return mean.clone(), var.clone(), momentum, tracked
+
+
+def _needs_graph(call: Call) -> bool:
+    """Whether autograd records the call."""
+    return torch.is_grad_enabled() and (
+        call.x.requires_grad
+        or (call.weight is not None and call.weight.requires_grad)
+        or (call.bias is not None and call.bias.requires_grad)
+    )
+
+
 def _is_recording() -> bool:
     """Whether gradients may be asked for, other than those of a graph, which torch derives anew."""
-    return torch.is_grad_enabled() and not is_compiling() and torch._C._get_tracing_state() is None
+    return torch.is_grad_enabled() and not is_compiling() and not is_tracing()

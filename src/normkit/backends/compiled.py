@@ -1,42 +1,33 @@
 """The kernels inside compiled graphs: registered operators, which torch.compile calls without looking into them.
 
-``normkit::normalize`` and ``normkit::normalize_backward`` are the two passes of :mod:`normkit.backends.cpu`, with fake
-implementations (shapes, types and memory layouts without the numbers) and a registered gradient. They only compute;
-the running statistics move in the graph, by plain operations, so that a momentum may be a tensor.
+``normkit::normalize`` and ``normkit::normalize_backward`` are the two passes of :mod:`normkit.backends.kernel_passes`,
+with fake implementations (shapes, dtypes and memory layouts without the elements) and a registered gradient. They only
+compute; the running statistics are updated in the graph, by plain operations, so that a momentum may be a tensor.
+
+An operator takes tensors and plain values only, so a norm travels as its kind and a list: see :func:`_encode`.
 """
 
 from collections.abc import Sequence
-from importlib import import_module
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from normkit.backends import aten, available
-from normkit.backends.eager import HALF, becomes_channels_last, channels_last_format, memory_order
+from normkit.backends import kernel_passes
+from normkit.backends.call import Call
+from normkit.backends.dtypes import compute_dtype
+from normkit.backends.layout import channels_last_format, memory_order, output_is_channels_last
 from normkit.spec import Norm
 from normkit.statistics import Running, update_running
 
 
-def normalize(
-    x: Tensor,
-    norm: Norm,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    running: Running | None,
-    use_input_stats: bool,
-) -> Tensor:
-    """Normalize x; see :func:`normkit.backends.normalize`."""
-    if not _kernels_take(x, weight, bias):
-        return aten.normalize(x, norm, weight, bias, eps, running, use_input_stats)
+def normalize(call: Call) -> Tensor:
+    """Normalize x; the epilogue is left to the caller."""
+    x, norm, weight, bias, eps, running, use_input_stats, _ = call
     mean, var = (None, None) if use_input_stats or running is None else (running.mean, running.var)
-    y, batch_mean, batch_var, _ = _forward(
-        x, weight, bias, mean, var, norm.kind, norm.centred, norm.num_groups, norm.normalized_shape, eps
-    )
+    y, batch_mean, batch_var, _ = _forward(x, weight, bias, mean, var, norm.kind, _encode(norm), eps)
     if use_input_stats and running is not None:
-        shape = (-1,) if norm.kind == "batch" else (-1, running.mean.numel())
+        shape = (-1, running.mean.numel())
         count = x.numel() // batch_mean.numel()
         update_running(running, batch_mean.detach().view(shape), batch_var.detach().view(shape), count)
         running.count_batch()
@@ -44,17 +35,14 @@ def normalize(
     return result
 
 
-def _kernels_take(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64, *HALF)
-        and all(
-            parameter is None or parameter.dtype is x.dtype or (parameter.dtype is torch.float32 and x.dtype in HALF)
-            for parameter in (weight, bias)
-        )
-        and not torch.is_autocast_enabled("cpu")
-        and available.OBSTACLE is None
-    )
+def _encode(norm: Norm) -> list[int]:
+    """Return all of a norm but its kind as a list."""
+    return [int(norm.subtract_mean), norm.num_groups, *norm.normalized_shape]
+
+
+def _decode(kind: str, values: Sequence[int]) -> Norm:
+    subtract_mean, num_groups, *normalized_shape = values
+    return Norm(kind, bool(subtract_mean), num_groups, tuple(normalized_shape))
 
 
 @torch.library.custom_op("normkit::normalize", mutates_args=())
@@ -65,22 +53,16 @@ def _forward(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     kind: str,
-    centred: bool,
-    num_groups: int,
-    normalized_shape: Sequence[int],
+    norm: Sequence[int],
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y, mean, var, rstd."""
-    norm = Norm(kind, centred, num_groups, tuple(normalized_shape))
+    """Return y, mean, var, rstd."""
     running = None if running_mean is None or running_var is None else Running(running_mean, running_var, 0.0)
     if x.numel() == 0:
-        y, mean, var, rstd = _fake_forward(
-            x, weight, bias, running_mean, running_var, kind, centred, num_groups, normalized_shape, eps
-        )
+        y, mean, var, rstd = _fake_forward(x, weight, bias, running_mean, running_var, kind, norm, eps)
         return y, mean.fill_(torch.nan), var.fill_(torch.nan), rstd.fill_(torch.nan)
-    y, mean, var, rstd, _ = import_module("normkit.backends.cpu").forward(
-        x, norm, weight, bias, eps, running, running is None
-    )
+    call = Call(x, _decode(kind, norm), weight, bias, eps, running, running is None)
+    y, mean, var, rstd, _ = kernel_passes.forward(call)
     # an operator may not return its input
     return y, *((mean, var) if running is None else (mean.clone(), var.clone())), rstd
 
@@ -93,24 +75,22 @@ def _fake_forward(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     kind: str,
-    centred: bool,
-    num_groups: int,
-    normalized_shape: Sequence[int],
+    norm: Sequence[int],
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    compute = torch.float64 if x.dtype is torch.float64 else torch.float32
-    units = 1
-    for axis in Norm(kind, centred, num_groups, tuple(normalized_shape)).axes(x.shape):
+    decoded = _decode(kind, norm)
+    num_stats = 1
+    for axis in decoded.axes(x.shape):
         for part in axis:
-            units = units if part.reduced else units * part.size
-    mean, var, rstd = (x.new_empty((units,), dtype=compute) for _ in range(3))
-    if becomes_channels_last(kind, x):
+            num_stats = num_stats if part.reduced else num_stats * part.size
+    mean, var, rstd = (x.new_empty((num_stats,), dtype=compute_dtype(x.dtype)) for _ in range(3))
+    if output_is_channels_last(decoded, x):
         return torch.empty_like(x, memory_format=channels_last_format(x)), mean, var, rstd
     return _like(x), mean, var, rstd
 
 
 def _like(x: Tensor) -> Tensor:
-    """Memory for a result: that of x where x is dense in a layout that the kernels walk, else row-major."""
+    """Return memory for a result: that of x where x is dense in a layout that the kernels walk, else row-major."""
     return torch.empty_like(x if memory_order(x) is not None else x.contiguous())
 
 
@@ -118,28 +98,26 @@ def _like(x: Tensor) -> Tensor:
 def _backward(
     dy: Tensor,
     x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    parameters: Sequence[Tensor],
     mean: Tensor,
     rstd: Tensor,
     kind: str,
-    centred: bool,
-    num_groups: int,
-    normalized_shape: Sequence[int],
-    given: bool,
+    norm: Sequence[int],
+    flags: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, dweight, dbias; the last two are empty where there is no such parameter."""
+    """Return dx, dweight, dbias; the last two are empty where there is no such parameter.
+
+    Args:
+        parameters: Weight and bias, as far as there are any.
+        flags: Whether there is a weight, whether there is a bias, whether the statistics are those of x.
+    """
+    weight, bias = _parameters(parameters, flags)
     if x.numel() == 0:
         dweight, dbias = (x.new_empty(0) if p is None else torch.zeros_like(p) for p in (weight, bias))
         return _like(x), dweight, dbias
-    norm = Norm(kind, centred, num_groups, tuple(normalized_shape))
-    parts = SimpleNamespace(
-        norm=norm,
-        use_input_stats=not given,
-        bias=None if bias is None else (bias.shape, bias.dtype),
-        needs_input_grad=(True, weight is not None, bias is not None),
-    )
-    gradients = import_module("normkit.backends.cpu").backward(parts, dy, x, weight, mean, rstd)
+    like_bias = None if bias is None else (bias.shape, bias.dtype)
+    saved = kernel_passes.Saved(x, weight, mean, rstd, _decode(kind, norm), like_bias, flags[2])
+    gradients = kernel_passes.backward(dy, saved, (True, weight is not None, bias is not None))
     dx, dweight, dbias = (x.new_empty(0) if gradient is None else gradient for gradient in gradients)
     return dx, dweight, dbias
 
@@ -148,31 +126,37 @@ def _backward(
 def _fake_backward(
     dy: Tensor,
     x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    parameters: Sequence[Tensor],
     mean: Tensor,
     rstd: Tensor,
     kind: str,
-    centred: bool,
-    num_groups: int,
-    normalized_shape: Sequence[int],
-    given: bool,
+    norm: Sequence[int],
+    flags: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dweight, dbias = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in (weight, bias))
+    dweight, dbias = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in _parameters(parameters, flags))
     return _like(x), dweight, dbias
+
+
+def _parameters(parameters: Sequence[Tensor], flags: Sequence[bool]) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight and bias, each None if there is none."""
+    left = list(parameters)
+    weight = left.pop(0) if flags[0] else None
+    return weight, left.pop(0) if flags[1] else None
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, bias, running_mean, _, *ctx.norm, _ = inputs
     _, mean, _, rstd = output
     ctx.save_for_backward(x, weight, bias, mean, rstd)
-    ctx.given = running_mean is not None
+    ctx.use_input_stats = running_mean is None
 
 
-def _gradient(ctx: Any, dy: Tensor, *unused: Tensor) -> tuple[Any, ...]:
+def _gradient(ctx: Any, dy: Tensor, *_unused: Tensor) -> tuple[Any, ...]:
     x, weight, bias, mean, rstd = ctx.saved_tensors
-    dx, dweight, dbias = _backward(dy, x, weight, bias, mean, rstd, *ctx.norm, ctx.given)
-    return dx, None if weight is None else dweight, None if bias is None else dbias, *[None] * 7
+    parameters = [parameter for parameter in (weight, bias) if parameter is not None]
+    flags = [weight is not None, bias is not None, ctx.use_input_stats]
+    dx, dweight, dbias = _backward(dy, x, parameters, mean, rstd, *ctx.norm, flags)
+    return dx, None if weight is None else dweight, None if bias is None else dbias, *[None] * 5
 
 
 _forward.register_autograd(_gradient, setup_context=_setup)

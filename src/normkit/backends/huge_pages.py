@@ -19,7 +19,7 @@ HUGE: Final = 2 << 20  # bytes of a huge page
 
 
 def empty_like(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
-    """torch.empty_like, on huge pages where it is large and the system has them."""
+    """Do what torch.empty_like does, on huge pages where it is large and the system has them."""
     y = torch.empty_like(x, memory_format=memory_format)
     size = y.nbytes
     advise = _advise() if size >= LARGE else None
@@ -32,7 +32,7 @@ def empty_like(x: Tensor, memory_format: torch.memory_format = torch.preserve_fo
 
 @lru_cache(maxsize=1)
 def _advise() -> Callable[[int, int, int], Any] | None:
-    """madvise of the C library, where there is one that knows of huge pages."""
+    """Return madvise of the C library, where there is one that knows of huge pages."""
     try:
         function = ctypes.CDLL(None).madvise
     except (AttributeError, OSError, TypeError):

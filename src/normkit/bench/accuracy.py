@@ -137,7 +137,7 @@ def errors(case: NormCase, ratio: float) -> dict[str, float]:
 def spec(case: NormCase) -> Norm:
     """What the layer of a case computes."""
     if case.norm in ("LayerNorm", "RMSNorm"):
-        return Norm("layer", centred=case.norm == "LayerNorm", normalized_shape=case.shape[-case.axes :])
+        return Norm("layer", subtract_mean=case.norm == "LayerNorm", normalized_shape=case.shape[-case.axes :])
     if case.norm == "GroupNorm":
         return Norm("group", num_groups=case.groups)
     return Norm("channel" if case.norm == "LayerNorm2d" else case.norm.rstrip("123d").removesuffix("Norm").lower())

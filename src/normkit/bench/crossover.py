@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 import normkit
-from normkit.backends.crossover import crossover as chosen
+from normkit.backends.eligibility import Traits, min_numel
 from normkit.bench.accuracy import spec
 from normkit.bench.cases import EVALUATION, PASSES, NormCase, Row
 from normkit.bench.contenders import OURS, build
@@ -73,7 +73,8 @@ class Crossover:
                     norm = spec(one)
                     running = norm.kind == "batch"
                     statistics = running, not running or measured != EVALUATION
-                    limit = chosen(norm, torch.float32, len(one.shape), one.channels_last, one.shape[1], *statistics)
+                    traits = Traits(norm, torch.float32, len(one.shape), one.channels_last, one.shape[1], *statistics)
+                    limit = min_numel(traits)
                     ratios = {size: ratio(Row(case, measured)) for size, case in cases.items()}
                     line = Line(name, measured, ratios, limit)
                     self.lines.append(line)

@@ -6,37 +6,41 @@ forward pass.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from normkit import functional as F
-from normkit.layers import held
+from normkit.backends import Call, Epilogue, normalize
+from normkit.backends.checks import running_or_none
+from normkit.backends.torch_internals import BatchNormBase
+from normkit.layers.fast_attributes import get_affine, get_buffers
 from normkit.spec import Norm
 
 _BATCH = Norm("batch")
 
 
-class BatchNormForward(_BatchNorm):
+class BatchNormForward(BatchNormBase):
     """The forward pass that all batch norms share."""
 
-    _batch_norm = staticmethod(F.batch_norm_of_layer)  # SyncBatchNorm has another
-
     def forward(self, input: Tensor) -> Tensor:
-        """Normalize each channel over the batch; in training, move the running statistics."""
-        return self._forward(input, _BATCH)
+        """Normalize each channel over the batch; in training, update the running statistics."""
+        return self._normalize(input, None)
 
-    def _forward(self, input: Tensor, norm: Norm, residual: Tensor | None = None) -> Tensor:
+    def _normalize(self, input: Tensor, epilogue: Epilogue | None) -> Tensor:
+        return normalize(self._call(input, epilogue))
+
+    def _call(self, input: Tensor, epilogue: Epilogue | None) -> Call:
+        """Return what this layer computes of an input."""
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
-        weight, bias, mean, var, tracked = held.state(self)
-        batches = tracked if self.training and self.track_running_stats else None
-        if batches is not None and self.momentum is None:  # a cumulative average: each batch has the same weight
-            is_number = not (torch.compiler.is_compiling() or batches.is_meta)
-            momentum = 1.0 / ((float(batches) if is_number else batches.double()) + 1.0)
+        weight, bias = get_affine(self)
+        mean, var, tracked = get_buffers(self)
         use_input_stats = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
-            mean = var = None
-        statistics = mean, var, weight, bias, use_input_stats, momentum, self.eps, batches
-        return self._batch_norm(input, *statistics, norm, residual)
+            return Call(input, _BATCH, weight, bias, self.eps, None, True, epilogue)
+        momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
+        count = tracked if self.training else None
+        if count is not None and self.momentum is None:  # a cumulative average: each batch has the same weight
+            is_number = not (torch.compiler.is_compiling() or count.is_meta)
+            momentum = 1.0 / ((float(count) if is_number else count.double()) + 1.0)
+        running = running_or_none("batch_norm", (mean, var), momentum, count, use_input_stats=use_input_stats)
+        return Call(input, _BATCH, weight, bias, self.eps, running, use_input_stats, epilogue)
 
 
 class BatchNorm1d(BatchNormForward, nn.BatchNorm1d):

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
-from torch.nn.modules.module import _has_any_global_hook
 
+from normkit.backends import Epilogue
+from normkit.backends.torch_internals import has_global_hooks
 from normkit.layers.batchnorm import BatchNorm2d
-from normkit.spec import Norm, ShapeError
+from normkit.spec import ShapeError
 
-# Activations that keep a number between two bounds (None: there are none), and do nothing else.
+# Activations that hold each element between two bounds (None: there are none), and do nothing else.
 _BOUNDS: dict[type[nn.Module], Callable[[Any], tuple[float, float] | None]] = {
     nn.ReLU: lambda act: (0.0, math.inf),
     nn.ReLU6: lambda act: (0.0, 6.0),
@@ -85,34 +85,32 @@ class BatchNormAct2d(BatchNorm2d):
         self.act = _activation(act_layer, act_kwargs or {}, inplace) if apply_act else nn.Identity()
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize, in training moving the running statistics, add the residual and apply the activation."""
-        if residual is not None and not is_compiling():  # whose own error comes before anything is moved
+        """Normalize (in training, update the running statistics), add the residual and apply the activation."""
+        if residual is not None and not is_compiling():  # its error comes before anything is updated
             _check_residual(input, residual)
-        norm = self._whole_norm()
-        if norm is not None:
-            return self._forward(input, norm, residual)
+        if self._is_one_pass():
+            act = self._modules["act"]
+            return self._normalize(input, Epilogue(_BOUNDS[type(act)](act), residual))
         y = self.drop(super().forward(input))
         result: Tensor = self.act(y if residual is None else y + residual)
         return result
 
-    def _whole_norm(self) -> Norm | None:
-        """The norm that computes all that the layer does; None: drop and act are to be called."""
+    def _is_one_pass(self) -> bool:
+        """Whether norm, residual and activation are one operation; False: drop and act are to be called."""
         modules: dict[str, Any] = self._modules
         act, drop = modules["act"], modules["drop"]
-        if (
-            type(act) not in _BOUNDS
-            or type(drop) is not nn.Identity
-            or is_compiling()  # a compiler fuses what follows the norm itself
-            or _has_any_global_hook()  # type: ignore[no-untyped-call]
-            or _is_watched(act)
-            or _is_watched(drop)
-        ):
-            return None
-        return _bounded(_BOUNDS[type(act)](act))
+        return (
+            type(act) in _BOUNDS
+            and type(drop) is nn.Identity
+            and not is_compiling()  # a compiler fuses what follows the norm itself
+            and not has_global_hooks()
+            and not _is_watched(act)
+            and not _is_watched(drop)
+        )
 
 
 def _check_residual(input: Tensor, residual: Tensor) -> None:
-    """An error before anything is moved, where the sum would be one."""
+    """Raise before anything is updated, where the sum would."""
     if not isinstance(residual, Tensor):
         raise TypeError(f"BatchNormAct2d expected a torch.Tensor as residual; got {type(residual).__name__}")
     if residual.device != input.device:
@@ -153,8 +151,3 @@ def _is_watched(module: nn.Module) -> bool:
         or state["_backward_pre_hooks"]
         or "forward" in state
     )
-
-
-@lru_cache(maxsize=64)
-def _bounded(bounds: tuple[float, float] | None) -> Norm:
-    return Norm("batch", bounds=bounds)

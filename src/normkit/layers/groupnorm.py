@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from normkit import functional as F
-from normkit.layers import held
+from normkit.backends import Call, normalize
+from normkit.layers.fast_attributes import get_affine
+from normkit.spec import Norm
 
 
 class GroupNorm(nn.GroupNorm):
@@ -29,5 +30,5 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each group of channels of each sample."""
-        weight, bias = held.affine(self)
-        return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+        weight, bias = get_affine(self)
+        return normalize(Call(input, Norm("group", num_groups=self.num_groups), weight, bias, self.eps))

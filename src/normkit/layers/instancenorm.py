@@ -1,27 +1,29 @@
 """InstanceNorm1d, 2d and 3d, and the classes that learn their number of channels from the first input."""
 
 from torch import Tensor, nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-from normkit import functional as F
-from normkit.layers import held
+from normkit.backends import Call, normalize
+from normkit.backends.checks import running_or_none
+from normkit.backends.torch_internals import InstanceNormBase
+from normkit.layers.fast_attributes import get_affine, get_buffers
+from normkit.spec import Norm
+
+_INSTANCE = Norm("instance")
 
 
-class InstanceNormForward(_InstanceNorm):
-    """What all instance norms share; torch's forward checks the input and calls this, unbatched inputs included."""
+class InstanceNormForward(InstanceNormBase):
+    """The forward pass that all instance norms share.
+
+    torch's forward checks the input and calls this, for unbatched inputs too.
+    """
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
-        weight, bias, running_mean, running_var, _ = held.state(self)
-        return F.instance_norm(
-            input,
-            running_mean,
-            running_var,
-            weight,
-            bias,
-            self.training or not self.track_running_stats,
-            self.momentum if self.momentum is not None else 0.0,
-            self.eps,
-        )
+        weight, bias = get_affine(self)
+        mean, var, _ = get_buffers(self)
+        use_input_stats = self.training or not self.track_running_stats
+        momentum = self.momentum if self.momentum is not None else 0.0
+        running = running_or_none("instance_norm", (mean, var), momentum, None, use_input_stats=use_input_stats)
+        return normalize(Call(input, _INSTANCE, weight, bias, self.eps, running, use_input_stats))
 
 
 class InstanceNorm1d(InstanceNormForward, nn.InstanceNorm1d):

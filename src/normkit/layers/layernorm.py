@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from normkit import functional as F
-from normkit.layers import held
-from normkit.spec import ShapeError
+from normkit.backends import Call, normalize
+from normkit.backends.checks import layer_spec
+from normkit.layers.fast_attributes import get_affine
+from normkit.spec import Norm, ShapeError
+
+_CHANNEL = Norm("channel")
 
 
 class LayerNorm(nn.LayerNorm):
@@ -30,8 +33,8 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the last axes."""
-        weight, bias = held.affine(self)
-        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+        weight, bias = get_affine(self)
+        return normalize(Call(input, layer_spec(self.normalized_shape), weight, bias, self.eps))
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -75,5 +78,5 @@ class LayerNorm2d(nn.LayerNorm):
         shape, (channels,) = input.shape, self.normalized_shape
         if len(shape) < 2 or shape[1] != channels:
             raise ShapeError(f"LayerNorm2d expected an input of shape (N, {channels}, *); got {tuple(shape)}")
-        weight, bias = held.affine(self)
-        return F.channel_norm(input, weight, bias, self.eps)
+        weight, bias = get_affine(self)
+        return normalize(Call(input, _CHANNEL, weight, bias, self.eps))

@@ -2,8 +2,10 @@
 
 from torch import Tensor, nn
 
-from normkit import functional as F
-from normkit.layers import held
+from normkit.backends import Call, normalize
+from normkit.backends.checks import layer_spec
+from normkit.backends.dtypes import machine_eps
+from normkit.layers.fast_attributes import get_weight
 
 
 class RMSNorm(nn.RMSNorm):
@@ -27,4 +29,5 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide by the root of the mean square over the last axes."""
-        return F.rms_norm(x, self.normalized_shape, held.weight(self), self.eps)
+        norm = layer_spec(self.normalized_shape, subtract_mean=False)
+        return normalize(Call(x, norm, get_weight(self), None, machine_eps(x.dtype) if self.eps is None else self.eps))

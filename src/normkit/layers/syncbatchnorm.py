@@ -5,11 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from normkit import functional as F
-from normkit.backends.eager import complete
+from normkit.backends import Epilogue, normalize
+from normkit.backends.epilogue import apply_epilogue
 from normkit.layers.batchnorm import BatchNormForward
-from normkit.spec import Norm
-from normkit.statistics import Running
 
 
 class SyncForward(BatchNormForward):
@@ -17,35 +15,20 @@ class SyncForward(BatchNormForward):
 
     process_group: Any
 
-    def _batch_norm(
-        self,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        training: bool,
-        momentum: float | Tensor,
-        eps: float,
-        batches: Tensor | None,
-        norm: Norm,
-        residual: Tensor | None = None,
-    ) -> Tensor:
+    def _normalize(self, input: Tensor, epilogue: Epilogue | None) -> Tensor:
+        call = self._call(input, epilogue)
         group = self._group()
         if group is None:
-            return F.batch_norm_of_layer(
-                input, running_mean, running_var, weight, bias, training, momentum, eps, batches, norm, residual
-            )
-        from normkit.backends.synced import sync_batch_norm  # brings torch's compiler: more than all else together
+            return normalize(call)
+        # brings torch's compiler, which is more than all else together
+        from normkit.backends.sync_batch_norm import sync_batch_norm
 
-        running = None
-        if running_mean is not None and running_var is not None:
-            running = Running(running_mean, running_var, momentum, batches)
-            running.count_batch()
-        return complete(sync_batch_norm(input, weight, bias, running, eps, group), norm, residual)
+        if call.running is not None:
+            call.running.count_batch()
+        return apply_epilogue(sync_batch_norm(call, group), epilogue)
 
     def _group(self) -> Any:
-        """The process group to share statistics in; None where there is nothing to share."""
+        """Return the process group to share statistics in; None where there is nothing to share."""
         if not self.training or not distributed.is_available() or not distributed.is_initialized():
             return None
         group = self.process_group or distributed.group.WORLD

@@ -10,7 +10,7 @@ from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from normkit.backends.numba import processor
+from normkit.backends import processor
 from normkit.backends.numba.record import LINE
 from normkit.backends.numba.simd import INDEX, PAIRS, STORED, Vector, constant, function, lanes, mask_of
 

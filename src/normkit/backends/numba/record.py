@@ -1,4 +1,4 @@
-"""What a kernel is told by a call: one record, of which the call packs the beginning and its sort the rest."""
+"""The record of a call: all that a kernel reads of it, a struct packed by Python."""
 
 from struct import Struct
 from typing import Final
@@ -7,34 +7,34 @@ import numpy as np
 
 LINE: Final = 64  # bytes of a cache line, and of a vector
 
-# Addresses, and a few numbers,
+# What differs from call to call: addresses, in the order of ForwardPointers, and a few numbers
 ADDRESSES: Final = (
-    "function",  # the kernel's own, for the team that runs it, which reads these two only,
-    "phases",  # to be run: a bit each
-    "x", "y", "residual", "dy", "dx", "weight", "bias", "mean", "var", "rstd",  # data and statistics,
-    "shift",  # and what is added last, which says where bounds hold a result; 0: there are none
-    "running_mean", "running_var", "batches",  # to be moved towards the statistics of a batch, and counted; 0: none
-    "partial", "coefficients",  # scratch: sums of parts, and what follows from them
-    "dweight", "dbias", "dweights",  # gradients of weight and bias, and both by part
+    "function", "phases",  # the kernel itself and the phases to run, a bit each: read by threads.py
+    "x", "y", "residual", "weight", "bias",
+    "mean", "var", "rstd",
+    "shift",  # the offsets of x - mean_hi, from which backward makes the clamped result again; 0: not clamped
+    "running_mean", "running_var", "num_batches_tracked",  # updated by forward; 0: there are none
+    "dy", "dx", "dweight", "dbias",
+    "partial", "coefficients", "dweights",  # scratch: sums of chunks, what follows from them, dweight and dbias by part
 )  # fmt: skip
-NUMBERS: Final = ("eps", "momentum", "low", "high")
-# and by the sort of calls that it is one of.
+FLOATS: Final = ("eps", "momentum", "lower", "upper")
+# What is the same for all calls of one launch
 SIZES: Final = (
     "a", "r", "k", "s",  # the view
-    "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # where a weight lies
-    "affine_parts", "chunk", "tile", "fold",  # how the work is cut up
-    "centred", "given", "stream", "turned",
-    "together",  # bytes of input that neighbouring units may have together where each lies in many places
+    "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # the offset of a weight
+    "affine_parts", "chunk", "tile", "fold",  # the plan
+    "subtract_mean", "precomputed", "stream", "transposed",
+    "interleave_bytes",  # of input, that neighbouring statistics of several rows each may have together
 )  # fmt: skip
-OF_CALL: Final = Struct(f"{len(ADDRESSES)}q{len(NUMBERS)}d")
-OF_SORT: Final = Struct(f"{len(SIZES)}q")
+CALL_STRUCT: Final = Struct(f"{len(ADDRESSES)}q{len(FLOATS)}d")
+SHAPE_STRUCT: Final = Struct(f"{len(SIZES)}q")
 RECORD: Final = np.dtype(
     [
         *((name, np.int64) for name in ADDRESSES),
-        *((name, np.float64) for name in NUMBERS),
+        *((name, np.float64) for name in FLOATS),
         *((name, np.int64) for name in SIZES),
     ],
     align=True,
 )
 PHASES: Final = 5  # at most
-ADD_PARTS: Final = 4  # the phase of a backward kernel that adds up gradients of weight and bias
+REDUCE_PARTIALS: Final = 4  # the phase of a backward kernel that sums dweight and dbias over their parts

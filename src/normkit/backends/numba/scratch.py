@@ -7,7 +7,7 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from normkit.backends.numba.jit import jit
+from normkit.backends.numba.compile import jit
 from normkit.backends.numba.record import LINE
 from normkit.backends.numba.simd import STORED, function
 

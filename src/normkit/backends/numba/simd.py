@@ -16,7 +16,7 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, register_model
 
-from normkit.backends.numba import processor
+from normkit.backends import processor
 from normkit.backends.numba.record import LINE
 
 INDEX = ir.IntType(32)
@@ -140,7 +140,7 @@ def splat(_context, value):
 
 @intrinsic
 def fma(_context, a, b, c):
-    """a · b + c, rounded once where the processor has an instruction for it."""
+    """A · b + c, rounded once where the processor has an instruction for it."""
 
     def codegen(_context, builder, _sig, args):
         if not processor.has("fma"):

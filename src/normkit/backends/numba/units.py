@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from normkit.backends.numba.jit import inline, jit
+from normkit.backends.numba.compile import inline, jit
 
 NEAR = 16_384  # bytes of input that neighbouring units may have together where each lies in one place
 
@@ -11,7 +11,7 @@ NEAR = 16_384  # bytes of input that neighbouring units may have together where 
 def units_together(g, itemsize):
     """How many units to work on at once: what lies together is read together, and one need not wait for another."""
     if g.r > 1:
-        return max(1, min(g.k, g.together // (g.r * g.s * itemsize)))
+        return max(1, min(g.k, g.interleave_bytes // (g.r * g.s * itemsize)))
     return max(1, min(g.a * g.k, NEAR // (g.s * itemsize)))
 
 
@@ -33,8 +33,8 @@ def passes(g, count, itemsize):
     written past the caches, the next group is asked for, of which as many numbers as can be kept until they are needed.
     """
     row = count * g.s
-    near = max(1, min(g.r, g.together // (row * itemsize)))
-    ahead = row if g.stream != 0 and near * row * itemsize <= g.together else np.int64(0)
+    near = max(1, min(g.r, g.interleave_bytes // (row * itemsize)))
+    ahead = row if g.stream != 0 and near * row * itemsize <= g.interleave_bytes else np.int64(0)
     return (g.r - 1, g.r - near, np.int64(0)), (near - 1, near, ahead)
 
 

@@ -1,0 +1,165 @@
+"""What a call must be, before any work is done: the errors that say so."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from math import prod
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from normkit.backends.call import Call
+from normkit.backends.dtypes import HALF_DTYPES, parameter_fits
+from normkit.spec import Norm, ShapeError
+from normkit.statistics import Running
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def cached_outside_compile(function: Callable[P, R]) -> Callable[P, R]:
+    """Cache a function of shapes, except in a graph that is compiled, whose sizes may be symbols."""
+    cached: Callable[P, R] = lru_cache(maxsize=1024)(function)  # type: ignore[assignment]
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (function if is_compiling() else cached)(*args, **kwargs)
+
+    return call
+
+
+@cached_outside_compile
+def layer_spec(normalized_shape: tuple[int, ...], *, subtract_mean: bool = True) -> Norm:
+    """Return the norm over the last axes, of these sizes."""
+    return Norm("layer", subtract_mean, normalized_shape=normalized_shape)
+
+
+@cached_outside_compile
+def _affine_shape(norm: Norm, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of weight and bias; raise where the input's shape does not fit the norm."""
+    norm.axes(shape)
+    return norm.affine_shape(shape)
+
+
+def check_count(call: Call) -> None:
+    """Raise where statistics would be taken from one element, or eps cannot be meant.
+
+    torch's operations do not check it: its Python functions do.
+    """
+    check = _COUNT_CHECKS.get(call.norm.kind)
+    if check is not None:
+        check(call)
+
+
+def _check_batch(call: Call) -> None:
+    if call.use_input_stats:
+        shape = call.x.shape
+        if len(shape) > 1 and shape[0] == 1 and prod(shape[2:]) == 1:
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {tuple(shape)}; "
+                "use a larger batch, or .eval() to normalize by the running statistics"
+            )
+        if call.eps <= 0.0:
+            raise ValueError(f"batch_norm eps must be positive during training, but got {call.eps}")
+    elif call.eps < 0.0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {call.eps}")
+
+
+def _check_instance(call: Call) -> None:
+    shape = call.x.shape
+    if call.use_input_stats and prod(shape[2:]) == 1:
+        raise ValueError(
+            f"Expected more than 1 spatial element when training, got input size {tuple(shape)}; "
+            "instance norm takes its statistics over the spatial axes"
+        )
+
+
+def _check_group(call: Call) -> None:
+    shape = call.x.shape
+    groups = call.norm.num_groups
+    if call.x.numel() == groups and len(shape) > 1:
+        check_tensors(call)
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {tuple(shape)} for {groups} groups"
+        )
+
+
+_COUNT_CHECKS: dict[str, Callable[[Call], None]] = {
+    "batch": _check_batch,
+    "instance": _check_instance,
+    "group": _check_group,
+}
+
+
+def check_tensors(call: Call) -> None:
+    """Raise where shapes, dtypes or devices do not fit each other."""
+    x, norm = call.x, call.norm
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{norm.name}_norm expected a torch.Tensor; got {type(x).__name__}")
+    expected = _affine_shape(norm, x.shape)
+    for label, parameter in (("weight", call.weight), ("bias", call.bias)):
+        if parameter is not None and parameter.shape != expected:
+            got = tuple(parameter.shape)
+            channels = f", or an input of {got[0]} channels" if norm.affine_is_per_channel and len(got) == 1 else ""
+            raise ShapeError(
+                f"{norm.name}_norm expected {label} of shape {expected} for an input of shape {tuple(x.shape)}"
+                f"{channels}; got {label} of shape {got}"
+            )
+    if call.running is not None:
+        _check_running(call, call.running)
+
+
+def _check_running(call: Call, running: Running) -> None:
+    name, x = f"{call.norm.name}_norm", call.x
+    channels = x.shape[1:2]
+    for label, statistic in (("running_mean", running.mean), ("running_var", running.var)):
+        if statistic.shape != channels:
+            raise ShapeError(
+                f"{name} expected {label} of shape {tuple(channels)} for an input of shape {tuple(x.shape)}; "
+                f"got {label} of shape {tuple(statistic.shape)}"
+            )
+        # torch's instance norm takes other dtypes
+        if not (call.norm.is_per_sample or parameter_fits(statistic.dtype, x.dtype)):
+            if not x.is_floating_point():  # torch's type of error
+                raise NotImplementedError(
+                    f"{name} expected an input of a floating-point type; got {x.dtype}: convert it"
+                )
+            raise RuntimeError(
+                f"{name} expected {label} of the type of the input, {x.dtype}"
+                f"{' or float32' * (x.dtype in HALF_DTYPES)}; got {statistic.dtype}: convert the layer or the input"
+            )
+        if statistic.device != x.device:
+            raise RuntimeError(
+                f"{name} expected {label} on {x.device}, where the input is; it is on {statistic.device}: "
+                "move the layer or the input"
+            )
+        if statistic.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{name} expected {label} without a gradient of its own, as torch does; got one that requires grad: "
+                "detach it"
+            )
+
+
+def running_or_none(
+    name: str,
+    statistics: Sequence[Tensor | None],
+    momentum: float | Tensor,
+    num_batches_tracked: Tensor | None,
+    *,
+    use_input_stats: bool,
+) -> Running | None:
+    """Return running statistics as one value; None where there are none.
+
+    Raises:
+        RuntimeError: there is one of the two, or none in evaluation.
+    """
+    mean, var = statistics
+    if mean is not None and var is not None:
+        return Running(mean, var, momentum, num_batches_tracked)
+    if not use_input_stats or mean is not var:
+        raise RuntimeError(
+            f"{name} expected running_mean and running_var{'' if use_input_stats else ' in evaluation'}; got "
+            f"{'neither' if mean is var else 'only one of the two'}"
+        )
+    return None

@@ -1,0 +1,158 @@
+"""Which back end a call gets: the only place that decides, and calls."""
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from normkit.backends import aten, eager
+from normkit.backends.call import Call, Epilogue
+from normkit.backends.checks import check_count, check_tensors
+from normkit.backends.eligibility import (
+    adds_residual,
+    graph_takes,
+    is_small,
+    unsupported_reason,
+    unsupported_tensors,
+)
+from normkit.backends.epilogue import apply_epilogue
+from normkit.backends.setting import NAMES, anything_is_set, forced_backend
+from normkit.backends.torch_internals import is_plain_context, is_transforming
+from normkit.spec import Norm
+from normkit.statistics import Running
+
+
+class Choice(NamedTuple):
+    """The back end that an input gets, and the reason in words."""
+
+    name: str
+    reason: str
+
+
+_BATCH: Final = Norm("batch")
+_FORCED: Final = {name: Choice(name, "forced by normkit.use_backend") for name in NAMES}
+_TRANSFORMED: Final = Choice(
+    "eager", "torch.func or forward-mode differentiation is active: only plain operations follow it"
+)
+_SMALL: Final = Choice(
+    "aten", "torch's own operation is as fast as a kernel on an input of this size and layout, or faster"
+)
+_LARGE_ENOUGH: Final = Choice("numba", "the input is large, and in CPU memory: it is worth a kernel")
+_DETERMINISTIC: Final = Choice(
+    "numba", "torch.use_deterministic_algorithms is on: a kernel gives the same bits in any batch, with any threads"
+)
+
+
+def normalize(call: Call) -> Tensor:
+    """Normalize with the back end that is forced, or that suits the call.
+
+    Raises:
+        ValueError: statistics of one element; eps that is not positive.
+        RuntimeError: a shape, dtype or device that does not fit; a forced back end that cannot take the call.
+    """
+    check_count(call)
+    if is_compiling():
+        return _in_graph(call)
+    hint = fast_dispatch(call)
+    if hint == "aten":
+        try:
+            y = aten.normalize(call)
+        except (RuntimeError, IndexError):
+            check_tensors(call)  # says in our words what does not fit
+            raise
+        return y if call.epilogue is None else apply_epilogue(y, call.epilogue)
+    check_tensors(call)
+    if hint == "numba":
+        name = "numba" if unsupported_tensors(call.x, call.weight, call.bias) is None else "aten"
+    else:
+        name = _choose(call).name
+    if name == "numba":
+        return _by_kernel(call)
+    return apply_epilogue((aten if name == "aten" else eager).normalize(call), call.epilogue)
+
+
+def fast_dispatch(call: Call) -> str | None:
+    """Return what a plain call gets: "aten" where it is small, else "numba" if that can take the tensors.
+
+    None: it is not plain, and :func:`choose` is to say. A tiny normalization takes torch a few microseconds, and this
+    less than one.
+    """
+    if type(call.x) is not Tensor or not is_plain_context() or (anything_is_set() and forced_backend() != "auto"):
+        return None
+    if torch.are_deterministic_algorithms_enabled():
+        return "numba"
+    return "aten" if is_small(call) else "numba"
+
+
+def choose(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    norm: Norm = _BATCH,
+    running: bool = False,  # noqa: FBT001, FBT002  (public since before this rule)
+    use_input_stats: bool = True,  # noqa: FBT001, FBT002
+    bounds: tuple[float, float] | None = None,
+) -> Choice:
+    """Return the back end for an input, and why.
+
+    Args:
+        x: The input.
+        weight: Of the norm, or None.
+        bias: Of the norm, or None.
+        norm: Which normalization: from which size on a kernel pays depends on it,
+        running: on whether there are running statistics,
+        use_input_stats: on whether the statistics are taken from x (False: it is evaluation),
+        bounds: and on whether an activation such as ReLU, whose bounds these are, belongs to it.
+
+    Raises:
+        RuntimeError: the back end that was forced cannot take this input.
+        TypeError: the norm is not a Norm.
+    """
+    if not isinstance(norm, Norm):
+        raise TypeError(f'choose expected a normkit.spec.Norm, such as Norm("batch"), as norm; got {norm!r}')
+    statistics = Running(x, x, 0.0) if running else None  # that there are any is all that counts
+    epilogue = None if bounds is None else Epilogue(bounds)
+    call = Call(x, norm, weight, bias, running=statistics, use_input_stats=use_input_stats, epilogue=epilogue)
+    return _choose(call)
+
+
+def _choose(call: Call) -> Choice:
+    x, _, weight, bias, *_ = call
+    forced = forced_backend()
+    if forced != "auto":
+        reason = unsupported_reason(x, weight, bias) if forced == "numba" else None
+        if reason is not None:
+            raise RuntimeError(
+                f"the numba back end was forced, but {reason}; use normkit.use_backend('auto') to let it choose"
+            )
+        return _FORCED[forced]
+    if is_transforming(x, weight, bias):
+        return _TRANSFORMED
+    reason = unsupported_reason(x, weight, bias)
+    if reason is not None:
+        return Choice("aten", reason)
+    if torch.are_deterministic_algorithms_enabled():
+        return _DETERMINISTIC
+    return _SMALL if is_small(call) else _LARGE_ENOUGH
+
+
+def _by_kernel(call: Call) -> Tensor:
+    from normkit.backends import kernels  # Numba's kernels: only where one is to run
+
+    epilogue = call.epilogue
+    if epilogue is None or epilogue.residual is None or adds_residual(epilogue.residual, call.x):
+        return kernels.normalize(call)
+    return apply_epilogue(kernels.normalize(call._replace(epilogue=None)), epilogue)
+
+
+def _in_graph(call: Call) -> Tensor:
+    """Normalize inside of a compiled graph: by our registered operators, or torch's where it is exported."""
+    check_tensors(call)
+    if torch.compiler.is_exporting() or is_transforming(call.x) or not graph_takes(call):
+        y = aten.normalize(call)
+    else:
+        from normkit.backends import compiled
+
+        y = compiled.normalize(call)
+    return apply_epilogue(y, call.epilogue)

@@ -1,0 +1,89 @@
+"""The Numba kernels as a differentiable torch operation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normkit.backends import eager
+from normkit.backends.call import Call
+from normkit.backends.epilogue import bounds_backward
+from normkit.backends.higher_order import differentiable_gradients
+from normkit.backends.kernel_passes import Saved, backward, finite_bounds, forward, precomputed_stats
+from normkit.backends.torch_internals import fast_apply
+from normkit.statistics import Running
+
+
+def normalize(call: Call) -> Tensor:
+    """Normalize x; the epilogue's residual, if any, has the shape and dtype of x."""
+    x, weight, bias, residual = call.x, call.weight, call.bias, call.residual
+    if torch.is_grad_enabled() and (
+        x.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
+    ):
+        if x.is_inference():  # such a tensor cannot be saved for backward
+            x = x.clone()
+        y: Tensor = _apply(x, weight, bias, residual, call)
+        return y
+    return forward(call).y
+
+
+class _Normalize(torch.autograd.Function):
+    """Forward and backward in the kernels; the backward of the backward in plain torch operations."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, call: Call
+    ) -> Tensor:
+        y, mean, _, rstd, shift = forward(call._replace(x=x))
+        bounds = call.bounds
+        # where bounds hold a sum, it is the result that tells where
+        ctx.sum_bounds = None if residual is None else bounds
+        result = None if ctx.sum_bounds is None else y
+        precomputed: tuple[Tensor, ...] = ()
+        if not call.use_input_stats and call.running is not None:
+            # copies: a training step between this pass and its backward updates the buffers
+            precomputed = call.running.mean.clone(), call.running.var.clone()
+            mean = precomputed_stats(precomputed[0], mean.numel(), mean.dtype)
+        ctx.save_for_backward(x, weight, mean, rstd, shift, result, *precomputed)
+        ctx.norm, ctx.eps, ctx.use_input_stats = call.norm, call.eps, call.use_input_stats
+        ctx.bounds = bounds if residual is None else None
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd, shift, result, *precomputed = ctx.saved_tensors
+        if result is not None:
+            dy = bounds_backward(dy, result, ctx.sum_bounds)
+        saved = Saved(x, weight, mean, rstd, ctx.norm, ctx.bias, ctx.use_input_stats, shift, ctx.bounds)
+        needed = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            if shift is not None:
+                dy = _inside_bounds(dy, saved)
+            running = Running(precomputed[0], precomputed[1], 0.0) if precomputed else None
+
+            def plain(bias: Tensor | None) -> Tensor:
+                return eager.normalize(Call(x, ctx.norm, weight, bias, ctx.eps, running, ctx.use_input_stats))
+
+            gradients = differentiable_gradients(plain, x, weight, ctx.bias, needed[:3], dy)
+        else:
+            gradients = backward(dy, saved, needed[:3])
+        return (*gradients, dy if needed[3] else None, None)
+
+
+_apply = fast_apply(_Normalize)  # whatever torch.func has wrapped goes elsewhere
+
+
+def _inside_bounds(dy: Tensor, saved: Saved) -> Tensor:
+    """Return dy where no bound holds the result, as the kernels tell it; zeros elsewhere."""
+    x, weight, mean, rstd, _, _, _, shift, bounds = saved
+    assert shift is not None
+    assert bounds is not None
+    factor = rstd if weight is None else rstd * weight.detach().to(rstd.dtype)
+    mean_hi, factor, shift = (value.view(-1, *[1] * (x.dim() - 2)) for value in (mean, factor, shift))
+    y = (x.detach().to(mean.dtype) - mean_hi).double() * factor + shift  # a fused multiply-add, all but
+    lower, upper = finite_bounds(bounds)
+    return dy.masked_fill((y <= lower) | (y >= upper), 0.0)

@@ -1,0 +1,211 @@
+"""BatchNorm over ranks: local statistics, one collective, the same kernels.
+
+Forward: each rank sends (count, mean, M2) of its batch and merges what all of them sent, with the true counts, in
+float64; so all ranks hold the same bits. Backward: the sums of dy and dy · x_hat are added up over the ranks.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import Tensor, distributed
+
+from normkit.backends.call import Call
+from normkit.backends.dispatch import choose, normalize
+from normkit.backends.dtypes import HALF_DTYPES, compute_dtype
+from normkit.backends.higher_order import differentiable_gradients
+from normkit.backends.torch_internals import is_transforming
+from normkit.spec import Norm
+from normkit.statistics import Moments, Running, merge_moments, update_running
+
+_BATCH: Final = Norm("batch")
+_MESSAGE: Final = 2048  # elements in the first message of every rank, whatever its layer
+
+
+@torch.compiler.disable(  # type: ignore[untyped-decorator, no-untyped-call]
+    reason="SyncBatchNorm talks to other ranks, which does not belong into a graph: drop fullgraph=True"
+)
+def sync_batch_norm(call: Call, group: Any) -> Tensor:
+    """Normalize x by the statistics of the batches of all ranks of a group; the epilogue is left to the caller.
+
+    Raises:
+        ValueError: all ranks together have one value per channel, or none.
+        NotImplementedError: torch.func or forward-mode differentiation is active.
+    """
+    if is_transforming(call.x, call.weight, call.bias):
+        raise NotImplementedError(
+            "SyncBatchNorm in training shares statistics with other ranks, which torch.func (grad, vmap, jvp) and "
+            "forward-mode differentiation cannot follow: use normkit.revert_sync_batchnorm, or evaluation mode"
+        )
+    y: Tensor = _SyncBatchNorm.apply(call.x, call.weight, call.bias, call, group)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _SyncBatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: Call, group: Any) -> Tensor:
+        merged = merge_moments(_gather(_moments(x), group))
+        count = int(merged.size)
+        if count < 2:
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got {count} on all ranks together, "
+                f"input size {tuple(x.shape)} on this one"
+            )
+        compute = compute_dtype(x.dtype)
+        var = merged.m2 / count
+        if call.running is not None:
+            update_running(call.running, merged.mean, var, count)
+        mean, rstd = merged.mean.to(compute), torch.rsqrt(var + call.eps).to(compute)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.count, ctx.eps, ctx.group = count, call.eps, group
+        ctx.bias = None if bias is None else (bias.shape, bias.dtype)
+        if x.numel() == 0:
+            return torch.empty_like(x)
+        statistics = Running(mean, var.to(compute), 0.0)
+        return normalize(Call(x, _BATCH, weight, bias, call.eps, statistics, use_input_stats=False))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+
+            def plain(bias: Tensor | None) -> Tensor:
+                return _plain(ctx, x, weight, bias)
+
+            return (*differentiable_gradients(plain, x, weight, ctx.bias, needed, dy), None, None)
+        needs_x, needs_weight, needs_bias = needed
+        dx, dweight, dbias = _local(dy, x, weight, mean, rstd)
+        if needs_x:
+            sums = torch.cat([dbias, dweight]).double()
+            _collective(distributed.all_reduce, sums, group=ctx.group)
+            dx = _subtract_means(dx, x, weight, mean, rstd, (sums / ctx.count).to(mean.dtype))
+        return (
+            dx.to(x.dtype) if needs_x else None,
+            dweight.to(weight.dtype) if needs_weight else None,
+            dbias.to(ctx.bias[1]) if needs_bias else None,
+            None,
+            None,
+        )
+
+
+def _moments(x: Tensor) -> Moments:
+    """Return count, mean and M2 of each channel of this rank's batch."""
+    channels = x.shape[1]
+    count = x.numel() // channels
+    size = torch.tensor(float(count), dtype=torch.float64, device=x.device)
+    if count == 0:
+        return Moments(size, *torch.zeros(2, channels, dtype=torch.float64, device=x.device))
+    if choose(x).name == "numba":
+        from normkit.backends import kernel_passes
+
+        own = kernel_passes.forward(Call(x, _BATCH, eps=1.0))
+        return Moments(size, own.mean.double(), own.var.double() * count)
+    axes = _not_channel(x)
+    wide = x.to(compute_dtype(x.dtype))
+    mean = wide.mean(axes)
+    left = wide - _per_channel(mean, x)  # the mean was rounded: what is left of it counts too
+    rest = left.mean(axes)
+    return Moments(size, mean.double() + rest, (left - _per_channel(rest, x)).square().sum(axes).double())
+
+
+def _gather(own: Moments, group: Any) -> list[Moments]:
+    """Return the moments of every rank: the collective of the forward pass.
+
+    The message has a header, and a size that does not tell the number of channels: a back end kills the process where
+    sizes differ, or waits for ever, and here the ranks can say what is wrong. What has no room in it
+    (from 1,024 channels on) follows once all ranks know that they agree.
+    """
+    channels = own.mean.numel()
+    elements = torch.cat([own.size.new_full((1,), channels), own.size[None], own.mean, own.m2])
+    parts = _all_gather(torch.nn.functional.pad(elements[:_MESSAGE], (0, max(0, _MESSAGE - len(elements)))), group)
+    found = [int(part[0]) for part in parts]
+    if found.count(channels) != len(found):
+        raise RuntimeError(
+            f"SyncBatchNorm expected inputs with the same number of channels on all ranks; got {found}: the ranks do "
+            "not run the same layer"
+        )
+    if len(elements) > _MESSAGE:
+        rest = _all_gather(elements[_MESSAGE:], group)
+        parts = [torch.cat(both) for both in zip(parts, rest, strict=True)]
+    return [Moments(part[1], part[2 : channels + 2], part[channels + 2 : 2 * channels + 2]) for part in parts]
+
+
+def _all_gather(elements: Tensor, group: Any) -> list[Tensor]:
+    parts = [torch.empty_like(elements) for _ in range(distributed.get_world_size(group))]
+    _collective(distributed.all_gather, parts, elements, group=group)
+    return parts
+
+
+def _collective(function: Callable[..., Any], *arguments: Any, group: Any) -> None:
+    try:
+        function(*arguments, group=group)
+    except RuntimeError as error:
+        rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
+        raise RuntimeError(
+            f"SyncBatchNorm on rank {rank} of {ranks} could not share its statistics: has another rank stopped, or not "
+            f"called this layer? {error}"
+        ) from error
+
+
+def _local(dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return this rank's share: dy · weight · rstd, and the sums of dy · x_hat and dy."""
+    scale = torch.ones_like(mean) if weight is None else weight
+    if x.numel() and x.dtype not in HALF_DTYPES and choose(x, scale).name == "numba":
+        from normkit.backends import kernel_passes
+
+        bias = (mean.shape, mean.dtype)
+        saved = kernel_passes.Saved(x, scale, mean, rstd, _BATCH, bias, use_input_stats=False)
+        dx, dweight, dbias = kernel_passes.backward(dy, saved)
+        assert dx is not None
+        assert dweight is not None
+        assert dbias is not None
+        return dx, dweight, dbias
+    axes = _not_channel(x)
+    wide = dy.to(mean.dtype)
+    x_hat = (x.to(mean.dtype) - _per_channel(mean, x)) * _per_channel(rstd, x)
+    return wide * _per_channel(scale * rstd, x), (wide * x_hat).sum(axes), wide.sum(axes)
+
+
+def _subtract_means(dx: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, means: Tensor) -> Tensor:
+    """Subtract from dy · weight · rstd what flows through the statistics."""
+    mean_dy, mean_dy_x_hat = means.chunk(2)
+    scale = rstd if weight is None else rstd * weight
+    deviation = x.to(dx.dtype) - _per_channel(mean, x)
+    dx = dx.addcmul_(deviation, _per_channel(scale * rstd * mean_dy_x_hat, x), value=-1)
+    return dx.sub_(_per_channel(scale * mean_dy, x))
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over ranks; its gradient is the sum over ranks, so it can be differentiated any number of times."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = value.detach().clone()
+        _collective(distributed.all_reduce, total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _AllReduce.apply(gradient, ctx.group), None  # type: ignore[no-untyped-call]
+
+
+def _plain(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Return the result by plain operations and sums over ranks."""
+    axes = _not_channel(x)
+    wide = x.to(compute_dtype(x.dtype))
+    mean = _AllReduce.apply(wide.sum(axes), ctx.group) / ctx.count  # type: ignore[no-untyped-call]
+    deviation = wide - _per_channel(mean, x)
+    var = _AllReduce.apply(deviation.square().sum(axes), ctx.group) / ctx.count  # type: ignore[no-untyped-call]
+    y = deviation * _per_channel(torch.rsqrt(var + ctx.eps), x)
+    y = y if weight is None else y * _per_channel(weight, x)
+    return (y if bias is None else y + _per_channel(bias, x)).to(x.dtype)
+
+
+def _not_channel(x: Tensor) -> tuple[int, ...]:
+    return tuple(axis for axis in range(x.dim()) if axis != 1)
+
+
+def _per_channel(value: Tensor, x: Tensor) -> Tensor:
+    return value.view(1, -1, *[1] * (x.dim() - 2))
