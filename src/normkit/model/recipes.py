@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from normkit import functional as F
-from normkit.backends.eager import HALF
+from normkit.backends.dtypes import HALF_DTYPES
 from normkit.errors import UserError
 from normkit.model.classes import Replacement, combine
 from normkit.model.recipe import PROVEN, Recipe
@@ -129,8 +129,8 @@ class NeverCastRMSNorm(_RMSNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Multiply by the weight in float32, or in the weight's half-precision dtype."""
-        wide = x if x.dtype not in HALF else x.float()
-        if self.weight.dtype in HALF:
+        wide = x if x.dtype not in HALF_DTYPES else x.float()
+        if self.weight.dtype in HALF_DTYPES:
             return self.weight * F.rms_norm(wide, self.weight.shape, None, _eps(self)).to(self.weight.dtype)
         return F.rms_norm(wide, self.weight.shape, self.weight, _eps(self))
 

@@ -99,5 +99,5 @@ def _synced(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
         return SyncBatchNorm
     if issubclass(cls, BatchNormAct2d):
         ours = BatchNormAct2d
-    own = overrides(cls, ours if issubclass(cls, BatchNormForward) else base, (*FORWARD, "_batch_norm"))
+    own = overrides(cls, ours if issubclass(cls, BatchNormForward) else base, (*FORWARD, "_normalize"))
     return f"it overrides {own[0]}" if own else combine(SyncForward, cls)
