@@ -15,14 +15,14 @@ ADDRESSES: Final = (
     "shift",  # the offsets of x - mean_hi, from which backward makes the clamped result again; 0: not clamped
     "running_mean", "running_var", "num_batches_tracked",  # updated by forward; 0: there are none
     "dy", "dx", "dweight", "dbias",
-    "partial", "coefficients", "dweights",  # scratch: sums of chunks, what follows from them, dweight and dbias by part
+    "chunk_sums", "coefficients", "partials",  # scratch: sums of chunks, what follows from them, partial dweights
 )  # fmt: skip
 FLOATS: Final = ("eps", "momentum", "lower", "upper")
 # What is the same for all calls of one launch
 SIZES: Final = (
     "a", "r", "k", "s",  # the view
     "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # the offset of a weight
-    "affine_parts", "chunk", "tile", "fold",  # the plan
+    "num_partials", "chunk", "tile", "fold",  # the plan
     "subtract_mean", "precomputed", "stream", "transposed",
     "interleave_bytes",  # of input, that neighbouring statistics of several rows each may have together
 )  # fmt: skip
@@ -37,4 +37,4 @@ RECORD: Final = np.dtype(
     align=True,
 )
 PHASES: Final = 5  # at most
-REDUCE_PARTIALS: Final = 4  # the phase of a backward kernel that sums dweight and dbias over their parts
+REDUCE_PARTIALS: Final = 4  # the phase of a backward kernel that sums the partial dweights and dbiases

@@ -48,6 +48,9 @@ class Tuning:
     sample_elements: int = 64
     """The mean of so many elements is the first pivot of a block."""
 
+    far_pivot_share: float = 0.75
+    """A block is summed again about its mean if more of its second moment than this is due to a pivot far from it."""
+
     prefetch_run_elements: int = 1024
     """A run of so many elements is prefetched while the one before it is summed."""
 
