@@ -57,7 +57,7 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """All that is known of a call before its pointers are.
+    """What is known of a call without its pointers.
 
     Args:
         function: The address of the kernel.
@@ -99,7 +99,7 @@ class ForwardPointers(NamedTuple):
         x, y, residual: A · R · K · S elements in memory order.
         weight, bias: affine_size elements of the compute dtype.
         mean, var, rstd: num_stats elements of the compute dtype; mean and var are read if precomputed, else written.
-        shift: Where the offset of each statistic is written for :func:`backward`, if the result is clamped alone.
+        shift: num_stats elements, written for :func:`backward` if the result is clamped without a residual.
         running_mean, running_var: K elements of the compute dtype, to be updated.
         num_batches_tracked: An int64 to be counted up by one.
     """
@@ -154,7 +154,8 @@ def launch(variant: Variant) -> Launch:
     tile_parts = a * tiles if r_step else a
     num_partials = -(-a // max(cut.chunk, a_period)) if is_runs else tile_parts
     stream = _streams(variant, cut, elementwise_affine)
-    ones, zeros = np.ones(affine_size, compute), np.zeros(affine_size, compute)
+    ones: NDArray[Any] = np.ones(affine_size, compute)
+    zeros: NDArray[Any] = np.zeros(affine_size, compute)
     chunk_sum_bytes = 0 if is_runs else 8 * a * (3 if variant.backward else 2) * chunks * k * s
     coefficient_bytes = 0 if is_runs else ones.itemsize * (3 if variant.backward else 1) * a * k
     partials_bytes = ones.itemsize * 2 * num_partials * affine_size if variant.backward else 0

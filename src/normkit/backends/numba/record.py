@@ -7,12 +7,12 @@ import numpy as np
 
 LINE: Final = 64  # bytes of a cache line, and of a vector
 
-# What differs from call to call: addresses, in the order of ForwardPointers, and a few numbers
+# What differs from call to call: addresses, in the order of ForwardPointers, and a few floats
 ADDRESSES: Final = (
     "function", "phases",  # the kernel itself and the phases to run, a bit each: read by threads.py
     "x", "y", "residual", "weight", "bias",
     "mean", "var", "rstd",
-    "shift",  # the offsets of x - mean_hi, from which backward makes the clamped result again; 0: not clamped
+    "shift",  # what is added last to each result, from which backward finds active bounds; 0: not needed
     "running_mean", "running_var", "num_batches_tracked",  # updated by forward; 0: there are none
     "dy", "dx", "dweight", "dbias",
     "chunk_sums", "coefficients", "partials",  # scratch: sums of chunks, what follows from them, partial dweights
@@ -24,7 +24,7 @@ SIZES: Final = (
     "a_period", "a_step", "r_step", "k_step", "s_run", "s_step", "affine_size",  # the offset of a weight
     "num_partials", "chunk", "tile", "fold",  # the plan
     "subtract_mean", "precomputed", "stream", "transposed",
-    "interleave_bytes",  # of input, that neighbouring statistics of several rows each may have together
+    "interleave_bytes",  # of neighbouring statistics of several rows each, taken together
 )  # fmt: skip
 CALL_STRUCT: Final = Struct(f"{len(ADDRESSES)}q{len(FLOATS)}d")
 SHAPE_STRUCT: Final = Struct(f"{len(SIZES)}q")

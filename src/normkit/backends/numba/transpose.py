@@ -15,17 +15,17 @@ def _stages(count: int) -> list[tuple[list[int], list[int]]]:
     """
     part = count // 4  # elements of 128 bits
     stages = []
-    for unit in range(1, part // 2 + 1):
-        low = [
+    for size in range(1, part // 2 + 1):
+        even = [
             source + start + i
             for start in range(0, count, part)
-            for first in range(0, part // 2, unit)
+            for first in range(0, part // 2, size)
             for source in (0, count)
-            for i in range(first, first + unit)
+            for i in range(first, first + size)
         ]
-        stages.append((low, [lane + part // 2 for lane in low]))
-    even = [source + start + i for source in (0, count) for start in range(0, count, 2 * part) for i in range(part)]
-    return [*stages, *[(even, [lane + part for lane in even])] * 2]
+        stages.append((even, [lane + part // 2 for lane in even]))
+    last = [source + start + i for source in (0, count) for start in range(0, count, 2 * part) for i in range(part)]
+    return [*stages, *[(last, [lane + part for lane in last])] * 2]
 
 
 @intrinsic

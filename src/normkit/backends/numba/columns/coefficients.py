@@ -75,7 +75,7 @@ def stat_coefficients(g, chunk_sums, weight, rstds, coefficients, partials, a, k
 
 @jit
 def fill_tables(g, weight, stats, coefficients, a, left, columns, tables, zero):
-    """Fill in, of each column: mean_hi, rstd, weight · rstd, mean(g · x_hat) · rstd, a constant, and -mean_lo · rstd."""
+    """Fill in mean_hi, rstd and shift of each column, and the coefficients of dy, x_hat and 1 in dx."""
     means, rstds = stats
     wide, num_stats, step = tables.size // 6, g.a * g.k, lanes(zero)
     if g.s == 1 and g.r_step != 0:

@@ -5,7 +5,7 @@ import numpy as np
 from normkit.backends.numba.compile import inline, jit
 from normkit.backends.numba.tuning import TUNING
 
-GROUP_BYTES = TUNING.group_bytes
+BATCH_BYTES = TUNING.batch_bytes
 
 
 @jit
@@ -13,7 +13,7 @@ def stats_per_batch(g, itemsize):
     """Return how many statistics to take at once: neighbours are read together, and none waits for another."""
     if g.r > 1:
         return max(1, min(g.k, g.interleave_bytes // (g.r * g.s * itemsize)))
-    return max(1, min(g.a * g.k, GROUP_BYTES // (g.s * itemsize)))
+    return max(1, min(g.a * g.k, BATCH_BYTES // (g.s * itemsize)))
 
 
 @jit
