@@ -52,9 +52,6 @@ DYNAMIC = {
 PENDING = {
     "one way": {"checking.target"},
     "parameters": {
-        "backends.numba.columns.forward",
-        "backends.numba.runs.backward",
-        "backends.numba.runs.forward",
         "testing",
         "train.config",
     },

@@ -16,7 +16,7 @@ from tests.kernels.run import Results, run
 
 # one view of each sort: runs and columns, folded rows, several chunks, several tiles, weights by place and by row
 SHAPES = [(70, 6), (3, 6, 33, 7), (130, 64, 3, 3), (3, 4100, 2)]
-# a norm of two numbers is +1 and -1: its gradients cancel, and its two weights sum 12,300 terms that nearly do
+# a norm of two elements is +1 and -1: its gradients cancel, and its two weights sum 12,300 terms that nearly do
 CASES_OF_SHAPES = [case for case in dict.fromkeys(CASES) if case.shape in SHAPES and case.norm.normalized_shape != (2,)]
 PAIRS = [(case, last) for case in CASES_OF_SHAPES for last in layouts(case.shape) if str(case) != "instance-3x4100x2"]
 SMALL = [(case, last) for case, last in PAIRS if len(case.shape) == 2 or case.shape == (3, 6, 33, 7)]
@@ -92,7 +92,7 @@ def test_a_mean_of_a_million_deviations_does_no_worse_than_torch(case: Case, las
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @every_small_pair
-def test_half_types_are_rounded_once(case: Case, last: bool, dtype: torch.dtype) -> None:
+def test_half_precision_is_rounded_once(case: Case, last: bool, dtype: torch.dtype) -> None:
     data = shifted(case, dtype, last, 1e2)
     assert max(errors(case, data, run(case, data)).values()) < 0.6
 

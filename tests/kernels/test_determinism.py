@@ -10,7 +10,7 @@ import torch
 from numba import njit
 
 from normkit.backends.numba import Launch
-from normkit.backends.numba.columns.backward import project_rows_of
+from normkit.backends.numba.columns.backward import write_weighted_rows
 from normkit.spec import Norm
 from normkit.statistics import Running
 from tests.cases import CASES, Case, draw, layouts
@@ -70,8 +70,8 @@ def test_bits_do_not_depend_on_what_the_caches_hold(
 
 
 @njit
-def project(*told: Any) -> None:  # compiled code alone can call a piece of a kernel
-    project_rows_of(*told)
+def write(*operands: Any) -> None:  # compiled code alone can call a function of a kernel
+    write_weighted_rows(*operands)
 
 
 @pytest.mark.parametrize("size", [7, 9, 31, 100, 300])
@@ -81,11 +81,11 @@ def test_bits_do_not_depend_on_how_close_arrays_lie(size: int) -> None:
     x, dy = rng.normal(size=(2, size)).astype(np.float32)
     tables, weight = rng.normal(size=6 * size).astype(np.float32), np.ones(1, np.float32)
     found = set()
-    for gap in (0, 1, 4, 8, 16, 1000):  # numbers between what is read and what is written
+    for gap in (0, 1, 4, 8, 16, 1000):  # elements between what is read and what is written
         memory[:size], memory[size + gap : size + gap + size] = x, 0
         dx = memory[size + gap : 2 * size + gap]
         for streams in (False, True):
             sums, row = np.zeros((2, 1), np.float32), (0, size, 1)  # begins at, stride, rows
-            project(memory[:size], dy, dx, *row, tables, weight, sums[0], sums[1], streams, np.float32(0))
+            write((memory[:size], dy), dx, *row, tables, weight, sums[0], sums[1], streams, np.float32(0))
             found.add(sums.tobytes())
     assert len(found) == 1

@@ -19,7 +19,7 @@ LAYERS = {
     "InstanceNorm2d": ((64, 1e-5, 0.1, True), (8, 64, 14, 14)),
     "InstanceNorm3d": ((16, 1e-5, 0.1, True), (4, 16, 5, 7, 7)),
 }
-# torch rounds the statistics of these to half types where the weights are of half types; ours stay float32
+# torch rounds the statistics of these to half precision where the weights are in half precision; ours stay float32
 ROUNDED = ("LayerNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d")
 
 

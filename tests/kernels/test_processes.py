@@ -179,8 +179,8 @@ def count_parts(data: Any, part: int, parts: int, phase: int) -> None:
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
 def test_each_part_of_each_phase_runs_once(num_threads: int, kind: str) -> None:
     seen = np.zeros((5, 8), np.int64)
-    told = {"function": count_parts.address, "phases": 0b11010, "y": seen.ctypes.data}
-    record = CALL_STRUCT.pack(*(told.get(name, 0) for name in ADDRESSES), *(0.0 for _ in FLOATS))
+    values = {"function": count_parts.address, "phases": 0b11010, "y": seen.ctypes.data}
+    record = CALL_STRUCT.pack(*(values.get(name, 0) for name in ADDRESSES), *(0.0 for _ in FLOATS))
     threads.run_kernel(record + bytes(SHAPE_STRUCT.size), num_threads)
     each = [num_threads] * num_threads + [0] * (8 - num_threads)
     assert seen.tolist() == [[0] * 8, each, [0] * 8, each, each]

@@ -1,5 +1,7 @@
-"""What is read of the sizes of caches, and what is imported for it."""
+"""What is read of the sizes of caches."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ def _asked_anew() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("told", "held"),
+    ("reported", "held"),
     [
         ("2048K\n", 1 << 20),
         ("3072K\n", 3 << 19),
@@ -28,13 +30,19 @@ def _asked_anew() -> Iterator[None]:
     ],
 )
 def test_half_of_a_large_cache_of_its_own(
-    told: str, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reported: str, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "size").write_text(told)
+    (tmp_path / "size").write_text(reported)
     monkeypatch.setattr(processor, "_L2_SIZE", tmp_path / "size")
     assert processor.interleave_bytes() == held
 
 
-def test_where_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "_L2_SIZE", tmp_path / "missing")
     assert processor.interleave_bytes() == processor.SHARED_CACHE_BYTES
+
+
+def test_sizes_of_caches_need_no_compiler() -> None:
+    code = "import sys, normkit.backends.processor as p; p.interleave_bytes(); print('llvmlite' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == "False", done.stderr

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import normkit
-from normkit.model.handwritten import RECIPES
+from normkit.model.recipes import RECIPES
 from tests.torch.torch_layers import NormAct
 
 TORCH_NORMS = {
@@ -136,6 +136,7 @@ def test_norms_with_an_activation_are_recognized() -> None:
         (lambda self, x: NormAct.forward(self, x).nan_to_num(), "NaN or infinity"),
         (lambda self, x: NormAct.forward(self, x.float()).to(x.dtype), "RuntimeError"),
         (lambda self, x: NormAct.forward(self, setattr(self, "last", x) or x), "keeps something"),
+        (lambda self, x: NormAct.forward(self, x) + 0 * self.running_mean.data.add_(1).sum(), "a buffer differs"),
         (lambda self, x, residual=None: NormAct.forward(self, x), "more than one input"),
         (lambda self, x: NormAct.forward(self, x).no_such_method(), "AttributeError"),
     ],

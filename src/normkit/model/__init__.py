@@ -1,7 +1,8 @@
 """Tools for the normalization inside a model."""
 
 from normkit.model.accelerate import accelerate, restore
-from normkit.model.handwritten import Recipe, register_norm
+from normkit.model.recipe import Recipe
+from normkit.model.recipes import register_norm
 from normkit.model.running import accumulate_stats, no_stats_update, skip_nonfinite
 from normkit.model.summary import Summary
 from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm

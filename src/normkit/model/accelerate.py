@@ -1,11 +1,11 @@
-"""One line on somebody else's model: every norm runs in our kernels, and back."""
+"""Replace every norm of somebody else's model by normkit's with one line, and undo it."""
 
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from normkit.errors import UserError
 from normkit.model.classes import (
     ORIGINAL,
     PATCHED,
@@ -14,14 +14,15 @@ from normkit.model.classes import (
     combine,
     is_patched,
     overrides,
+    require_module,
     set_base_class,
 )
-from normkit.model.handwritten import recognize
+from normkit.model.equivalents import EQUIVALENTS, FORWARD, torch_norm
 from normkit.model.normact import recognize_norm_act
-from normkit.model.proof import PROVEN
-from normkit.model.summary import Left, Summary
+from normkit.model.recipe import PROVEN
+from normkit.model.recipes import recognize
+from normkit.model.summary import Skipped, Summary
 from normkit.model.sync import SYNCED_FROM
-from normkit.model.twins import FORWARD, TWINS, torch_norm
 
 __all__ = ["accelerate", "restore"]
 
@@ -33,7 +34,7 @@ def accelerate(model: nn.Module) -> Summary:
     hooks, mode and name; only its class changes. :func:`restore` undoes it. A second call finds nothing to do.
 
     Swapped are the norms of torch.nn; subclasses of them that inherit the forward pass; and hand-written classes that
-    a recipe describes (:mod:`normkit.model.handwritten`) and that gave equal numbers on random input.
+    a recipe describes (:mod:`normkit.model.recipes`) and that gave equal results on random input.
 
     Args:
         model: Any module, a single layer too.
@@ -48,31 +49,29 @@ def accelerate(model: nn.Module) -> Summary:
     accelerate: 1 layer swapped
       1 × LayerNorm: 1
     """
-    _check(model, "accelerate")
+    require_module(model, "accelerate")
     plan: list[_Swap] = []
-    left: list[Left] = []
-    already = 0
+    skipped: list[Skipped] = []
+    already_accelerated = 0
     for name, module in model.named_modules():
         cls = base_class(module)
         if any(base.__module__.startswith("normkit.") for base in cls.__mro__):
-            already += 1
+            already_accelerated += 1
             continue
-        found = _ours_for(module, cls)
+        found = _replacement(module, cls)
         if isinstance(found, Replacement) and is_patched(module):
             found = PATCHED
         if isinstance(found, str):
-            left.append(Left(name, cls.__name__, found))
+            skipped.append(Skipped(name, cls.__name__, found))
         elif found is not None:
             plan.append(_Swap(name, module, found.cls, {ORIGINAL: cls, **found.attributes}))
-    before = [base_class(swap.module).__name__ for swap in plan]
+    swapped = tuple((swap.name, base_class(swap.module).__name__) for swap in plan)
     _apply(plan)
-    return Summary(
-        "accelerate", tuple((swap.name, name) for swap, name in zip(plan, before, strict=True)), tuple(left), already
-    )
+    return Summary("accelerate", swapped, tuple(skipped), already_accelerated)
 
 
 def restore(model: nn.Module) -> Summary:
-    """Undo :func:`accelerate`: every layer that it swapped gets the class back that it had.
+    """Undo :func:`accelerate`: give every layer that it swapped the class back that it had.
 
     Layers that were normkit's from the start are not touched.
 
@@ -83,45 +82,48 @@ def restore(model: nn.Module) -> Summary:
     Raises:
         UserError: model is no torch.nn.Module.
     """
-    _check(model, "restore")
+    require_module(model, "restore")
     plan: list[_Swap] = []
-    left: list[Left] = []
+    skipped: list[Skipped] = []
     for name, module in model.named_modules():
         if ORIGINAL in vars(module) and SYNCED_FROM in vars(module):
             reason = "it was made a SyncBatchNorm since; call revert_sync_batchnorm first"
-            left.append(Left(name, type(module).__name__, reason))
+            skipped.append(Skipped(name, type(module).__name__, reason))
         elif ORIGINAL in vars(module):
             plan.append(_Swap(name, module, _original(module), {}))
     _apply(plan)
-    return Summary("restore", tuple((swap.name, swap.cls.__name__) for swap in plan), tuple(left), 0)
+    return Summary("restore", tuple((swap.name, swap.cls.__name__) for swap in plan), tuple(skipped), 0)
 
 
 class _Swap(NamedTuple):
-    """The class and the notes that a module is to have."""
+    """The class that a module is to have, and the attributes that go with it."""
 
     name: str
     module: nn.Module
     cls: type[nn.Module]
-    notes: dict[str, Any]
+    attributes: dict[str, Any]
 
     def apply(self) -> "_Swap":
-        """Do it; returns the swap that undoes it."""
-        notes = {key: vars(self.module).pop(key) for key in (ORIGINAL, PROVEN) if key in vars(self.module)}
-        undo = self._replace(cls=base_class(self.module), notes=notes)
+        """Swap, and return the swap that undoes it."""
+        own = vars(self.module)
+        attributes = {key: own[key] for key in (ORIGINAL, PROVEN) if key in own}
+        undo = self._replace(cls=base_class(self.module), attributes=attributes)
         set_base_class(self.module, self.cls)
-        vars(self.module).update(self.notes)
+        for key in attributes:
+            del own[key]
+        own.update(self.attributes)
         return undo
 
 
-def _ours_for(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | None:
-    """What stands for a layer; or why there is nothing; or None: it is no norm."""
+def _replacement(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | None:
+    """Return the replacement of a layer, why there is none, or None if the layer is no norm."""
     if isinstance(module, torch.jit.ScriptModule):
-        known = {base.__name__ for base in TWINS}
+        known = {base.__name__ for base in EQUIVALENTS}
         return "it is TorchScript, compiled already" if module.original_name in known else None
     base = torch_norm(cls)
     if base is None:
         return recognize(module, cls)
-    if base not in TWINS:
+    if base not in EQUIVALENTS:
         return f"normkit has no {base.__name__}"
     own = overrides(cls, base, FORWARD)
     if own:
@@ -130,28 +132,20 @@ def _ours_for(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | No
             or recognize(module, cls)
             or f"its class overrides {own[0]}, which may do more than {base.__name__}"
         )
-    return Replacement(TWINS[base] if cls is base else combine(TWINS[base], cls), {})
+    ours = EQUIVALENTS[base]
+    return Replacement(ours if cls is base else combine(ours, cls), {})
 
 
 def _original(module: nn.Module) -> type[nn.Module]:
-    """The class to go back to: a lazy layer that has seen its first input has become another one."""
+    """Return the class to go back to; a lazy layer that has seen its first input has become another class."""
     original: type[nn.Module] = vars(module)[ORIGINAL]
     lazy = getattr(original, "cls_to_become", None)
-    return original if lazy is None or base_class(module) is TWINS[original] else lazy
+    return original if lazy is None or base_class(module) is EQUIVALENTS[original] else lazy
 
 
 def _apply(plan: list[_Swap]) -> None:
-    """All of the swaps, or none."""
-    undo: list[_Swap] = []
-    try:
+    """Do all of the swaps, or none."""
+    with ExitStack() as undo:
         for swap in plan:
-            undo.append(swap.apply())
-    except Exception:
-        for swap in reversed(undo):
-            swap.apply()
-        raise
-
-
-def _check(model: nn.Module, name: str) -> None:
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{name} expected a torch.nn.Module; got {type(model).__name__}")
+            undo.callback(swap.apply().apply)
+        undo.pop_all()

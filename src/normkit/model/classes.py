@@ -1,13 +1,16 @@
-"""Changing the class of a module in place, and finding it again.
+"""How the forward pass of a module is replaced: its class is changed in place, and can be changed back.
 
 The layers subclass torch.nn's and differ in the forward pass alone, so a layer becomes ours, or torch's again, by
-getting another class: its parameters, buffers, hooks, mode and name are never touched.
+getting another class: its parameters, buffers, hooks, mode and name are never touched. Nothing else in the package
+assigns a class to a module.
 """
 
 from typing import Any, NamedTuple, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
+
+from normkit.errors import UserError
 
 # The attribute that remembers, on a swapped module, the class it had.
 ORIGINAL = "_normkit_original"
@@ -20,10 +23,16 @@ class Replacement(NamedTuple):
     attributes: dict[str, Any]
 
 
+def require_module(model: object, caller: str) -> None:
+    """Refuse what is no module, in the name of the function that was called with it."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{caller} expected a torch.nn.Module; got {type(model).__name__}")
+
+
 def base_class(module: nn.Module) -> type[nn.Module]:
-    """The class of a module, without the one that torch.nn.utils.parametrize puts over it."""
+    """Return the class of a module, without the one that torch.nn.utils.parametrize puts over it."""
     cls = type(module)
-    return cast(type[nn.Module], cls.__bases__[0]) if parametrize.is_parametrized(module) else cls
+    return cast("type[nn.Module]", cls.__bases__[0]) if parametrize.is_parametrized(module) else cls
 
 
 def set_base_class(module: nn.Module, cls: type[nn.Module]) -> None:
@@ -39,7 +48,7 @@ _combined: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
 def combine(over: type[nn.Module], under: type[nn.Module]) -> type[nn.Module]:
-    """A class that behaves as `under`, but for what `over` defines. Its instances can be copied and pickled."""
+    """Return a class that behaves as `under`, but for what `over` defines; its instances can be copied and pickled."""
     if (over, under) not in _combined:
 
         def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
@@ -52,6 +61,7 @@ def combine(over: type[nn.Module], under: type[nn.Module]) -> type[nn.Module]:
 
 
 def _rebuild(over: type[nn.Module], under: type[nn.Module]) -> nn.Module:
+    """Build an instance for unpickling. Pickles name this function: it has to stay here, under this name."""
     cls = combine(over, under)
     return cls.__new__(cls)
 
@@ -60,10 +70,10 @@ PATCHED = "its forward was replaced on the object"
 
 
 def is_patched(module: nn.Module) -> bool:
-    """Whether an object has a forward of its own, as some libraries give it: another class would change nothing."""
+    """Tell whether forward was replaced on the object, as some libraries do: another class would change nothing."""
     return "forward" in vars(module)
 
 
 def overrides(cls: type[nn.Module], base: type[nn.Module], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of the methods a class has from elsewhere than `base`."""
+    """Return the methods that a class does not inherit from `base`."""
     return tuple(name for name in names if getattr(cls, name, None) is not getattr(base, name, None))

@@ -1,4 +1,4 @@
-"""Batch norms that apply an activation too, as timm's BatchNormAct2d: recognized, and proven equal to ours."""
+"""Recognition of batch norms that apply an activation too, as timm's BatchNormAct2d; verified to be equal to ours."""
 
 import copy
 import math
@@ -7,17 +7,17 @@ from inspect import signature
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from normkit.layers import BatchNormAct2d
 from normkit.model.classes import Replacement, combine, set_base_class
-from normkit.model.proof import compare
+from normkit.model.equivalence import Outcome, difference, nonfinite_difference, run
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def recognize_norm_act(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | None:
-    """What computes the same as a batch norm with layers ``drop`` and ``act``; why nothing; None: it is not one."""
+    """Return what computes the same as a batch norm with layers ``drop`` and ``act``, why not, or None: it is none."""
     parts = {name for name, _ in module.named_children() if name != "parametrizations"}
     if not (issubclass(cls, nn.BatchNorm2d) and parts == {"drop", "act"}):
         return None
@@ -27,78 +27,66 @@ def recognize_norm_act(module: nn.Module, cls: type[nn.Module]) -> Replacement |
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            why = next(filter(None, (_difference(module, ours, probe) for probe in _PROBES)), None)
+            why = next(filter(None, (_difference(module, ours, case) for case in _CASES)), None)
     except Exception as error:  # somebody else's code: whatever it raises, it is not proven
         why = f"{type(error).__name__}: {error}"
     return Replacement(ours, {}) if why is None else f"act(drop(batch norm)) did not give equal numbers ({why})"
 
 
-class _Probe(NamedTuple):
+class _Case(NamedTuple):
     """An input, and the mode in which it is tried."""
 
-    training: bool
+    training: bool = False
     scale: float = 1.0
     channels_last: bool = False
     dtype: torch.dtype | None = None  # None: that of the layer
-    special: bool = False  # NaN and infinity are among the numbers
+    special: bool = False  # NaN and infinity are among the elements
 
 
-_PROBES = (
-    *(_Probe(training, 2.0, last) for training in (True, False) for last in (False, True)),
-    *(_Probe(False, scale) for scale in (1e-3, 1e3, 1e6)),
-    *(_Probe(False, dtype=dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16)),
-    _Probe(False, special=True),
+_CASES = (
+    *(_Case(training, 2.0, last) for training in (True, False) for last in (False, True)),
+    *(_Case(scale=scale) for scale in (1e-3, 1e3, 1e6)),
+    *(_Case(dtype=dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16)),
+    _Case(special=True),
 )
 
 
-def _difference(module: nn.Module, ours: type[nn.Module], probe: _Probe) -> str | None:
-    """What differs between a stand-in for a module, and one that has another class."""
-    expected, got = (_outcome(module, cls, probe) for cls in (None, ours))
-    if isinstance(expected, str):
-        return expected if probe.dtype is None else None  # what it does not take need not be taken
-    if isinstance(got, str):
-        return got
-    if (got[0].dtype, got[0].stride()) != (expected[0].dtype, expected[0].stride()):
-        return "the result has another type or layout"
-    if probe.special:
-        return None if torch.allclose(got[0], expected[0], equal_nan=True) else "NaN or infinity become something else"
-    pairs = enumerate(zip(got, expected, strict=True))
-    return next(filter(None, (compare(mine, theirs, min(index, 1)) for index, (mine, theirs) in pairs)), None)
-
-
-def _outcome(module: nn.Module, cls: type[nn.Module] | None, probe: _Probe) -> list[Tensor] | str:
-    """A stand-in's result, gradients and buffers; or what it raised."""
-    torch.manual_seed(0)
-    stand_in = _stand_in(module).train(probe.training)
-    if cls is not None:
-        set_base_class(stand_in, cls)
-    like = next(stand_in.buffers(), next(stand_in.parameters(), torch.empty(0)))
-    shape = (4, int(stand_in.num_features), 3, 2)  # type: ignore[arg-type]
-    x = probe.scale * (torch.randn(shape, device=like.device) + 0.35).to(probe.dtype or like.dtype)
-    if probe.channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    if probe.special:
-        x.view(-1)[:3] = torch.tensor([math.nan, math.inf, -math.inf])
-    x.requires_grad_()
-    before = dict(vars(stand_in))
+def _difference(module: nn.Module, ours: type[nn.Module], case: _Case) -> str | None:
+    """Say in words what differs in one case between a module and a copy with our class; None if nothing does."""
     try:
-        y: Tensor = stand_in.forward(x)
-        gradients = torch.autograd.grad(y, [x, *stand_in.parameters()], torch.randn_like(y))
-    except RuntimeError as error:
-        return f"{type(error).__name__}: {error}"
-    if any(value is not before.get(key) for key, value in vars(stand_in).items()):
-        return "its forward keeps something on the module"
-    return [y, *gradients, *stand_in.buffers()]
+        expected = _outcome(module, None, case)
+    except RuntimeError:
+        if case.dtype is None:
+            raise
+        return None  # ours need not take a dtype that the module does not take
+    got = _outcome(module, ours, case)
+    return nonfinite_difference(got, expected) if case.special else difference(got, expected)
 
 
-def _stand_in(module: nn.Module) -> nn.Module:
-    """A copy with random numbers, which nobody watches."""
-    stand_in = copy.deepcopy(module)
-    for part in stand_in.modules():
+def _outcome(module: nn.Module, cls: type[nn.Module] | None, case: _Case) -> Outcome:
+    """Run a random copy of a module, with another class if one is given."""
+    torch.manual_seed(0)
+    copied = _random_copy(module).train(case.training)
+    if cls is not None:
+        set_base_class(copied, cls)
+    like = next(copied.buffers(), next(copied.parameters(), torch.empty(0)))
+    shape = (4, int(copied.num_features), 3, 2)  # type: ignore[arg-type]
+    x = case.scale * (torch.randn(shape, device=like.device) + 0.35).to(case.dtype or like.dtype)
+    if case.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if case.special:
+        x.view(-1)[:3] = torch.tensor([math.nan, math.inf, -math.inf])
+    return run(copied, copied.forward, x.requires_grad_())
+
+
+def _random_copy(module: nn.Module) -> nn.Module:
+    """Return a copy with random parameters and buffers, and no hooks."""
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
         for hooks in _HOOKS:
             getattr(part, hooks).clear()
     with torch.no_grad():
-        for tensor in (*stand_in.parameters(), *stand_in.buffers()):
+        for tensor in (*copied.parameters(), *copied.buffers()):
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand(tensor.shape, dtype=tensor.dtype, device=tensor.device) + 0.2)
-    return stand_in
+    return copied

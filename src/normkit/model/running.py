@@ -1,9 +1,9 @@
-"""Running statistics under control: not at all, not from broken batches, or once for many micro-batches.
+"""Context managers that say when running statistics are updated: never, not by broken batches, or once for many.
 
-All three put other tensors in the place of a layer's running buffers while it runs, so they work with any layer that
-keeps its statistics in running_mean and running_var, torch's too; and the buffers themselves stay the same objects.
-Where more is to be done after a forward pass, the layer gets another class for the block, and no hook: compiled graphs
-notice the one, and not the other.
+All three put other tensors in the place of a layer's running buffers while it runs. So they work with any layer that
+keeps its statistics in running_mean and running_var, torch's too, and the buffers themselves stay the same objects.
+Two of them work after each forward pass. For that the layer gets another class for the block, and no hook: compiled
+graphs notice a new class, but not a new hook.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from normkit.errors import UserError
-from normkit.model.classes import base_class, combine, set_base_class
+from normkit.model.classes import base_class, combine, require_module, set_base_class
 from normkit.statistics import Moments, merge_moments
 
 __all__ = ["accumulate_stats", "no_stats_update", "skip_nonfinite"]
@@ -27,28 +27,28 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 def no_stats_update(model: nn.Module) -> Iterator[None]:
     """Leave the running statistics of a model as they are, whatever runs in the block.
 
-    Layers in training mode normalize by their batch as ever; what they would add to the running statistics (and to
-    num_batches_tracked) goes to copies that the end of the block throws away. For the recomputation of gradient
+    Layers in training mode normalize by their batch as before. They update copies of the running statistics (and of
+    num_batches_tracked), which the end of the block throws away. Use it for the recomputation of gradient
     checkpointing::
 
         checkpoint(block, x, use_reentrant=False,
                    context_fn=lambda: (nullcontext(), normkit.no_stats_update(block)))
 
-    and for the second forward pass of a GAN's or a contrastive step. A state_dict loaded in the block is thrown away
-    too, as far as these buffers go.
+    and for the second forward pass of a GAN's or a contrastive step. If a state_dict is loaded in the block, its
+    running statistics are thrown away too.
 
     Args:
         model: The model, or the part of it that is to be left alone.
     Raises:
         UserError: model is no torch.nn.Module.
     """
-    kept = [(module, _running(module)) for _, module in _tracking(model, "no_stats_update")]
+    saved = [(module, _running(module)) for _, module in _tracking(model, "no_stats_update")]
     try:
-        for module, buffers in kept:
+        for module, buffers in saved:
             module._buffers.update({name: buffer.detach().clone() for name, buffer in buffers.items()})
         yield
     finally:
-        for module, buffers in kept:
+        for module, buffers in saved:
             module._buffers.update(buffers)
 
 
@@ -78,7 +78,7 @@ class skip_nonfinite:  # noqa: N801  (used like a function, as torch.no_grad is)
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many batches each layer left out, by its name; layers that left out none are not listed."""
+        """Number of batches that each layer skipped, by its name; layers that skipped none are not listed."""
         counts = {name: int(count) for name, count in self._counts.items()}
         return {name: count for name, count in counts.items() if count}
 
@@ -86,7 +86,7 @@ class skip_nonfinite:  # noqa: N801  (used like a function, as torch.no_grad is)
         for name, module in self._layers:
             count = torch.zeros((), dtype=torch.int64, device=_running(module)["running_mean"].device)
             self._counts[name] = count
-            _become(module, _SkipNonfinite, "_normkit_skipped", count, self._exit)
+            _override(module, _SkipNonfinite, "_normkit_skipped", count, self._exit)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -101,17 +101,17 @@ class _SkipNonfinite(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not self.training:
             return super().forward(*args, **kwargs)
-        kept = _running(self)
-        for name, buffer in kept.items():
+        own = _running(self)
+        for name, buffer in own.items():
             self._buffers[name] = buffer.detach().clone()
         try:
             y = super().forward(*args, **kwargs)
             new = _running(self)
         finally:
-            self._buffers.update(kept)
+            self._buffers.update(own)
         with torch.no_grad():
             finite = new["running_mean"].isfinite().all() & new["running_var"].isfinite().all()
-            for name, buffer in kept.items():
+            for name, buffer in own.items():
                 buffer.copy_(torch.where(finite, new[name], buffer))
             self._normkit_skipped.add_(~finite)
         return y
@@ -119,7 +119,7 @@ class _SkipNonfinite(nn.Module):
 
 @contextmanager
 def accumulate_stats(model: nn.Module) -> Iterator[None]:
-    """Take all batches of the block as one: the running statistics move once, by all of them, when it ends.
+    """Take all batches of the block as one: the running statistics are updated once, by all of them, when it ends.
 
     With gradient accumulation, ``momentum`` then means the same as in a step with the whole batch. Each micro-batch is
     still normalized by its own statistics. If the block raises, nothing is stored.
@@ -143,7 +143,7 @@ def accumulate_stats(model: nn.Module) -> Iterator[None]:
             running = _running(module)["running_mean"]
             packed = torch.zeros(1 + 2 * running.numel(), dtype=torch.float64, device=running.device)
             seen.append((module, packed))
-            _become(module, _AccumulateStats, "_normkit_seen", packed, stack)
+            _override(module, _AccumulateStats, "_normkit_seen", packed, stack)
         yield
     for module, packed in seen:
         _store(module, _unpack(packed))
@@ -158,8 +158,8 @@ class _AccumulateStats(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if not self.training:
             return super().forward(*args, **kwargs)
-        kept, momentum = _running(self), self.momentum
-        for name, buffer in kept.items():
+        own, momentum = _running(self), self.momentum
+        for name, buffer in own.items():
             self._buffers[name] = torch.zeros_like(buffer)
         self.momentum = 1.0  # so that what is stored is the statistic of this batch
         try:
@@ -167,7 +167,7 @@ class _AccumulateStats(nn.Module):
             new = _running(self)
         finally:
             self.momentum = momentum
-            self._buffers.update(kept)
+            self._buffers.update(own)
         with torch.no_grad():
             mean, var = new["running_mean"].double(), new["running_var"].double()
             merged = _merge(self, _unpack(self._normkit_seen.clone()), mean, var, y)
@@ -176,13 +176,13 @@ class _AccumulateStats(nn.Module):
 
 
 def _unpack(packed: Tensor) -> Moments:
-    """One tensor, which a compiled graph can change in place, as what it holds."""
+    """Read the moments from the one tensor that holds them, which a compiled graph can change in place."""
     mean, m2 = packed[1:].chunk(2)
     return Moments(packed[0], mean, m2)
 
 
 def _merge(module: nn.Module, seen: Moments, mean: Tensor, var: Tensor, y: Tensor) -> Moments:
-    """What was seen, and one batch more with its mean and unbiased variance."""
+    """Add a batch, with its mean and unbiased variance, to the batches seen."""
     if isinstance(module, _InstanceNorm):  # its batch statistics are averages over the samples
         unbatched = module._get_no_batch_dim()  # type: ignore[no-untyped-call]
         samples = mean.new_full((), 1 if y.dim() == unbatched else y.shape[0])
@@ -193,6 +193,7 @@ def _merge(module: nn.Module, seen: Moments, mean: Tensor, var: Tensor, y: Tenso
 
 
 def _store(module: nn.Module, moments: Moments) -> None:
+    """Update the running statistics by the moments of all batches, if there were any."""
     if not moments.size:
         return
     buffers = _running(module)
@@ -207,8 +208,8 @@ def _store(module: nn.Module, moments: Moments) -> None:
             buffers[name].lerp_(value.to(buffers[name].dtype), 0.0 if momentum is None else momentum)
 
 
-def _become(module: nn.Module, over: type[nn.Module], attribute: str, value: Any, stack: ExitStack) -> None:
-    """Put a class over the one that a module has, until the stack is closed."""
+def _override(module: nn.Module, over: type[nn.Module], attribute: str, value: Any, stack: ExitStack) -> None:
+    """Put a class over the one that a module has, and an attribute for it, until the stack is closed."""
     before = base_class(module)
     after = combine(over, before)
 
@@ -223,9 +224,8 @@ def _become(module: nn.Module, over: type[nn.Module], attribute: str, value: Any
 
 
 def _tracking(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """The layers that keep running statistics."""
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{name} expected a torch.nn.Module; got {type(model).__name__}")
+    """Yield the name and module of each layer that keeps running statistics."""
+    require_module(model, name)
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             if any(key == "running_mean" for key, _ in module.named_buffers(recurse=False)):
@@ -235,7 +235,7 @@ def _tracking(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _running(module: nn.Module) -> dict[str, Tensor]:
-    """The running buffers that a module has."""
+    """Return the running buffers that a module has."""
     found: dict[str, Tensor] = {}
     for name in _BUFFERS:
         buffer = module._buffers.get(name)

@@ -1,12 +1,12 @@
-"""What accelerate and restore did, as an object and in words."""
+"""The result of accelerate and restore, as an object and as text."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Left(NamedTuple):
-    """A layer that was not swapped."""
+class Skipped(NamedTuple):
+    """A layer that was not swapped, and why."""
 
     name: str
     cls: str
@@ -15,18 +15,18 @@ class Left(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """How many of what were swapped, or restored, and what was left and why. Print it.
+    """The layers that were swapped, or restored, and those that were not and why. Print it.
 
     Args:
         verb: "accelerate" or "restore".
         swapped: (name, class) of every layer that was swapped, or swapped back: torch's or the model's own class.
         left: The norms that were not.
-        already: How many layers were normkit's before.
+        already: The number of layers that were normkit's before.
     """
 
     verb: str
     swapped: tuple[tuple[str, str], ...]
-    left: tuple[Left, ...]
+    left: tuple[Skipped, ...]
     already: int
 
     def __str__(self) -> str:
@@ -38,13 +38,13 @@ class Summary:
         names: dict[str, list[str]] = defaultdict(list)
         for name, cls in self.swapped:
             names[cls].append(name or "(the model itself)")
-        lines += [f"  {len(found)} × {cls}: {_some(found)}" for cls, found in names.items()]
+        lines += [f"  {len(found)} × {cls}: {_shorten(found)}" for cls, found in names.items()]
         reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name, cls, reason in self.left:
             reasons[cls, reason].append(name or "(the model itself)")
-        lines += [f"  left {len(found)} × {cls}: {_some(found)}: {why}" for (cls, why), found in reasons.items()]
+        lines += [f"  left {len(found)} × {cls}: {_shorten(found)}: {why}" for (cls, why), found in reasons.items()]
         return "\n".join(lines)
 
 
-def _some(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} … {names[-1]}"

@@ -1,4 +1,4 @@
-"""Every batch norm of a model over all ranks, and back."""
+"""Conversion of every batch norm of a model to a SyncBatchNorm, and back."""
 
 import warnings
 from typing import Any
@@ -8,16 +8,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from normkit.errors import UserError
 from normkit.layers.batchnorm import BatchNormForward
 from normkit.layers.batchnormact import BatchNormAct2d
 from normkit.layers.syncbatchnorm import BatchNorm, SyncBatchNorm, SyncForward
-from normkit.model.classes import PATCHED, base_class, combine, is_patched, overrides, set_base_class
-from normkit.model.twins import FORWARD, TWINS, torch_norm
+from normkit.model.classes import PATCHED, base_class, combine, is_patched, overrides, require_module, set_base_class
+from normkit.model.equivalents import EQUIVALENTS, FORWARD, torch_norm
 
 __all__ = ["SYNCED_FROM", "convert_sync_batchnorm", "revert_sync_batchnorm"]
 
-# The attribute that remembers, on a converted layer, the class it had.
+# The attribute that holds, on a converted layer, the class it had.
 SYNCED_FROM = "_normkit_synced_from"
 
 
@@ -36,15 +35,15 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
     Raises:
         UserError: it is no torch.nn.Module.
     """
-    _check(module, "convert_sync_batchnorm")
+    require_module(module, "convert_sync_batchnorm")
     plan: list[tuple[nn.Module, type[nn.Module]]] = []
-    left: list[str] = []
+    skipped: list[str] = []
     for name, layer in module.named_modules():
         if not isinstance(layer, _BatchNorm):
             continue
         found = _synced(layer, base_class(layer))
         if isinstance(found, str):
-            left.append(f"{name or 'the module'} ({type(layer).__name__}: {found})")
+            skipped.append(f"{name or 'the module'} ({type(layer).__name__}: {found})")
         else:
             plan.append((layer, found))
     for layer, cls in plan:
@@ -52,9 +51,10 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
             vars(layer)[SYNCED_FROM] = base_class(layer)
         set_base_class(layer, cls)
         vars(layer)["process_group"] = process_group
-    if left:
+    if skipped:
+        names = ", ".join(skipped)
         warnings.warn(
-            f"convert_sync_batchnorm left {', '.join(left)} as they are: each rank normalizes by its own batch there",
+            f"convert_sync_batchnorm left {names} as they are: each rank normalizes by its own batch there",
             stacklevel=2,
         )
     return module
@@ -73,7 +73,7 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
     Raises:
         UserError: it is no torch.nn.Module.
     """
-    _check(module, "revert_sync_batchnorm")
+    require_module(module, "revert_sync_batchnorm")
     for layer in module.modules():
         if isinstance(layer, (SyncForward, nn.SyncBatchNorm)):
             set_base_class(layer, vars(layer).pop(SYNCED_FROM, BatchNorm))
@@ -82,7 +82,7 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
 
 
 def _synced(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
-    """The class that a batch norm becomes, or why it cannot."""
+    """Return the class that a batch norm becomes, or why it cannot."""
     if isinstance(layer, SyncForward):
         return cls
     if isinstance(layer, LazyModuleMixin):
@@ -94,15 +94,10 @@ def _synced(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
     base = torch_norm(cls)
     if base is None:
         return "it is no BatchNorm of torch.nn"
-    ours = TWINS[base]
+    ours = EQUIVALENTS[base]
     if cls in (base, ours):
         return SyncBatchNorm
     if issubclass(cls, BatchNormAct2d):
         ours = BatchNormAct2d
-    own = overrides(cls, ours if issubclass(cls, BatchNormForward) else base, (*FORWARD, "_batch_norm"))
+    own = overrides(cls, ours if issubclass(cls, BatchNormForward) else base, (*FORWARD, "_normalize"))
     return f"it overrides {own[0]}" if own else combine(SyncForward, cls)
-
-
-def _check(module: nn.Module, name: str) -> None:
-    if not isinstance(module, nn.Module):
-        raise UserError(f"{name} expected a torch.nn.Module; got {type(module).__name__}")

@@ -1,8 +1,8 @@
-"""How kernels are compiled and called.
+"""How kernels are compiled.
 
 A kernel is a C function ``(record, part, parts, phase)``. Its pointers and sizes come in one record (`record.py`), of
-which a call packs the beginning, so that calling it costs a few microseconds; ``part`` of ``parts`` says which share of
-the work is its own, and ``phase`` which of the steps that its threads take together.
+which a call packs the beginning, so that calling it costs a few microseconds; ``part`` of ``parts`` is the share of
+the work that the thread takes, and ``phase`` the step that all threads take together.
 """
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from numba.extending import intrinsic
 from normkit.backends.numba.kernel_cache import ENTRY
 from normkit.backends.numba.record import RECORD
 
-Kernel = Callable[..., Any]
+Function = Callable[..., Any]
 
-# A piece of a kernel cannot be called from Python: what would let it takes time to compile.
-PIECE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
-INLINE = {**PIECE, "forceinline": True}  # and so for an overload
+# A function of a kernel cannot be called from Python: the wrappers for that take time to compile.
+OPTIONS = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+INLINE = {**OPTIONS, "forceinline": True}  # and so for an overload
 
 
-def jit(function: Kernel) -> Kernel:
-    """Compile a piece of a kernel; it computes exactly what it says, in every place that it is copied to."""
-    compiled: Kernel = njit(**PIECE)(function)
+def jit(function: Function) -> Function:
+    """Compile a function of a kernel; it computes exactly what it states, wherever it is inlined."""
+    compiled: Function = njit(**OPTIONS)(function)
     return compiled
 
 
-def inline(function: Kernel) -> Kernel:
-    """`jit` of a small piece that is in the way of vectors if it is called."""
-    compiled: Kernel = njit(**INLINE)(function)
+def inline(function: Function) -> Function:
+    """Compile a small function that is always inlined: a call would pass vectors through memory."""
+    compiled: Function = njit(**INLINE)(function)
     return compiled
 
 
@@ -39,12 +39,12 @@ KERNEL = types.void(types.voidptr, types.int64, types.int64, types.int64)
 
 
 @global_compiler_lock
-def kernel(function: Kernel, signature: Any = KERNEL) -> bytes:
+def kernel(function: Function, signature: Any = KERNEL) -> bytes:
     """Compile a kernel, or what calls it, to the object code of a C function.
 
     It needs nothing of Numba when it runs: it makes no arrays that are counted, and raises no exceptions.
     """
-    (compiled,) = njit(signature, **PIECE)(function).overloads.values()
+    (compiled,) = njit(signature, **OPTIONS)(function).overloads.values()
     context = compiled.target_context
     library = context.codegen().create_library(function.__name__)
     library.enable_object_caching()
@@ -65,7 +65,7 @@ def kernel(function: Kernel, signature: Any = KERNEL) -> bytes:
 
 @intrinsic
 def record(_context: Any, address: Any) -> Any:
-    """The RECORD at an address."""
+    """Return the RECORD at an address."""
     kind = from_dtype(RECORD)
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -76,7 +76,7 @@ def record(_context: Any, address: Any) -> Any:
 
 @intrinsic
 def pointer(_context: Any, address: Any, dtype: Any) -> Any:
-    """An address as a pointer to numbers of a type, which can be indexed; unlike an array it is passed as one word."""
+    """Return a pointer to elements of a dtype, which can be indexed; unlike an array it is passed as one word."""
     kind = types.CPointer(dtype.instance_type)
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -85,20 +85,20 @@ def pointer(_context: Any, address: Any, dtype: Any) -> Any:
     return kind(types.int64, dtype), codegen
 
 
-@jit
-def tensors_of_forward(g, storage, compute):
-    """What a forward kernel reads and writes: x, y, weight, bias; mean, var, rstd and the running statistics."""
-    statistics = pointer(g.mean, compute), pointer(g.var, compute), pointer(g.rstd, compute)
-    running = pointer(g.running_mean, compute), pointer(g.running_var, compute)
-    affine = pointer(g.weight, compute), pointer(g.bias, compute)
-    return pointer(g.x, storage), pointer(g.y, storage), *affine, statistics + running
-
-
 @intrinsic
 def cast(_context: Any, value: Any, like: Any) -> Any:
-    """Value in the type of like."""
+    """Convert a value to the dtype of `like`."""
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return context.cast(builder, arguments[0], value, like)
 
     return like(value, like), codegen
+
+
+@jit
+def forward_operands(g, storage, compute):
+    """Return pointers to what a forward kernel reads and writes: x, y, (weight, bias), stats, running stats."""
+    affine = pointer(g.weight, compute), pointer(g.bias, compute)
+    stats = pointer(g.mean, compute), pointer(g.var, compute), pointer(g.rstd, compute)
+    running = pointer(g.running_mean, compute), pointer(g.running_var, compute)
+    return pointer(g.x, storage), pointer(g.y, storage), affine, stats, running

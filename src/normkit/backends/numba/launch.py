@@ -57,7 +57,7 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """All that is known of a call before its pointers are.
+    """What is known of a call without its pointers.
 
     Args:
         function: The address of the kernel.
@@ -68,7 +68,7 @@ class Launch:
         num_stats: A · K, the number of statistics.
         affine_size: The number of weights.
         needs_dx: Whether dx must be written for dweight and dbias to be.
-        partial_bytes: Scratch for the sums of chunks.
+        chunk_sum_bytes: Scratch for the sums of chunks.
         coefficient_bytes: Scratch for what follows from them.
         scratch_bytes: All scratch, with that for dweight and dbias by part.
         ones: The address of weights of one.
@@ -84,7 +84,7 @@ class Launch:
     num_stats: int
     affine_size: int
     needs_dx: bool
-    partial_bytes: int
+    chunk_sum_bytes: int
     coefficient_bytes: int
     scratch_bytes: int
     ones: int
@@ -99,7 +99,7 @@ class ForwardPointers(NamedTuple):
         x, y, residual: A · R · K · S elements in memory order.
         weight, bias: affine_size elements of the compute dtype.
         mean, var, rstd: num_stats elements of the compute dtype; mean and var are read if precomputed, else written.
-        shift: Where the offset of each statistic is written for :func:`backward`, if the result is clamped alone.
+        shift: num_stats elements, written for :func:`backward` if the result is clamped without a residual.
         running_mean, running_var: K elements of the compute dtype, to be updated.
         num_batches_tracked: An int64 to be counted up by one.
     """
@@ -152,19 +152,20 @@ def launch(variant: Variant) -> Launch:
     tiles = -(-k * s // cut.tile)
     chunks = 1 if is_runs else -(-r // cut.chunk)
     tile_parts = a * tiles if r_step else a
-    affine_parts = -(-a // max(cut.chunk, a_period)) if is_runs else tile_parts
+    num_partials = -(-a // max(cut.chunk, a_period)) if is_runs else tile_parts
     stream = _streams(variant, cut, elementwise_affine)
-    ones, zeros = np.ones(affine_size, compute), np.zeros(affine_size, compute)
-    partial_bytes = 0 if is_runs else 8 * a * (3 if variant.backward else 2) * chunks * k * s
+    ones: NDArray[Any] = np.ones(affine_size, compute)
+    zeros: NDArray[Any] = np.zeros(affine_size, compute)
+    chunk_sum_bytes = 0 if is_runs else 8 * a * (3 if variant.backward else 2) * chunks * k * s
     coefficient_bytes = 0 if is_runs else ones.itemsize * (3 if variant.backward else 1) * a * k
-    dweights_bytes = ones.itemsize * 2 * affine_parts * affine_size if variant.backward else 0
+    partials_bytes = ones.itemsize * 2 * num_partials * affine_size if variant.backward else 0
     return Launch(
         function=_function(variant, cut.family, elementwise_affine),
         # in the order of SIZES
         shape_struct=SHAPE_STRUCT.pack(
             *(a, r, k, s),
             *(*steps, affine_size),
-            *(affine_parts, cut.chunk, cut.tile, cut.fold),
+            *(num_partials, cut.chunk, cut.tile, cut.fold),
             *(variant.subtract_mean, variant.precomputed, stream, variant.transposed),
             interleave_bytes(),
         ),
@@ -174,9 +175,9 @@ def launch(variant: Variant) -> Launch:
         num_stats=a * k,
         affine_size=affine_size,
         needs_dx=elementwise_affine or (not is_runs and r_step != 0),
-        partial_bytes=partial_bytes,
+        chunk_sum_bytes=chunk_sum_bytes,
         coefficient_bytes=coefficient_bytes,
-        scratch_bytes=partial_bytes + coefficient_bytes + dweights_bytes,
+        scratch_bytes=chunk_sum_bytes + coefficient_bytes + partials_bytes,
         ones=ones.ctypes.data,
         zeros=zeros.ctypes.data,
         constants=(ones, zeros),
@@ -228,7 +229,7 @@ def forward(
     x, y, residual, weight, bias, *statistics = pointers
     call = CALL_STRUCT.pack(  # in the order of ADDRESSES and FLOATS
         *(launch.function, phases, x, y, residual, weight or launch.ones, bias or launch.zeros, *statistics),
-        *(0, 0, 0, 0, scratch, scratch + launch.partial_bytes, 0, eps, momentum, *bounds),
+        *(0, 0, 0, 0, scratch, scratch + launch.chunk_sum_bytes, 0, eps, momentum, *bounds),
     )
     run_kernel(call + launch.shape_struct, threads)
 
@@ -250,7 +251,7 @@ def backward(
     x, dy, dx, weight, mean, rstd, shift, dweight, dbias = pointers
     if dweight:
         phases |= 1 << REDUCE_PARTIALS
-    coefficients = scratch + launch.partial_bytes
+    coefficients = scratch + launch.chunk_sum_bytes
     call = CALL_STRUCT.pack(  # in the order of ADDRESSES and FLOATS
         *(launch.function, phases, x, 0, 0, weight or launch.ones, launch.zeros, mean, 0, rstd, shift, 0, 0, 0),
         *(dy, dx, dweight, dbias, scratch, coefficients, coefficients + launch.coefficient_bytes, 0.0, 0.0, *bounds),

@@ -14,7 +14,7 @@ class Plan:
 
     Args:
         family: "runs" or "columns": which kernels.
-        chunk: Runs: the A of a part of dweight; columns: the rows of a chunk.
+        chunk: For runs the size along A of a partial dweight, for columns the rows of a chunk.
         tile: The columns of a tile.
         fold: How many rows of columns are read as one wider row.
     """
@@ -36,9 +36,9 @@ def plan(view: View) -> Plan:
     if r_step == 0 and is_long and not (elementwise_affine and r > 1):
         if not elementwise_affine:
             return Plan("runs", chunk=1)
-        # one task sums all that goes into its part of dweight, so a chunk holds whole periods
+        # one task sums all of a partial dweight, so a chunk holds whole periods
         at_least = min(TUNING.min_runs_of_part, TUNING.single_thread_elements // s)
-        runs_of_part = min(max(-(-a // a_period // TUNING.affine_parts), at_least), TUNING.max_runs_of_part)
+        runs_of_part = min(max(-(-a // a_period // TUNING.dweight_parts), at_least), TUNING.max_runs_of_part)
         return Plan("runs", chunk=runs_of_part * a_period)
     width = k * s
     if r_step != 0:

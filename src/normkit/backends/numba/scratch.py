@@ -15,7 +15,7 @@ _BYTE, _WORD = ir.IntType(8).as_pointer(), ir.IntType(64)
 
 
 def _array(context: Any, builder: Any, kind: Any, data: Any, count: Any) -> Any:
-    """An array of `count` numbers from an address on."""
+    """Make an array of `count` elements at a pointer."""
     size = _WORD(kind.dtype.bitwidth // 8)
     made = make_array(kind)(context, builder)
     populate_array(made, data=data, shape=[count], strides=[size], itemsize=size, meminfo=None)
@@ -24,7 +24,7 @@ def _array(context: Any, builder: Any, kind: Any, data: Any, count: Any) -> Any:
 
 @intrinsic
 def array(_context, pointer, count):
-    """The `count` numbers at a pointer."""
+    """Return an array of the `count` elements at a pointer."""
     kind = types.Array(pointer.dtype, 1, "C")
 
     def codegen(context, builder, _sig, args):
@@ -34,30 +34,30 @@ def array(_context, pointer, count):
 
 
 @intrinsic
-def numbers(_context, count, like):
-    """An array of `count` numbers of the type of `like`, which begins with a line; `free` gives it back."""
+def alloc(_context, count, like):
+    """Allocate an array of `count` elements of the dtype of `like`, aligned to a cache line; `free` it."""
     kind = types.Array(like, 1, "C")
 
     def codegen(context, builder, _sig, args):
         allocate = function(builder, "malloc", _BYTE, [_WORD])
         size = builder.mul(args[0], _WORD(like.bitwidth // 8))
         whole = builder.call(allocate, [builder.add(size, _WORD(2 * LINE))])
-        place = builder.and_(builder.add(builder.ptrtoint(whole, _WORD), _WORD(2 * LINE - 1)), _WORD(-LINE))
-        builder.store(whole, _before(builder, place))
-        data = builder.inttoptr(place, STORED[like][0].as_pointer())
+        aligned = builder.and_(builder.add(builder.ptrtoint(whole, _WORD), _WORD(2 * LINE - 1)), _WORD(-LINE))
+        builder.store(whole, _before(builder, aligned))
+        data = builder.inttoptr(aligned, STORED[like][0].as_pointer())
         return _array(context, builder, kind, data, args[0])
 
     return kind(types.int64, like), codegen
 
 
-def _before(builder: Any, place: Any) -> Any:
-    """Where the address of what was allocated is kept: just before the numbers."""
-    return builder.inttoptr(builder.sub(place, _WORD(8)), _BYTE.as_pointer())
+def _before(builder: Any, address: Any) -> Any:
+    """Return where the address of an allocation is kept: just before its elements."""
+    return builder.inttoptr(builder.sub(address, _WORD(8)), _BYTE.as_pointer())
 
 
 @intrinsic
 def free(_context, array):
-    """Give back what `numbers` has made."""
+    """Free an array that `alloc` has made."""
 
     def codegen(context, builder, sig, args):
         data = make_array(sig.args[0])(context, builder, args[0]).data
@@ -69,7 +69,7 @@ def free(_context, array):
 
 @intrinsic
 def row_of(_context, table, row, width):
-    """A row of a table that lies flat in memory: as an array (a slice of one with two axes is not contiguous)."""
+    """Return a row of a flat table as an array (a slice of one with two axes is not contiguous)."""
 
     def codegen(context, builder, sig, args):
         kind, (table, row, width) = sig.args[0], args
@@ -81,6 +81,6 @@ def row_of(_context, table, row, width):
 
 @jit
 def fill(array, value):
-    """Write the same number everywhere."""
+    """Fill an array with a value."""
     for i in range(array.size):
         array[i] = value

@@ -1,7 +1,7 @@
-"""Vectors of numbers as values that a kernel computes with: one cache line each, in the type of computation.
+"""SIMD vectors as values of a kernel: one cache line each, in the compute dtype.
 
-A kernel says itself what is summed in which lane, so its sums are the same wherever arrays lie and however a compiler
-cuts loops. LLVM splits these vectors into the registers that the processor has. `memory.py` reads and writes them.
+A kernel states itself what is summed in which lane, so its sums are the same wherever arrays lie and however a compiler
+cuts loops. LLVM splits these vectors into the registers of the processor. `memory.py` loads and stores them.
 """
 
 import operator
@@ -23,10 +23,10 @@ INDEX = ir.IntType(32)
 
 
 class Pairs(types.Type):  # type: ignore[misc]
-    """The Numba type of numbers in bfloat16 whose vectors hold those of even places first, then those of odd ones.
+    """The Numba type of bfloat16 elements whose vectors hold those of even offsets first, then those of odd ones.
 
     Two neighbours are one word of 32 bits, so a vector becomes two of float32, and they a vector again, without moving
-    anything between lanes. Only loops that do not tell numbers apart by their places can read them so.
+    anything between lanes. Only loops that treat all elements alike can load them so.
     """
 
     bitwidth = 16
@@ -42,7 +42,7 @@ class _PairsModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 PAIRS = Pairs()
-# How a number of a stored type is read: its type in LLVM, and that type in the name of an operation on vectors.
+# The LLVM type of each stored dtype, and that type in the name of an operation on vectors
 STORED = {
     types.float64: (ir.DoubleType(), "f64"),
     types.float32: (ir.FloatType(), "f32"),
@@ -52,8 +52,8 @@ STORED = {
 }
 
 
-def in_any_order(storage: Any) -> Any:
-    """How to read numbers of a stored type that are not told apart by their places."""
+def pairwise_storage(storage: Any) -> Any:
+    """Return the stored dtype for loops that treat all elements alike: PAIRS where it is faster."""
     return PAIRS if storage is np.uint16 and not processor.has("avx512f") else storage
 
 
@@ -73,7 +73,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 def _arithmetic(operation: Any, instruction: str) -> None:
-    """Let two vectors be combined by an operator of Python."""
+    """Implement an operator of Python for two vectors."""
 
     @infer_global(operation)
     class _Operation(AbstractTemplate):  # type: ignore[misc]
@@ -93,32 +93,32 @@ for _name, _instruction in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul")):
     _arithmetic(getattr(operator, f"i{_name}"), _instruction)
 
 
-def constant(number: int, lanes: int) -> Any:
-    """The same INDEX in every lane."""
-    return ir.Constant(ir.VectorType(INDEX, lanes), [number] * lanes)
+def constant(value: int, lanes: int) -> Any:
+    """Return a vector of the same INDEX in every lane."""
+    return ir.Constant(ir.VectorType(INDEX, lanes), [value] * lanes)
 
 
-def _spread(builder: Any, value: Any, lanes: int) -> Any:
-    """A number in every lane."""
+def _broadcast(builder: Any, value: Any, lanes: int) -> Any:
+    """Return a vector of a value in every lane."""
     undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     return builder.shuffle_vector(builder.insert_element(undefined, value, INDEX(0)), undefined, constant(0, lanes))
 
 
 def mask_of(builder: Any, count: Any, lanes: int, stored: Any = None) -> Any:
-    """True for the first `count` numbers of a vector of a stored type; of lanes, if there is none."""
+    """Return a mask of the first `count` elements of a vector of a stored dtype; of lanes, if there is none."""
     order = [*range(0, lanes, 2), *range(1, lanes, 2)] if stored == PAIRS else list(range(lanes))
-    places = ir.Constant(ir.VectorType(INDEX, lanes), order)
-    return builder.icmp_signed("<", places, _spread(builder, builder.trunc(count, INDEX), lanes))
+    offsets = ir.Constant(ir.VectorType(INDEX, lanes), order)
+    return builder.icmp_signed("<", offsets, _broadcast(builder, builder.trunc(count, INDEX), lanes))
 
 
 def function(builder: Any, name: str, result: Any, parameters: list[Any]) -> Any:
-    """A function that LLVM provides."""
+    """Declare a function of LLVM or of the C library."""
     return get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
 
 
 @intrinsic
 def lanes(_context, like):
-    """How many numbers of this type a vector holds."""
+    """Return how many elements of this dtype a vector holds."""
     count = LINE * 8 // like.bitwidth
 
     def codegen(_context, _builder, _sig, _args):
@@ -129,18 +129,18 @@ def lanes(_context, like):
 
 @intrinsic
 def splat(_context, value):
-    """A vector of one number."""
+    """Return a vector of the same value in every lane."""
     vector = Vector(value)
 
     def codegen(_context, builder, _sig, args):
-        return _spread(builder, args[0], vector.lanes)
+        return _broadcast(builder, args[0], vector.lanes)
 
     return vector(value), codegen
 
 
 @intrinsic
 def fma(_context, a, b, c):
-    """A · b + c, rounded once where the processor has an instruction for it."""
+    """Return A · b + c, rounded once where the processor has an instruction for it."""
 
     def codegen(_context, builder, _sig, args):
         if not processor.has("fma"):
@@ -153,8 +153,8 @@ def fma(_context, a, b, c):
 
 
 @intrinsic
-def first(_context, array, vector, count):
-    """The first `count` numbers of a vector of an array; zeros in place of the others."""
+def mask_tail(_context, array, vector, count):
+    """Keep the first `count` elements of a vector loaded from an array; zero the others."""
 
     def codegen(_context, builder, _sig, args):
         _, value, count = args
@@ -165,8 +165,8 @@ def first(_context, array, vector, count):
 
 
 @intrinsic
-def joined(_context, array, vector, other, count):
-    """The first `count` numbers of a vector of an array, and of the other vector those behind them."""
+def blend(_context, array, vector, other, count):
+    """Take the first `count` elements from one vector loaded from an array, the others from another."""
 
     def codegen(_context, builder, _sig, args):
         _, value, other, count = args
@@ -176,8 +176,8 @@ def joined(_context, array, vector, other, count):
 
 
 @intrinsic
-def with_plain_nan(_context, array, number):
-    """A number, as those of an array may be combined with it; NaN of some other digits would be rounded to zero."""
+def canonicalize_nan(_context, array, value):
+    """Return a value with the usual bits if it is NaN: those of some NaN would be rounded to zero in this array."""
 
     def codegen(_context, builder, _sig, args):
         _, value = args
@@ -185,41 +185,41 @@ def with_plain_nan(_context, array, number):
             return value
         return builder.select(builder.fcmp_ordered("ord", value, value), value, ir.Constant(value.type, float("nan")))
 
-    return number(array, number), codegen
+    return value(array, value), codegen
 
 
 @intrinsic
-def clamp(_context, vector, low, high):
-    """Not below low, nor above high; NaN stays NaN."""
+def clamp_vector(_context, vector, lower, upper):
+    """Clamp each lane between lower and upper; NaN stays NaN."""
 
     def codegen(_context, builder, _sig, args):
-        value, low, high = args
-        value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
-        return builder.select(builder.fcmp_ordered(">", value, high), high, value)
+        value, lower, upper = args
+        value = builder.select(builder.fcmp_ordered("<", value, lower), lower, value)
+        return builder.select(builder.fcmp_ordered(">", value, upper), upper, value)
 
-    return vector(vector, low, high), codegen
+    return vector(vector, lower, upper), codegen
 
 
 @intrinsic
-def between(_context, vector, place, low, high):
-    """The lanes whose place is above low and below high, or NaN; zeros in the others."""
+def mask_between(_context, vector, key, lower, upper):
+    """Keep the lanes whose key is above lower and below upper, or NaN; zero the others."""
 
     def codegen(_context, builder, _sig, args):
-        value, place, low, high = args
-        above, below = builder.fcmp_unordered(">", place, low), builder.fcmp_unordered("<", place, high)
+        value, key, lower, upper = args
+        above, below = builder.fcmp_unordered(">", key, lower), builder.fcmp_unordered("<", key, upper)
         return builder.select(builder.and_(above, below), value, ir.Constant(value.type, None))
 
-    return vector(vector, place, low, high), codegen
+    return vector(vector, key, lower, upper), codegen
 
 
 @intrinsic
-def total(_context, vector):
-    """The sum of all lanes, of neighbours first."""
+def reduce_add(_context, vector):
+    """Sum all lanes, neighbours first."""
 
     def codegen(_context, builder, _sig, args):
-        number, kind = args[0].type.element, args[0].type
+        element, kind = args[0].type.element, args[0].type
         name = f"llvm.vector.reduce.fadd.v{vector.lanes}{STORED[vector.dtype][1]}"
-        add = function(builder, name, number, [number, kind])
-        return builder.call(add, [ir.Constant(number, -0.0), args[0]], fastmath=("reassoc",))
+        add = function(builder, name, element, [element, kind])
+        return builder.call(add, [ir.Constant(element, -0.0), args[0]], fastmath=("reassoc",))
 
     return vector.dtype(vector), codegen

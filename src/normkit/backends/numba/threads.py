@@ -21,6 +21,7 @@ from normkit.backends.numba.record import PHASES
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _FIRST = Struct("2q")  # of a RECORD: function and phases
+_PID = os.getpid()
 
 
 class Layer(Protocol):
@@ -79,7 +80,7 @@ def _pool(num_threads: int) -> ThreadPoolExecutor:
 
 @lru_cache(maxsize=1)
 def _layer() -> Layer:
-    parallel = None if _forked else _parallel()
+    parallel = _parallel() if os.getpid() == _PID else None  # else it was forked
     if parallel is None:
         return _with_threads
     start = address("thread_start")
@@ -104,12 +105,7 @@ def _parallel() -> Any:
     return parallel
 
 
-_forked = False
-
-
 def _after_fork() -> None:
-    global _forked  # noqa: PLW0603 - a fact of this process, which the runtime does not report
-    _forked = True
     _layer.cache_clear()
     _pool.cache_clear()
 

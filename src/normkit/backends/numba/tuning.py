@@ -1,7 +1,7 @@
 """Tuning: every constant that was measured rather than derived.
 
-None of them changes what a kernel computes, but those that cut up sums decide their order and so the last bits.
-Kernels read them as integers of their module, as Numba compiles those as constants.
+None of them decides what a kernel computes, but those that cut up sums decide their order, and so the last bits.
+Kernels read them through integers of their own module, as Numba compiles those as constants.
 """
 
 from dataclasses import dataclass
@@ -12,96 +12,99 @@ from typing import Final
 class Tuning:
     """Sizes at which the work is cut up, and distances at which memory is prefetched."""
 
-    # which family, and which threads
+    # which family of kernels, and how many threads
 
     min_run_length: int = 16
-    """From this S on, the family is runs rather than columns."""
+    """The smallest S for which runs are walked rather than columns summed."""
 
     single_thread_elements: int = 32768
-    """Below so many elements, one thread is done before others could be woken."""
+    """The size of an input from which on waking several threads pays."""
 
     # when an output is streamed
 
     stream_bytes: int = 24 << 20
-    """From so many bytes read and written on, the output is streamed: the caches could not keep it all."""
+    """The size of what is read and written from which on the output is streamed: no cache could keep it."""
 
     unaligned_stream_factor: int = 2
-    """So many times more bytes are needed where rows share cache lines, whose parts may reach memory separately."""
+    """How many times larger that is where rows share cache lines, whose parts may reach memory separately."""
 
     dweight_reuse_elements: int = 256
-    """Rows shorter than this are not streamed backward: dweight is read again before the streams are through."""
+    """The row length below which dx is not streamed: dweight, read again soon, would wait for the stores."""
 
     # how runs are cut up
 
-    affine_parts: int = 64
-    """The gradients of weight and bias are summed in about so many parts."""
+    dweight_parts: int = 64
+    """The number of partial dweights aimed at."""
 
     max_runs_of_part: int = 128
-    """So many runs, at most, are summed into one part in the compute dtype."""
+    """The largest number of runs summed into a partial dweight in the compute dtype."""
 
     min_runs_of_part: int = 16
-    """So many short runs make one part even where there are few, as each part costs time of its own."""
+    """The number of short runs in a partial dweight even where there are few, as each partial costs time."""
 
     block_elements: int = 4096
-    """So many elements of a run, at most, are summed in the compute dtype."""
+    """The largest number of elements of a run summed in the compute dtype before a merge in float64."""
 
     sample_elements: int = 64
-    """The mean of so many elements is the first pivot of a block."""
+    """The number of elements whose mean is the first pivot of a block."""
+
+    far_pivot_share: float = 0.75
+    """The share of a block's second moment, due to a far pivot, above which it is summed again about its mean."""
 
     prefetch_run_elements: int = 1024
-    """A run of so many elements is prefetched while the one before it is summed."""
+    """The run length from which on a whole run is prefetched while the one before it is summed."""
 
     prefetch_elements: int = 512
-    """Of shorter runs, what lies so many elements ahead is prefetched."""
+    """The distance at which shorter runs are prefetched."""
 
-    group_bytes: int = 16_384
-    """So many bytes of neighbouring statistics, at most, are interleaved where each lies in one piece."""
+    batch_bytes: int = 16_384
+    """The size of neighbouring statistics taken together where each lies in one piece."""
 
     # how columns are cut up
 
     max_tile_columns: int = 2048
-    """So many columns, at most, make a tile where each row has its own weight."""
+    """The largest width of a tile where each row has its own weight."""
 
     tile_columns: int = 4096
-    """About so many columns make a tile of wide rows elsewhere."""
+    """The width of a tile of other wide rows."""
 
     folded_columns: int = 1536
-    """Rows are folded into one of at most so many columns."""
+    """The largest width of a row that several rows are folded into."""
 
     conflict_elements: int = 1024
-    """Rows a multiple of so many elements apart compete for the same sets of the L1 cache."""
+    """The distance between rows, or a multiple of it, at which they compete for the same sets of the L1 cache."""
 
     aligned_elements: int = 32
-    """A row width that is a multiple of this keeps rows of every dtype aligned with cache lines."""
+    """The common divisor of row width and that distance which still aligns rows of every dtype with cache lines."""
 
     max_chunk_rows: int = 128
-    """So many folded rows, at most, are summed before they are merged."""
+    """The largest number of folded rows in a chunk."""
 
     min_chunk_rows: int = 32
-    """Fewer rows are folded rather than leave less than so many in a chunk."""
+    """The number of folded rows in a chunk below which fewer rows are folded."""
 
     chunk_multiple: int = 8
-    """Where A is 1, the chunks come in multiples of this, which threads share evenly."""
+    """The multiple that the number of chunks is where A is 1, so that threads share them evenly."""
 
     block_rows: int = 128
-    """So many rows, at most, are summed in the compute dtype."""
+    """The largest number of rows summed in the compute dtype before a merge in float64."""
 
     group_rows: int = 16
-    """So many rows are added at once, for which a vector of sums is read and written once."""
+    """The number of rows added at once, for which a vector of sums is loaded and stored once."""
 
     sample_rows: int = 8
-    """The mean of so many rows is the first pivot of a block."""
+    """The number of rows whose mean is the first pivot of a block."""
 
     prefetch_row_elements: int = 64
-    """Of each row, what lies so many elements ahead is prefetched."""
+    """The distance at which rows are prefetched."""
 
     # how an output is written
 
     written_rows: int = 8
-    """So many rows of columns, at most, are written together, for which parameters are read once."""
+    """The largest number of rows written together, for which the parameters of columns are loaded once."""
 
     page_lines: int = 64
-    """A load waits for an earlier store that lies a multiple of so many cache lines from it."""
+    """The distance in cache lines, or a multiple of it, at which a load waits for a store before it."""
 
 
 TUNING: Final = Tuning()

@@ -3,15 +3,17 @@
 import numpy as np
 
 from normkit.backends.numba.compile import cast, jit
-from normkit.backends.numba.memory import prefetch, put, take
-from normkit.backends.numba.runs.moments import FAR, number
-from normkit.backends.numba.scratch import fill, free, numbers, row_of
+from normkit.backends.numba.memory import load_masked, prefetch, store_masked
+from normkit.backends.numba.runs.moments import element
+from normkit.backends.numba.scratch import alloc, fill, free, row_of
 from normkit.backends.numba.simd import fma, lanes
+from normkit.backends.numba.tuning import TUNING
 
-BLOCK_ROWS = 128  # rows whose sum may stay in the compute type
-GROUP = 16  # rows that are summed at once, of one tensor: a sum is read and written once for all of them
-AHEAD = 64  # numbers of each of them that are asked for before
-SAMPLE_ROWS = 8  # whose mean stands for that of a block, unless it proves to be far from it
+BLOCK_ROWS = TUNING.block_rows
+GROUP_ROWS = TUNING.group_rows
+SAMPLE_ROWS = TUNING.sample_rows
+PREFETCH_ELEMENTS = TUNING.prefetch_row_elements
+FAR_PIVOT_SHARE = TUNING.far_pivot_share
 
 
 @jit
@@ -31,29 +33,30 @@ def add_folded(sums, totals):
 
 
 @jit
-def square_rows(x, start, rows, stride, pivot, plain, squares, zero):
-    """Sums over the rows of x - pivot and of its square."""
+def sum_rows(x, start, rows, stride, pivot, sums, squares, zero):
+    """Sum d = x - pivot and d² over the rows."""
     step, width = lanes(zero), pivot.size
-    fill(plain, zero)
+    fill(sums, zero)
     fill(squares, zero)
-    for top in range(0, rows, GROUP):
-        begin, height = start + top * stride, min(GROUP, rows - top)
+    for top in range(0, rows, GROUP_ROWS):
+        begin, height = start + top * stride, min(GROUP_ROWS, rows - top)
         for c in range(0, width, step):
             at, n = begin + c, width - c
-            about, f, s = take(pivot, c, n, zero), take(plain, c, n, zero), take(squares, c, n, zero)
+            about = load_masked(pivot, c, n, zero)
+            d_sum, d_squares = load_masked(sums, c, n, zero), load_masked(squares, c, n, zero)
             for _ in range(height):
-                prefetch(x, at + AHEAD)
-                d = take(x, at, n, zero) - about
-                f += d
-                s = fma(d, d, s)
+                prefetch(x, at + PREFETCH_ELEMENTS)
+                d = load_masked(x, at, n, zero) - about
+                d_sum += d
+                d_squares = fma(d, d, d_squares)
                 at += stride
-            put(plain, c, f, n, zero)
-            put(squares, c, s, n, zero)
+            store_masked(sums, c, d_sum, n, zero)
+            store_masked(squares, c, d_squares, n, zero)
 
 
 @jit
 def merge_columns(count, mean, m2, other_count, other_mean, other_m2):
-    """Mean and m2 of `count` rows become those of these and `other_count` more (Chan, Golub & LeVeque 1979)."""
+    """Merge mean and m2 of `other_count` more rows into those of `count` rows (Chan, Golub & LeVeque 1979)."""
     if count == 0.0:  # not by the formula: the square of a huge mean may overflow
         for c in range(mean.size):
             mean[c], m2[c] = other_mean[c], other_m2[c]
@@ -66,36 +69,36 @@ def merge_columns(count, mean, m2, other_count, other_mean, other_m2):
 
 
 @jit
-def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centred, zero):
-    """Merge `rows` rows, each of `fold` rows that lie one behind the other, into mean and m2 of `count` rows so far."""
+def merge_block(x, start, rows, stride, fold, mean, m2, work, count, subtract_mean, zero):
+    """Merge `rows` rows, each of `fold` adjacent rows, into mean and m2 of `count` rows so far."""
     columns = mean.size
     wide, n = columns * fold, float(rows * fold)
     pivot, first, second = row_of(work, 0, wide), row_of(work, 1, wide), row_of(work, 2, wide)
-    totals, squares = numbers(columns, 0.0), numbers(columns, 0.0)
+    totals, squares = alloc(columns, 0.0), alloc(columns, 0.0)
     fill(pivot, zero)
-    if centred:
+    if subtract_mean:
         sample = min(rows, SAMPLE_ROWS)
         for c in range(0, columns, lanes(zero)):
-            put(pivot, c, take(x, start + c, columns - c, zero), columns - c, zero)
-        square_rows(x, start, sample, stride, pivot[:columns], first, second, zero)
+            store_masked(pivot, c, load_masked(x, start + c, columns - c, zero), columns - c, zero)
+        sum_rows(x, start, sample, stride, pivot[:columns], first, second, zero)
         for c in range(columns):
             pivot[c] += first[c] / cast(sample, zero)
         repeat(pivot, columns)
     for attempt in range(2):
-        square_rows(x, start, rows, stride, pivot, first, second, zero)
+        sum_rows(x, start, rows, stride, pivot, first, second, zero)
         fill(totals, 0.0)
         fill(squares, 0.0)
         add_folded(first, totals)
         add_folded(second, squares)
         far = False
         for c in range(columns):
-            far |= totals[c] * totals[c] > FAR * n * squares[c]
-        if attempt == 1 or not (centred and far):
+            far |= totals[c] * totals[c] > FAR_PIVOT_SHARE * n * squares[c]
+        if attempt == 1 or not (subtract_mean and far):
             break
         for c in range(columns):
             pivot[c] += cast(totals[c] / n, zero)
         repeat(pivot, columns)
-    if centred:
+    if subtract_mean:
         for c in range(columns):
             rest = totals[c] / n
             squares[c] = max(squares[c] - rest * totals[c], 0.0)
@@ -108,19 +111,19 @@ def moments_of_block(x, start, rows, stride, fold, mean, m2, work, count, centre
 
 
 @jit
-def wide_moments_of_rows(x, start, rows, stride, mean, m2, centred):
-    """Mean and m2, with every sum in float64, of the columns whose squares the compute type cannot hold."""
+def wide_moments(x, start, rows, stride, mean, m2, subtract_mean):
+    """Compute mean and m2, with every sum in float64, of the columns whose squares the compute dtype cannot hold."""
     columns = mean.size
-    wide_mean, wide_m2 = numbers(columns, 0.0), numbers(columns, 0.0)
+    wide_mean, wide_m2 = alloc(columns, 0.0), alloc(columns, 0.0)
     fill(wide_mean, 0.0)
     fill(wide_m2, 0.0)
-    if centred:
+    if subtract_mean:
         for row in range(rows):
             for c in range(columns):
-                wide_mean[c] += float(number(x, start + row * stride + c)) / rows
+                wide_mean[c] += float(element(x, start + row * stride + c)) / rows
     for row in range(rows):
         for c in range(columns):
-            deviation = float(number(x, start + row * stride + c)) - wide_mean[c]
+            deviation = float(element(x, start + row * stride + c)) - wide_mean[c]
             wide_m2[c] += deviation * deviation
     for c in range(columns):
         if not np.isfinite(m2[c]):
@@ -130,42 +133,41 @@ def wide_moments_of_rows(x, start, rows, stride, mean, m2, centred):
 
 
 @jit
-def moments_of_rows(x, start, rows, stride, fold, mean, m2, work, centred, zero):
-    """Mean and m2 of each column of a tile, over a chunk of rows."""
+def moments(x, start, rows, stride, fold, mean, m2, work, subtract_mean, zero):
+    """Compute mean and m2 of each column of a tile, over a chunk of rows."""
     fill(mean, 0.0)
     fill(m2, 0.0)
     folded = rows // fold
     for top in range(0, folded, BLOCK_ROWS):
         block, at, count = min(BLOCK_ROWS, folded - top), start + top * fold * stride, float(top * fold)
-        moments_of_block(x, at, block, stride * fold, fold, mean, m2, work, count, centred, zero)
+        merge_block(x, at, block, stride * fold, fold, mean, m2, work, count, subtract_mean, zero)
     done = folded * fold
     if rows > done:
         rest, one = start + done * stride, np.int64(1)
-        moments_of_block(x, rest, rows - done, stride, one, mean, m2, work, float(done), centred, zero)
+        merge_block(x, rest, rows - done, stride, one, mean, m2, work, float(done), subtract_mean, zero)
     spread = 0.0
     for c in range(m2.size):
         spread += m2[c]
     if not np.isfinite(spread):
-        wide_moments_of_rows(x, start, rows, stride, mean, m2, centred)
+        wide_moments(x, start, rows, stride, mean, m2, subtract_mean)
 
 
 @jit
-def fold_moments(partial, start, chunks, width, rows, chunk, length, mean, m2):
-    """Statistics of runs of `length` columns from those of each column in each chunk.
+def merge_chunks(chunk_sums, start, chunks, width, rows, chunk, length, mean, m2):
+    """Merge the moments of each column in each chunk to those of runs of `length` columns.
 
-    partial holds, for each chunk, the means and then the m2s of `width` columns; the first column is at `start`.
+    chunk_sums holds, for each chunk, the means and then the m2s of `width` columns; the first column is at `start`.
     """
     columns = mean.size * length
-    total_mean, total_m2 = numbers(columns, 0.0), numbers(columns, 0.0)
+    total_mean, total_m2 = alloc(columns, 0.0), alloc(columns, 0.0)
     fill(total_mean, 0.0)
     fill(total_m2, 0.0)
     count = 0.0
     for j in range(chunks):
         n = float(min(chunk, rows - j * chunk))
         at = start + 2 * j * width
-        merge_columns(
-            count, total_mean, total_m2, n, partial[at : at + columns], partial[at + width : at + width + columns]
-        )
+        means, m2s = chunk_sums[at : at + columns], chunk_sums[at + width : at + width + columns]
+        merge_columns(count, total_mean, total_m2, n, means, m2s)
         count += n
     for k in range(mean.size):
         left = k * length

@@ -1,275 +1,232 @@
-"""The backward kernel of `runs`."""
+"""The backward kernel of `runs`.
 
-from collections.abc import Callable
-from typing import Any
+With g = dy · weight, dx = rstd · (g - mean(g) - x_hat · mean(g · x_hat)). dweight and dbias are the sums of dy · x_hat
+and of dy.
+"""
 
 import numpy as np
 
+from normkit.backends.numba.affine import weight_offset
 from normkit.backends.numba.compile import cast, inline, jit, kernel, pointer, record
-from normkit.backends.numba.epilogue import bounds_of, gate_of, pass_between
-from normkit.backends.numba.memory import fence, prefetch, put, take
-from normkit.backends.numba.output import writer
+from normkit.backends.numba.epilogue import bounds_of, mask_params
+from normkit.backends.numba.memory import fence, load_masked, prefetch, store_masked
+from normkit.backends.numba.output import run_writer
 from normkit.backends.numba.record import REDUCE_PARTIALS
-from normkit.backends.numba.runs.moments import BLOCK, distance
-from normkit.backends.numba.scratch import fill, free, numbers
-from normkit.backends.numba.simd import first, fma, in_any_order, lanes, splat, total, with_plain_nan
-from normkit.backends.numba.units import group_of, passes, place_of, units_together
-from normkit.backends.numba.weight_grads import add_parts, gradients_of
-
-
-def _summing(value: Callable[..., Any]) -> Callable[..., Any]:
-    """A loop that sums x - high, g and their product over `rows` runs of `size` numbers, `stride` apart."""
-
-    @jit
-    def sums(start, rows, stride, size, zero, x, dy, *operands):
-        step, none = lanes(zero), splat(zero)
-        deviations, plain, crossed = none, none, none
-        deviations_2, plain_2, crossed_2 = none, none, none
-        ahead = distance(size, stride)
-        whole = size - size % (2 * step)
-        rest = min(step, size - whole)
-        rest_2 = size - whole - rest
-        for at in range(start, start + rows * stride, stride):
-            for i in range(0, whole, 2 * step):
-                for tensor in (x, dy):
-                    prefetch(tensor, at + i + ahead)
-                    prefetch(tensor, at + i + ahead + step)
-                d, p = value(at, i, step, zero, x, dy, *operands)
-                d_2, p_2 = value(at, i + step, step, zero, x, dy, *operands)
-                deviations += d
-                deviations_2 += d_2
-                plain += p
-                plain_2 += p_2
-                crossed, crossed_2 = fma(p, d, crossed), fma(p_2, d_2, crossed_2)
-            if rest:
-                d, p = value(at, whole, rest, zero, x, dy, *operands)
-                deviations += first(x, d, rest)
-                plain += p
-                crossed = fma(p, d, crossed)
-            if rest_2:
-                d, p = value(at, whole + step, rest_2, zero, x, dy, *operands)
-                deviations_2 += first(x, d, rest_2)
-                plain_2 += p
-                crossed_2 = fma(p, d, crossed_2)
-        return (
-            float(total(deviations + deviations_2)),
-            float(total(plain + plain_2)),
-            float(total(crossed + crossed_2)),
-        )
-
-    return sums
-
-
-@jit
-def products(at, i, n, zero, x, dy, high, gate):
-    """X - high and dy, where no bound holds the result."""
-    d = take(x, at + i, n, zero) - splat(high)
-    return d, pass_between(take(dy, at + i, n, zero), d, gate)
-
-
-@jit
-def products_by(at, i, n, zero, x, dy, high, weight, place):
-    """X - high and g = dy · weight, a weight for each number."""
-    g = take(dy, at + i, n, zero) * take(weight, place + i, n, zero)
-    return take(x, at + i, n, zero) - splat(high), g
-
-
-sum_products = _summing(products)
-sum_products_by = _summing(products_by)
+from normkit.backends.numba.runs.moments import BLOCK_ELEMENTS
+from normkit.backends.numba.runs.stats import batch_of_stats, stats_per_batch, write_passes
+from normkit.backends.numba.runs.sums import masked_terms, sum_masked_terms, sum_weighted_terms
+from normkit.backends.numba.scratch import alloc, fill, free
+from normkit.backends.numba.simd import canonicalize_nan, fma, pairwise_storage, splat
+from normkit.backends.numba.weight_grads import partial_offsets, reduce_partials
 
 
 @inline
-def projections(run, x, dy, ahead, coefficients, g, unit, weights, rstds, shifts, bounds):
-    """high, rstd, shift, the means of g and of g x_hat, the weight of a piece, and its gate."""
-    at = 6 * run
-    high, rstd, shift = coefficients[at], coefficients[at + 1], coefficients[at + 2]
-    plain, crossed, weight = coefficients[at + 3], coefficients[at + 4], coefficients[at + 5]
-    gate = gate_of(g, unit + run, weights, rstds, shifts, bounds)
-    scaling = with_plain_nan(x, high), with_plain_nan(x, rstd), with_plain_nan(x, shift)
-    return *scaling, with_plain_nan(x, plain), with_plain_nan(x, crossed), with_plain_nan(x, weight), gate
+def segment_params(run, tensors, ahead, table, g, stat, masking):
+    """Return mean_hi, rstd, shift, the coefficients of 1, x_hat and dy in dx, and the mask parameters of a segment."""
+    at, x = 6 * run, tensors[0]
+    mean_hi, rstd, shift = table[at], table[at + 1], table[at + 2]
+    constant, x_hat_factor, dy_factor = table[at + 3], table[at + 4], table[at + 5]
+    params = mask_params(g, stat + run, *masking)
+    scaling = canonicalize_nan(x, mean_hi), canonicalize_nan(x, rstd), canonicalize_nan(x, shift)
+    factors = canonicalize_nan(x, constant), canonicalize_nan(x, x_hat_factor), canonicalize_nan(x, dy_factor)
+    return *scaling, *factors, params
 
 
 @jit
-def project(at, i, n, zero, known, x, dy, ahead, coefficients, *told):
-    """Dx of numbers with one weight."""
-    high, rstd, shift, plain, crossed, weight, gate = known
+def segment_dx(start, i, n, zero, params, tensors, ahead, table, g, stat, masking):
+    """Return dx of elements that share a weight."""
+    x, dy = tensors
+    mean_hi, rstd, shift, constant, x_hat_factor, dy_factor, mask = params
     if ahead:
-        prefetch(x, at + i + ahead)
-        prefetch(dy, at + i + ahead)
-    d, p = products(at, i, n, zero, x, dy, high, gate)
+        prefetch(x, start + i + ahead)
+        prefetch(dy, start + i + ahead)
+    d, masked_dy = masked_terms(start, i, n, zero, x, dy, mean_hi, mask)
     x_hat = fma(d, splat(rstd), splat(shift))
-    return fma(p, splat(weight), fma(x_hat, splat(crossed), splat(plain)))
+    return fma(masked_dy, splat(dy_factor), fma(x_hat, splat(x_hat_factor), splat(constant)))
 
 
 @inline
-def projections_by(run, g, part, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
-    """high, rstd, shift, the means of g and of g x_hat of a unit, and where its weights and their gradients begin."""
-    at, of, rstd = 3 * run, unit + run, rstds[unit + run]
-    shift = cast(coefficients[at], rstd)
-    plain, crossed = cast(coefficients[at + 1], rstd) * -rstd, cast(coefficients[at + 2], rstd) * -rstd
-    place = place_of(g, of)
-    to_weight, to_bias = gradients_of(g, part, place)
-    return means[of], rstd, shift, plain, crossed, place, to_weight, to_bias
+def run_params(run, batch, tensors, ahead, stats, table, weight, partials):
+    """Return mean_hi, rstd, shift, the coefficients of 1 and x_hat in dx, and the offsets of weights and gradients."""
+    g, partial, stat = batch
+    means, rstds = stats
+    at, of, rstd = 3 * run, stat + run, rstds[stat + run]
+    shift = cast(table[at], rstd)
+    constant, x_hat_factor = cast(table[at + 1], rstd) * -rstd, cast(table[at + 2], rstd) * -rstd
+    offset = weight_offset(g, of)
+    dweight, dbias = partial_offsets(g, partial, offset)
+    return means[of], rstd, shift, constant, x_hat_factor, offset, dweight, dbias
 
 
 @jit
-def project_by(at, i, n, zero, known, g, part, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights):
-    """Dx of numbers with a weight each; adds dy · x_hat and dy to the gradients of weights and biases."""
-    high, rstd, shift, plain, crossed, place, to_weight, to_bias = known
+def run_dx(start, i, n, zero, params, batch, tensors, ahead, stats, table, weight, partials):
+    """Return dx of elements with a weight each; add dy · x_hat and dy to a partial dweight and dbias."""
+    x, dy = tensors
+    mean_hi, rstd, shift, constant, x_hat_factor, offset, dweight, dbias = params
     if ahead:
-        prefetch(x, at + i + ahead)
-        prefetch(dy, at + i + ahead)
-    p, x_hat = take(dy, at + i, n, zero), fma(take(x, at + i, n, zero) - splat(high), splat(rstd), splat(shift))
-    put(dweights, to_weight + i, fma(p, x_hat, take(dweights, to_weight + i, n, zero)), n, zero)
-    put(dweights, to_bias + i, p + take(dweights, to_bias + i, n, zero), n, zero)
-    g = p * take(weight, place + i, n, zero)
-    return fma(g, splat(rstd), fma(x_hat, splat(crossed), splat(plain)))
+        prefetch(x, start + i + ahead)
+        prefetch(dy, start + i + ahead)
+    dy_i = load_masked(dy, start + i, n, zero)
+    x_hat = fma(load_masked(x, start + i, n, zero) - splat(mean_hi), splat(rstd), splat(shift))
+    store_masked(partials, dweight + i, fma(dy_i, x_hat, load_masked(partials, dweight + i, n, zero)), n, zero)
+    store_masked(partials, dbias + i, dy_i + load_masked(partials, dbias + i, n, zero), n, zero)
+    weighted_dy = dy_i * load_masked(weight, offset + i, n, zero)
+    return fma(weighted_dy, splat(rstd), fma(x_hat, splat(x_hat_factor), splat(constant)))
 
 
-write_pieces = writer(projections, project, False)
-write_units = writer(projections_by, project_by, True)
+write_segments = run_writer(segment_params, segment_dx, False)
+write_runs = run_writer(run_params, run_dx, True)
 
 
 @jit
-def projection(g, n, deviations, plain, crossed, rstd, zero):
-    """low, and what is taken away from g: its mean, and that of g x_hat. From sums over n numbers."""
+def means_of_sums(g, n, sums, rstd, zero):
+    """Return mean_lo and the means of g and of g · x_hat, from the sums over n elements; 0 where dx lacks them."""
+    d_sum, g_sum, gd_sum = sums
     if g.precomputed:
         return 0.0, zero, zero
-    low = deviations / n if g.subtract_mean else 0.0
-    mean_crossed = cast((crossed - low * plain) * float(rstd) / n, zero)
-    return low, cast(plain / n, zero) if g.subtract_mean else zero, mean_crossed
+    mean_lo = d_sum / n if g.subtract_mean else 0.0
+    mean_gx = cast((gd_sum - mean_lo * g_sum) * float(rstd) / n, zero)
+    return mean_lo, cast(g_sum / n, zero) if g.subtract_mean else zero, mean_gx
 
 
 @jit
-def sum_units(g, part, since, unit, count, base, x, dy, weight, means, rstds, dweights, coefficients, zero):
-    """Shift and means of g and of g x_hat of neighbouring units whose numbers each have their own weight.
+def sum_runs(batch, tensors, stats, weight, partials, table, zero):
+    """Fill in shift and the means of g and of g · x_hat of neighbouring statistics with a weight for each element.
 
-    The first of them are so many units into their part: `since`.
+    The first of them is so many statistics into its partial gradients: `since`.
     """
+    g, partial, since, stat, count, base = batch
+    x, dy = tensors
+    means, rstds = stats
     length, stride, one = g.s, g.k * g.s, np.int64(1)
     for i in range(count):
-        start, high, place = base + i * length, means[unit + i], place_of(g, unit + i)
-        deviations, plain, crossed = 0.0, 0.0, 0.0
+        start, mean_hi, first = base + i * length, means[stat + i], weight_offset(g, stat + i)
+        d_sum, g_sum, gd_sum = 0.0, 0.0, 0.0
         for at in range(start, start + g.r * stride, stride):
-            for left in range(0, length, BLOCK):
-                width, first_weight = min(BLOCK, length - left), place + left
-                d, p, c = sum_products_by(at + left, one, stride, width, zero, x, dy, high, weight, first_weight)
-                deviations += d
-                plain += p
-                crossed += c
-        coefficients[3 * i], coefficients[3 * i + 1], coefficients[3 * i + 2] = deviations, plain, crossed
-        if since + i < g.a_period:  # the first of its part that has these weights
-            for to in gradients_of(g, part, place):
+            for left in range(0, length, BLOCK_ELEMENTS):
+                width, offset = min(BLOCK_ELEMENTS, length - left), first + left
+                sums = sum_weighted_terms(at + left, one, stride, width, zero, x, dy, mean_hi, weight, offset)
+                d_sum += sums[0]
+                g_sum += sums[1]
+                gd_sum += sums[2]
+        table[3 * i], table[3 * i + 1], table[3 * i + 2] = d_sum, g_sum, gd_sum
+        if since + i < g.a_period:  # the first of these partial gradients that has these weights
+            for to in partial_offsets(g, partial, first):
                 for j in range(to, to + length):
-                    dweights[j] = zero
-    for i in range(count):  # the processor sums the next unit before the sums of one are complete
-        rstd, at = rstds[unit + i], 3 * i
-        sums = coefficients[at], coefficients[at + 1], coefficients[at + 2]
-        low, plain_mean, crossed_mean = projection(g, float(g.r * length), *sums, rstd, zero)
-        coefficients[at], coefficients[at + 1], coefficients[at + 2] = -low * float(rstd), plain_mean, crossed_mean
+                    partials[j] = zero
+    for i in range(count):  # the processor sums the next statistic before the sums of one are complete
+        rstd, at = rstds[stat + i], 3 * i
+        mean_lo, mean_g, mean_gx = means_of_sums(
+            g, float(g.r * length), (table[at], table[at + 1], table[at + 2]), rstd, zero
+        )
+        table[at], table[at + 1], table[at + 2] = -mean_lo * float(rstd), mean_g, mean_gx
 
 
 @jit
-def sum_pieces(g, unit, count, base, x, dy, means, deviations, plains, crosseds, zero, *gating):
-    """Sums of x - high of each of some neighbouring units, and of dy and dy (x - high) of each of their pieces."""
-    rows, run, stride, pieces = g.r, g.s_run, g.k * g.s, g.s // g.s_run
-    height = max(1, BLOCK // run)
+def sum_segments(g, stat, count, base, tensors, means, sums, masking, zero):
+    """Sum d of each of some neighbouring statistics, and dy and dy · d of each of their segments."""
+    x, dy = tensors
+    d_sums, dy_sums, dyd_sums = sums
+    rows, run, stride, segments = g.r, g.s_run, g.k * g.s, g.s // g.s_run
+    height = max(1, BLOCK_ELEMENTS // run)
     for top in range(0, rows, height):
         block, start, at = min(height, rows - top), base + top * stride, 0
         for i in range(count):
-            high, gate = means[unit + i], gate_of(g, unit + i, *gating)
-            for _ in range(pieces):
-                for left in range(0, run, BLOCK):
-                    width = min(BLOCK, run - left)
-                    d, p, c = sum_products(start + left, block, stride, width, zero, x, dy, high, gate)
-                    deviations[i] += d
-                    plains[at] += p
-                    crosseds[at] += c
+            mean_hi, params = means[stat + i], mask_params(g, stat + i, *masking)
+            for _ in range(segments):
+                for left in range(0, run, BLOCK_ELEMENTS):
+                    width = min(BLOCK_ELEMENTS, run - left)
+                    d_sum, dy_sum, dyd_sum = sum_masked_terms(
+                        start + left, block, stride, width, zero, x, dy, mean_hi, params
+                    )
+                    d_sums[i] += d_sum
+                    dy_sums[at] += dy_sum
+                    dyd_sums[at] += dyd_sum
                 start += run
                 at += 1
 
 
 @jit
-def fill_coefficients(g, unit, count, weight, means, rstds, deviations, plains, crosseds, dweights, coefficients, zero):
-    """What `projections` gives of each piece; writes dweight and dbias of their part."""
-    pieces, n = g.s // g.s_run, float(g.r * g.s)
+def fill_table(g, stat, count, weight, stats, sums, partials, table, zero):
+    """Fill in what `segment_params` reads of each segment; store partial dweights and dbiases."""
+    means, rstds = stats
+    d_sums, dy_sums, dyd_sums = sums
+    segments, n = g.s // g.s_run, float(g.r * g.s)
     for i in range(count):
-        begin, rstd, place = i * pieces, rstds[unit + i], place_of(g, unit + i)
-        plain, crossed = 0.0, 0.0
-        for piece in range(pieces):
-            factor = float(weight[place + piece * g.s_step])
-            plain += factor * plains[begin + piece]
-            crossed += factor * crosseds[begin + piece]
-        low, plain_mean, crossed_mean = projection(g, n, deviations[i], plain, crossed, rstd, zero)
-        to_weight, to_bias = gradients_of(g, (unit + i) // g.k // max(g.chunk, g.a_period), place)
-        for piece in range(pieces):
-            at, step = begin + piece, piece * g.s_step
-            dweights[to_weight + step] = cast((crosseds[at] - low * plains[at]) * float(rstd), zero)
-            dweights[to_bias + step] = cast(plains[at], zero)
+        begin, rstd, offset = i * segments, rstds[stat + i], weight_offset(g, stat + i)
+        g_sum, gd_sum = 0.0, 0.0
+        for segment in range(segments):
+            factor = float(weight[offset + segment * g.s_step])
+            g_sum += factor * dy_sums[begin + segment]
+            gd_sum += factor * dyd_sums[begin + segment]
+        mean_lo, mean_g, mean_gx = means_of_sums(g, n, (d_sums[i], g_sum, gd_sum), rstd, zero)
+        dweight, dbias = partial_offsets(g, (stat + i) // g.k // max(g.chunk, g.a_period), offset)
+        for segment in range(segments):
+            at, step = begin + segment, segment * g.s_step
+            partials[dweight + step] = cast((dyd_sums[at] - mean_lo * dy_sums[at]) * float(rstd), zero)
+            partials[dbias + step] = cast(dy_sums[at], zero)
             to = 6 * at
-            coefficients[to], coefficients[to + 1] = means[unit + i], rstd
-            coefficients[to + 2], coefficients[to + 3] = cast(-low * float(rstd), zero), plain_mean * -rstd
-            coefficients[to + 4], coefficients[to + 5] = crossed_mean * -rstd, weight[place + step] * rstd
+            table[to], table[to + 1] = means[stat + i], rstd
+            table[to + 2], table[to + 3] = cast(-mean_lo * float(rstd), zero), mean_g * -rstd
+            table[to + 4], table[to + 5] = mean_gx * -rstd, weight[offset + step] * rstd
 
 
-def make_kernel(storage, compute, by_place, clamped):
-    """dx, and dweight and dbias by part; `by_place`: each number of a run has its own weight."""
-    itemsize, clamped = np.dtype(storage).itemsize, clamped or None  # a type each: it decides what is compiled
-    stored = storage if by_place else in_any_order(storage)
+def make_kernel(storage, compute, elementwise_affine, has_bounds):
+    """Compile the kernel: dx, and partial dweights and dbiases."""
+    itemsize, has_bounds = np.dtype(storage).itemsize, has_bounds or None  # of different types, which decide overloads
+    stored = storage if elementwise_affine else pairwise_storage(storage)
 
     @kernel
     def runs_backward(data, part, parts, phase):
         g = record(data)
-        x = pointer(g.x, stored)
-        dy = pointer(g.dy, stored)
+        tensors = pointer(g.x, stored), pointer(g.dy, stored)
         dx = pointer(g.dx, stored)
         weight = pointer(g.weight, compute)
-        means = pointer(g.mean, compute)
-        rstds = pointer(g.rstd, compute)
-        dweights = pointer(g.dweights, compute)
+        stats = pointer(g.mean, compute), pointer(g.rstd, compute)
+        partials = pointer(g.partials, compute)
         zero, streams = compute(0), g.stream != 0
-        gating = weight, rstds, pointer(g.shift, compute), bounds_of(g, zero, clamped)
-        together, stride, pieces = units_together(g, np.int64(2 * itemsize)), g.k * g.s, g.s // g.s_run
+        masking = weight, stats[1], pointer(g.shift, compute), bounds_of(g, zero, has_bounds)
+        most, stride, segments = stats_per_batch(g, np.int64(2 * itemsize)), g.k * g.s, g.s // g.s_run
         if phase == REDUCE_PARTIALS:
-            add_parts(g, compute, part, parts)
-        elif by_place:
-            coefficients = numbers(3 * together, 0.0)
+            reduce_partials(g, compute, part, parts)
+        elif elementwise_affine:
+            table = alloc(3 * most, 0.0)
             chunks = (g.a + g.chunk - 1) // g.chunk
             for task in range(chunks * g.k * part // parts, chunks * g.k * (part + 1) // parts):
                 chunk, k = task // g.k, task % g.k
                 begin, end = chunk * g.chunk, min((chunk + 1) * g.chunk, g.a)
                 a = begin
                 while a < end:
-                    unit = a * g.k + k  # whose neighbour is that of the next a where there is one k
-                    count, base = group_of(g, unit, end if g.k == 1 else unit + 1, together)
-                    group = (g, chunk, a - begin, unit, count, base)
-                    sum_units(*group, x, dy, weight, means, rstds, dweights, coefficients, zero)
-                    _, (_, near, ahead) = passes(g, count, np.int64(2 * itemsize))  # there is one row
-                    there = (g, chunk, unit, x, dy, ahead, means, rstds, coefficients, weight, dweights)
-                    write_units(dx, base, near, stride, count, g.s, streams, zero, *there)
+                    stat = a * g.k + k  # whose neighbour is that of the next a where there is one k
+                    count, base = batch_of_stats(g, stat, end if g.k == 1 else stat + 1, most)
+                    batch = (g, chunk, a - begin, stat, count, base)
+                    sum_runs(batch, tensors, stats, weight, partials, table, zero)
+                    _, (_, near, ahead) = write_passes(g, count, np.int64(2 * itemsize))  # there is one row
+                    run_operands = ((g, chunk, stat), tensors, ahead, stats, table, weight, partials)
+                    write_runs(dx, base, near, stride, count, g.s, streams, zero, *run_operands)
                     a += count
-            free(coefficients)
+            free(table)
         else:
-            deviations = numbers(together, 0.0)
-            plains, crosseds = numbers(together * pieces, 0.0), numbers(together * pieces, 0.0)
-            coefficients = numbers(6 * together * pieces, zero)
-            unit, end = g.a * g.k * part // parts, g.a * g.k * (part + 1) // parts
-            while unit < end:
-                count, base = group_of(g, unit, end, together)
-                sums = (deviations, plains, crosseds)
-                for some in sums:
-                    fill(some, 0.0)
-                sum_pieces(g, unit, count, base, x, dy, means, *sums, zero, *gating)
-                fill_coefficients(g, unit, count, weight, means, rstds, *sums, dweights, coefficients, zero)
+            d_sums = alloc(most, 0.0)
+            dy_sums, dyd_sums = alloc(most * segments, 0.0), alloc(most * segments, 0.0)
+            segment_table = alloc(6 * most * segments, zero)
+            stat, end = g.a * g.k * part // parts, g.a * g.k * (part + 1) // parts
+            while stat < end:
+                count, base = batch_of_stats(g, stat, end, most)
+                sums = (d_sums, dy_sums, dyd_sums)
+                for values in sums:
+                    fill(values, 0.0)
+                sum_segments(g, stat, count, base, tensors, stats[0], sums, masking, zero)
+                fill_table(g, stat, count, weight, stats, sums, partials, segment_table, zero)
                 if g.dx != 0:
-                    for last, rows, ahead in passes(g, count, np.int64(2 * itemsize)):
-                        top, here = base + last * stride, (x, dy, ahead, coefficients, g, unit, *gating)
+                    for last, rows, ahead in write_passes(g, count, np.int64(2 * itemsize)):
+                        top, operands = base + last * stride, (tensors, ahead, segment_table, g, stat, masking)
                         if rows:
-                            write_pieces(dx, top, rows, -stride, count * pieces, g.s_run, streams, zero, *here)
-                unit += count
-            for some in (deviations, plains, crosseds):
-                free(some)
-            free(coefficients)
+                            write_segments(dx, top, rows, -stride, count * segments, g.s_run, streams, zero, *operands)
+                stat += count
+            for values in (d_sums, dy_sums, dyd_sums):
+                free(values)
+            free(segment_table)
         if streams:
             fence()
 

@@ -2,92 +2,97 @@
 
 import numpy as np
 
-from normkit.backends.numba.compile import cast, inline, jit, kernel, pointer, record, tensors_of_forward
-from normkit.backends.numba.epilogue import bounds_of, keep_between, plus, residual_of
-from normkit.backends.numba.memory import fence, prefetch, take
-from normkit.backends.numba.output import writer
+from normkit.backends.numba.affine import weight_offset
+from normkit.backends.numba.compile import cast, forward_operands, inline, jit, kernel, pointer, record
+from normkit.backends.numba.epilogue import add_residual, bounds_of, clamp, residual_of
+from normkit.backends.numba.memory import fence, load_masked, prefetch
+from normkit.backends.numba.output import run_writer
 from normkit.backends.numba.runs.moments import moments
-from normkit.backends.numba.scratch import fill, free, numbers
-from normkit.backends.numba.simd import fma, in_any_order, splat, with_plain_nan
-from normkit.backends.numba.units import group_of, passes, place_of, units_together
-from normkit.backends.numba.update_stats import count_batch, keep_statistics
+from normkit.backends.numba.runs.stats import batch_of_stats, stats_per_batch, write_passes
+from normkit.backends.numba.scratch import alloc, fill, free
+from normkit.backends.numba.simd import canonicalize_nan, fma, pairwise_storage, splat
+from normkit.backends.numba.store_stats import count_batch, store_stats
 
 
 @inline
-def scales(run, x, ahead, first, coefficients, residual, bounds):
-    """high, factor and shift of a piece."""
-    size, at = coefficients.size // 3, first + run
-    high, factor, shift = coefficients[at], coefficients[size + at], coefficients[2 * size + at]
-    return with_plain_nan(x, high), with_plain_nan(x, factor), with_plain_nan(x, shift)
+def segment_params(run, x, ahead, first, table, residual, bounds):
+    """Return mean_hi, factor and shift of a segment: a run, or the part of one that shares a weight."""
+    size, at = table.size // 3, first + run
+    mean_hi, factor, shift = table[at], table[size + at], table[2 * size + at]
+    return canonicalize_nan(x, mean_hi), canonicalize_nan(x, factor), canonicalize_nan(x, shift)
 
 
 @jit
-def scale(at, i, n, zero, known, x, ahead, first, coefficients, residual, bounds):
-    """(x - high) · factor + shift, and what is added to it, between the bounds."""
-    high, factor, shift = known
+def normalize_segment(start, i, n, zero, params, x, ahead, first, table, residual, bounds):
+    """Return (x - mean_hi) · factor + shift + residual, clamped."""
+    mean_hi, factor, shift = params
     if ahead:
-        prefetch(x, at + i + ahead)
-    y = fma(take(x, at + i, n, zero) - splat(high), splat(factor), splat(shift))
-    return keep_between(plus(y, residual, at + i, n, zero), bounds)
+        prefetch(x, start + i + ahead)
+    y = fma(load_masked(x, start + i, n, zero) - splat(mean_hi), splat(factor), splat(shift))
+    return clamp(add_residual(y, residual, start + i, n, zero), bounds)
 
 
 @inline
-def scales_by(run, g, unit, x, ahead, means, rstds, lows, weight, bias):
-    """high, rstd and shift of a unit, and where its weights begin."""
-    rstd = rstds[unit + run]
-    return means[unit + run], rstd, -lows[run] * rstd, place_of(g, unit + run)
+def run_params(run, g, stat, x, ahead, stats, lows, affine):
+    """Return mean_hi, rstd and shift of a statistic, and the offset of its weights."""
+    means, _, rstds = stats
+    rstd = rstds[stat + run]
+    return means[stat + run], rstd, -lows[run] * rstd, weight_offset(g, stat + run)
 
 
 @jit
-def scale_by(at, i, n, zero, known, g, unit, x, ahead, means, rstds, lows, weight, bias):
-    """((x - high) · rstd + shift) · weight + bias, a weight for each number."""
-    high, rstd, shift, place = known
+def normalize_run(start, i, n, zero, params, g, stat, x, ahead, stats, lows, affine):
+    """Return ((x - mean_hi) · rstd + shift) · weight + bias, with a weight for each element."""
+    mean_hi, rstd, shift, offset = params
+    weight, bias = affine
     if ahead:
-        prefetch(x, at + i + ahead)
-    x_hat = fma(take(x, at + i, n, zero) - splat(high), splat(rstd), splat(shift))
-    return fma(x_hat, take(weight, place + i, n, zero), take(bias, place + i, n, zero))
+        prefetch(x, start + i + ahead)
+    x_hat = fma(load_masked(x, start + i, n, zero) - splat(mean_hi), splat(rstd), splat(shift))
+    return fma(x_hat, load_masked(weight, offset + i, n, zero), load_masked(bias, offset + i, n, zero))
 
 
-write_pieces = writer(scales, scale, False)
-write_units = writer(scales_by, scale_by, True)
+write_segments = run_writer(segment_params, normalize_segment, False)
+write_runs = run_writer(run_params, normalize_run, True)
 
 
 @jit
-def fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients):
-    """high, factor and shift of each piece of `count` neighbouring units; a piece is what has a weight of its own."""
-    size, at = coefficients.size // 3, 0
+def fill_table(g, stat, count, affine, stats, lows, shifts, table):
+    """Fill in mean_hi, factor and shift of each segment of `count` neighbouring statistics."""
+    weight, bias = affine
+    means, _, rstds = stats
+    size, at = table.size // 3, 0
     for i in range(count):
-        high, low, rstd, place = means[unit + i], lows[i], rstds[unit + i], place_of(g, unit + i)
-        for piece in range(g.s // g.s_run):
-            where = place + piece * g.s_step
-            factor = rstd * weight[where]
-            coefficients[at], coefficients[size + at] = high, factor
-            shift = bias[where] - low * factor
-            coefficients[2 * size + at] = shift
-            if g.shift != 0:  # there is one piece
-                shifts[unit + i] = shift
+        mean_hi, mean_lo, rstd, first = means[stat + i], lows[i], rstds[stat + i], weight_offset(g, stat + i)
+        for segment in range(g.s // g.s_run):
+            offset = first + segment * g.s_step
+            factor = rstd * weight[offset]
+            table[at], table[size + at] = mean_hi, factor
+            shift = bias[offset] - mean_lo * factor
+            table[2 * size + at] = shift
+            if g.shift != 0:  # there is one segment
+                shifts[stat + i] = shift
             at += 1
 
 
-def make_kernel(storage, compute, by_place, clamped, added):
-    """Statistics (unless given) and the normalized result; `by_place`: each number of a run has its own weight."""
+def make_kernel(storage, compute, elementwise_affine, has_bounds, has_residual):
+    """Compile the kernel: statistics, unless they are precomputed, and the normalized result."""
     itemsize = np.dtype(storage).itemsize
-    clamped, added = clamped or None, added or None  # a type each: it decides what is compiled
-    stored = storage if by_place else in_any_order(storage)
+    has_bounds, has_residual = has_bounds or None, has_residual or None  # of different types, which decide overloads
+    stored = storage if elementwise_affine else pairwise_storage(storage)
 
     @kernel
     def runs_forward(data, part, parts, phase):
         g = record(data)
-        x, y, weight, bias, statistics = tensors_of_forward(g, stored, compute)
-        means, variances, rstds, _, _ = statistics
+        x, y, affine, stats, running = forward_operands(g, stored, compute)
+        _, variances, rstds = stats
         shifts = pointer(g.shift, compute)
         count_batch(g, part, phase)
         zero = compute(0)
-        bounds, residual = bounds_of(g, zero, clamped), residual_of(g, stored, added)
-        pieces, units, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
-        if g.precomputed:  # in the order of the memory; each number of a run has the same weight
-            run, end, filled = units * g.r * part // parts, units * g.r * (part + 1) // parts, -1
-            lows, coefficients = numbers(g.k, zero), numbers(3 * g.k * pieces, zero)
+        bounds, residual = bounds_of(g, zero, has_bounds), residual_of(g, stored, has_residual)
+        segments, num_stats, streams = g.s // g.s_run, g.a * g.k, g.stream != 0
+        if g.precomputed:  # in the order of the memory; each element of a run has the same weight
+            run, end, filled = num_stats * g.r * part // parts, num_stats * g.r * (part + 1) // parts, -1
+            lows, table = alloc(g.k, zero), alloc(3 * g.k * segments, zero)
             fill(lows, zero)
             one, never = np.int64(1), np.int64(0)
             while run < end:
@@ -95,41 +100,41 @@ def make_kernel(storage, compute, by_place, clamped, added):
                 count = min(g.k - k, end - run)
                 if filled != a:
                     filled = a
-                    for unit in range(a * g.k, a * g.k + g.k):
-                        rstds[unit] = cast(1.0 / np.sqrt(float(variances[unit]) + g.eps), zero)
-                    fill_coefficients(g, a * g.k, g.k, weight, bias, means, rstds, lows, shifts, coefficients)
-                there = (x, never, k * pieces, coefficients, residual, bounds)
-                write_pieces(y, run * g.s, one, g.s, count * pieces, g.s_run, streams, zero, *there)
+                    for stat in range(a * g.k, a * g.k + g.k):
+                        rstds[stat] = cast(1.0 / np.sqrt(float(variances[stat]) + g.eps), zero)
+                    fill_table(g, a * g.k, g.k, affine, stats, lows, shifts, table)
+                operands = (x, never, k * segments, table, residual, bounds)
+                write_segments(y, run * g.s, one, g.s, count * segments, g.s_run, streams, zero, *operands)
                 run += count
             free(lows)
-            free(coefficients)
+            free(table)
         else:
-            together = units_together(g, np.int64(itemsize))
-            some_means, some_variances = numbers(together, 0.0), numbers(together, 0.0)
-            lows = numbers(together, zero)
-            coefficients = numbers(0 if by_place else 3 * together * pieces, zero)
-            unit, end, begin = units * part // parts, units * (part + 1) // parts, np.int64(0)
-            while unit < end:
-                count, base = group_of(g, unit, end, together)
-                moments(g, x, base, count, some_means, some_variances, zero)
+            most = stats_per_batch(g, np.int64(itemsize))
+            means_64, variances_64 = alloc(most, 0.0), alloc(most, 0.0)
+            lows = alloc(most, zero)
+            table = alloc(0 if elementwise_affine else 3 * most * segments, zero)
+            stat, end, begin = num_stats * part // parts, num_stats * (part + 1) // parts, np.int64(0)
+            while stat < end:
+                count, base = batch_of_stats(g, stat, end, most)
+                moments(g, x, base, count, means_64, variances_64, zero)
                 for i in range(count):
-                    lows[i] = keep_statistics(g, unit + i, some_means[i], some_variances[i], *statistics, zero)
+                    lows[i] = store_stats(g, stat + i, means_64[i], variances_64[i], stats, running, zero)
                 stride = g.k * g.s
-                if by_place:
-                    _, (_, near, ahead) = passes(g, count, np.int64(itemsize))  # there is one row
-                    known = (g, unit, x, ahead, means, rstds, lows, weight, bias)
-                    write_units(y, base, near, stride, count, g.s, streams, zero, *known)
+                if elementwise_affine:
+                    _, (_, near, ahead) = write_passes(g, count, np.int64(itemsize))  # there is one row
+                    run_operands = (g, stat, x, ahead, stats, lows, affine)
+                    write_runs(y, base, near, stride, count, g.s, streams, zero, *run_operands)
                 else:
-                    fill_coefficients(g, unit, count, weight, bias, means, rstds, lows, shifts, coefficients)
-                    for last, rows, ahead in passes(g, count, np.int64(itemsize)):
-                        top, told = base + last * stride, (x, ahead, begin, coefficients, residual, bounds)
+                    fill_table(g, stat, count, affine, stats, lows, shifts, table)
+                    for last, rows, ahead in write_passes(g, count, np.int64(itemsize)):
+                        top, operands = base + last * stride, (x, ahead, begin, table, residual, bounds)
                         if rows:
-                            write_pieces(y, top, rows, -stride, count * pieces, g.s_run, streams, zero, *told)
-                unit += count
-            for statistic in (some_means, some_variances):
-                free(statistic)
-            for scale in (lows, coefficients):
-                free(scale)
+                            write_segments(y, top, rows, -stride, count * segments, g.s_run, streams, zero, *operands)
+                stat += count
+            for moment in (means_64, variances_64):
+                free(moment)
+            for values in (lows, table):
+                free(values)
         if streams:
             fence()
 

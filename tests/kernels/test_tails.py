@@ -1,4 +1,4 @@
-"""The end of a run of a half type is read and written right, with instructions that mask its numbers and without."""
+"""The tail of a run in half precision is loaded and stored right, with instructions that mask its elements or not."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from normkit.backends import processor
 from normkit.backends.numba import memory
 from normkit.backends.numba.compile import pointer
-from normkit.backends.numba.memory import load, load_part, store, store_part
-from normkit.backends.numba.simd import PAIRS, first, joined
+from normkit.backends.numba.memory import load, load_tail, store, store_tail
+from normkit.backends.numba.simd import PAIRS, blend, mask_tail
 
-NUMBERS = np.arange(1, 35, dtype=np.float32)
-BFLOAT16 = (NUMBERS.view(np.uint32) >> 16).astype(np.uint16)
-FLOAT16 = NUMBERS.astype(np.float16).view(np.int16)
-# the numbers as they are stored, and how kernels are told to read them
+ELEMENTS = np.arange(1, 35, dtype=np.float32)
+BFLOAT16 = (ELEMENTS.view(np.uint32) >> 16).astype(np.uint16)
+FLOAT16 = ELEMENTS.astype(np.float16).view(np.int16)
+# the elements as they are stored, and the stored dtype of kernels
 STORED: dict[str, tuple[NDArray[Any], Any]] = {
     "bfloat16": (BFLOAT16, np.uint16),
-    "bfloat16 in any order": (BFLOAT16, PAIRS),
+    "bfloat16 in pairs": (BFLOAT16, PAIRS),
     "float16": (FLOAT16, np.int16),
 }
-every_type = pytest.mark.parametrize(("numbers", "stored"), STORED.values(), ids=STORED)
+every_dtype = pytest.mark.parametrize(("elements", "stored"), STORED.values(), ids=STORED)
 
 
 @pytest.fixture(params=[False, True], ids=["as here", "without masks"], autouse=True)
@@ -32,49 +32,49 @@ def masks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(memory, "_lacks_masks", lambda _stored: True)
 
 
-@every_type
-def test_an_end_is_copied_and_nothing_else_written(numbers: NDArray[Any], stored: Any) -> None:
+@every_dtype
+def test_a_tail_is_copied_and_nothing_else_written(elements: NDArray[Any], stored: Any) -> None:
     @njit
     def copy(x: int, y: int, count: int) -> None:
-        store_part(pointer(y, stored), 1, load_part(pointer(x, stored), 1, count), count)
+        store_tail(pointer(y, stored), 1, load_tail(pointer(x, stored), 1, count), count)
 
     for count in range(1, 17):
-        y = np.full_like(numbers, 7)
-        copy(numbers.ctypes.data, y.ctypes.data, count)
-        assert np.array_equal(y[1 : 1 + count], numbers[1 : 1 + count])
+        y = np.full_like(elements, 7)
+        copy(elements.ctypes.data, y.ctypes.data, count)
+        assert np.array_equal(y[1 : 1 + count], elements[1 : 1 + count])
         assert np.all(np.delete(y, np.s_[1 : 1 + count]) == 7)
 
 
-@every_type
-def test_lanes_behind_an_end_are_zero(numbers: NDArray[Any], stored: Any) -> None:
+@every_dtype
+def test_lanes_behind_a_tail_are_zero(elements: NDArray[Any], stored: Any) -> None:
     @njit
     def read(x: int, y: int, count: int) -> None:
-        store(pointer(y, np.float32), 0, load_part(pointer(x, stored), 0, count))
+        store(pointer(y, np.float32), 0, load_tail(pointer(x, stored), 0, count))
 
-    places = np.array([*range(0, 16, 2), *range(1, 16, 2)]) if stored == PAIRS else np.arange(16)  # of each lane
+    offsets = np.array([*range(0, 16, 2), *range(1, 16, 2)]) if stored == PAIRS else np.arange(16)  # of each lane
     for count in range(1, 17):
         y = np.full(16, 7.0, np.float32)
-        read(numbers.ctypes.data, y.ctypes.data, count)
-        assert np.array_equal(y, np.where(places < count, NUMBERS[places], 0.0))
+        read(elements.ctypes.data, y.ctypes.data, count)
+        assert np.array_equal(y, np.where(offsets < count, ELEMENTS[offsets], 0.0))
 
 
-@every_type
-def test_the_first_numbers_are_those_in_memory(numbers: NDArray[Any], stored: Any) -> None:
+@every_dtype
+def test_the_first_elements_are_those_in_memory(elements: NDArray[Any], stored: Any) -> None:
     @njit
     def cut(x: int, y: int, count: int) -> None:
         source, result = pointer(x, stored), pointer(y, stored)
         begin, end = load(source, 0), load(source, 16)
-        store(result, 0, first(source, begin, count))
-        store(result, 16, joined(source, begin, end, count))
+        store(result, 0, mask_tail(source, begin, count))
+        store(result, 16, blend(source, begin, end, count))
 
     for count in range(17):
-        y = np.zeros_like(numbers)
-        cut(numbers.ctypes.data, y.ctypes.data, count)
-        assert np.array_equal(y[:16], np.where(np.arange(16) < count, numbers[:16], 0))
-        assert np.array_equal(y[16:32], np.where(np.arange(16) < count, numbers[:16], numbers[16:32]))
+        y = np.zeros_like(elements)
+        cut(elements.ctypes.data, y.ctypes.data, count)
+        assert np.array_equal(y[:16], np.where(np.arange(16) < count, elements[:16], 0))
+        assert np.array_equal(y[16:32], np.where(np.arange(16) < count, elements[:16], elements[16:32]))
 
 
-def test_numbers_are_rounded_as_torch_rounds_them() -> None:
+def test_elements_are_rounded_as_torch_rounds_them() -> None:
     """In every order: halfway cases, what overflows, what is subnormal, zeros with signs, infinities, and NaN."""
     bits = np.arange(1 << 16, dtype=np.uint32) << 16
     ends = [0x0000, 0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF]

@@ -1,9 +1,6 @@
-"""Norms that models write by hand: what they look like, and what computes the same.
+"""The recipes that normkit has for hand-written norms, and how a module is matched with one.
 
-A recipe is a class. It says which modules it may stand for (:meth:`Recipe.fits`), how to compute their result with
-normkit (:meth:`Recipe.normalize`), and on which inputs the two are compared (:meth:`Recipe.shapes`). A module is
-swapped only after a recipe has given the same numbers, types and gradients (:mod:`normkit.model.proof`); in a type for
-which it has not, and under autocast, the module's own code goes on running.
+A module is swapped only after a recipe has given the same result, dtypes and gradients (:mod:`normkit.model.verify`).
 
 To teach normkit another one::
 
@@ -23,45 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from normkit import functional as F
+from normkit.backends.dtypes import HALF_DTYPES
 from normkit.errors import UserError
 from normkit.model.classes import Replacement, combine
-from normkit.model.proof import PROVEN, prove
+from normkit.model.recipe import PROVEN, Recipe
+from normkit.model.verify import verify
 
-__all__ = ["RECIPES", "Recipe", "recognize", "register_norm"]
-
-HALF = (torch.float16, torch.bfloat16)
-
-
-class Recipe(nn.Module):
-    """How to compute what a family of hand-written norms computes. Subclass it, and register the class."""
-
-    weight: Tensor
-
-    @classmethod
-    def fits(cls, module: nn.Module) -> bool:
-        """Whether a module may be one of these; a look at its attributes, no more. The proof comes after."""
-        raise NotImplementedError
-
-    @classmethod
-    def shapes(cls, module: nn.Module) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the inputs on which the module and the recipe are compared."""
-        size = tuple(module.weight.shape)  # type: ignore[arg-type]
-        return (2, 3, *size), (5, *size)
-
-    def normalize(self, x: Tensor) -> Tensor:
-        """What the module computes; ``self`` is the module."""
-        raise NotImplementedError
-
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        """Normalize, where that is proven equal; otherwise run the module's own code."""
-        tensors = (*args, *kwargs.values())
-        if len(tensors) == 1 and not torch.is_autocast_enabled(tensors[0].device.type):
-            (x,) = tensors
-            if (x.dtype, self.weight.dtype) in vars(self)[PROVEN]:
-                return self.normalize(x)
-        result: Tensor = super().forward(*args, **kwargs)
-        return result
-
+__all__ = ["RECIPES", "recognize", "register_norm"]
 
 RecipeT = TypeVar("RecipeT", bound=type[Recipe])
 
@@ -69,7 +34,7 @@ RECIPES: list[type[Recipe]] = []
 
 
 def register_norm(recipe: RecipeT) -> RecipeT:
-    """Let :func:`normkit.accelerate` try a recipe; the last one registered is tried first. Use it as a decorator.
+    """Register a recipe that :func:`normkit.accelerate` is to try; the last one is tried first. Use it as a decorator.
 
     Args:
         recipe: A class, at the top level of a module: swapped layers are pickled by its name.
@@ -84,15 +49,15 @@ def register_norm(recipe: RecipeT) -> RecipeT:
 
 
 def recognize(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | None:
-    """What computes the same as a hand-written module; or why there is nothing; or None: it is no norm."""
+    """Return what computes the same as a hand-written module, why there is nothing, or None if it is no norm."""
     why: list[str] = []
     for recipe in RECIPES:
         if recipe.fits(module):
-            proof = prove(module, cls, recipe)
-            if isinstance(proof, str):
-                why.append(f"{recipe.__name__}: {proof}")
+            proven = verify(module, cls, recipe)
+            if isinstance(proven, str):
+                why.append(f"{recipe.__name__}: {proven}")
             else:
-                return Replacement(combine(recipe, cls), {PROVEN: proof})
+                return Replacement(combine(recipe, cls), {PROVEN: proven})
     if why:
         return f"no recipe gave equal numbers ({'; '.join(sorted(set(why)))})"
     if issubclass(cls, nn.LayerNorm) or (_looks_like_norm(module) and any(True for _ in module.parameters())):
@@ -106,7 +71,7 @@ def _looks_like_norm(module: nn.Module) -> bool:
 
 
 def _eps(module: Any) -> float | None:
-    """The number inside the square root, under the names it goes by."""
+    """Return eps under any of the names that it goes by; None if it is not a float."""
     for name in ("variance_epsilon", "eps", "epsilon", "_eps"):
         value = getattr(module, name, None)
         if isinstance(value, float):
@@ -119,12 +84,12 @@ def _bias(module: nn.Module) -> Tensor | None:
 
 
 def _narrow(x: Tensor) -> Tensor:
-    """The input as float32, as the original casts it; the kernels read half types without a cast of their own."""
+    """Cast float64 to float32, as the original does. Half-precision inputs stay: the kernels read them as they are."""
     return x.float() if x.dtype is torch.float64 else x
 
 
 def _parameters(module: nn.Module) -> set[str]:
-    """The parameters of a simple norm, parametrized or not; weight must be one row of numbers."""
+    """Name the parameters of a simple norm, parametrized or not; none if weight is not 1-D or there are buffers."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 1 or any(True for _ in module.buffers(recurse=False)):
         return set()
@@ -142,7 +107,7 @@ class _RMSNorm(Recipe):
 
 @register_norm
 class PlusOneRMSNorm(_RMSNorm):
-    """Gemma's: the weight is stored as its distance from one, and multiplied before the cast."""
+    """RMSNorm of Gemma: the weight is stored as its distance from one, and multiplied before the cast."""
 
     def normalize(self, x: Tensor) -> Tensor:
         """Multiply by 1 + weight in float32."""
@@ -151,7 +116,7 @@ class PlusOneRMSNorm(_RMSNorm):
 
 @register_norm
 class CastLastRMSNorm(_RMSNorm):
-    """OLMo's: the weight is multiplied in float32, then the result is cast to the input's type."""
+    """RMSNorm of OLMo: the weight is multiplied in float32, then the result is cast to the input's dtype."""
 
     def normalize(self, x: Tensor) -> Tensor:
         """Multiply by the weight before the cast."""
@@ -160,19 +125,19 @@ class CastLastRMSNorm(_RMSNorm):
 
 @register_norm
 class NeverCastRMSNorm(_RMSNorm):
-    """T5's: the result stays in float32, unless the weight is in a half type."""
+    """RMSNorm of T5: the result stays in float32, unless the weight is in half precision."""
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Multiply by the weight in float32, or in the weight's half type."""
-        wide = x if x.dtype not in HALF else x.float()
-        if self.weight.dtype in HALF:
+        """Multiply by the weight in float32, or in the weight's half-precision dtype."""
+        wide = x if x.dtype not in HALF_DTYPES else x.float()
+        if self.weight.dtype in HALF_DTYPES:
             return self.weight * F.rms_norm(wide, self.weight.shape, None, _eps(self)).to(self.weight.dtype)
         return F.rms_norm(wide, self.weight.shape, self.weight, _eps(self))
 
 
 @register_norm
 class CastFirstRMSNorm(_RMSNorm):
-    """Llama's: normalize in float32, cast to the input's type, then multiply by the weight."""
+    """RMSNorm of Llama: normalize in float32, cast to the input's dtype, then multiply by the weight."""
 
     def normalize(self, x: Tensor) -> Tensor:
         """Cast before the weight is multiplied."""
@@ -203,7 +168,7 @@ class PermutedLayerNorm(_LayerNorm):
 
     @classmethod
     def shapes(cls, module: nn.Module) -> tuple[tuple[int, ...], ...]:
-        """Images whose rows and columns are no channels."""
+        """Return a shape whose rows and columns cannot be taken for channels."""
         (channels,) = module.weight.shape  # type: ignore[misc]
         return ((2, channels, channels + 1 if channels < 8 else 3, 2),)
 
