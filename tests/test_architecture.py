@@ -63,7 +63,6 @@ PENDING = {
         "functional",
         "layers.syncbatchnorm",
         "testing",
-        "train.config",
     },
 }
 
