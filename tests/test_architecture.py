@@ -179,7 +179,6 @@ def test_public_names() -> None:
 GIVEN_SIGNATURES = {
     "layers.batchnormact.__init__",
     "layers.syncbatchnorm.__init__",
-    "cli.bench.bench",
     "cli.check.check",
     "cli.train.train",
 }
