@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from normkit.errors import UserError
 from normkit.train import TrainConfig
@@ -20,6 +21,12 @@ def test_digits_have_their_own_epochs_and_batches() -> None:
     config = TrainConfig()
     assert (config.data, config.epochs, config.batch_size, config.lr) == ("digits", 20, 64, 1.0)
     assert TrainConfig(epochs=3).epochs == 3
+
+
+def test_threads_and_folders_are_filled_in(tmp_path: Path) -> None:
+    assert TrainConfig().threads == torch.get_num_threads()
+    assert TrainConfig(data="fashion-mnist", data_dir=tmp_path).data_dir == str(tmp_path.resolve())
+    assert TrainConfig(norms=["layer"]) == TrainConfig(norms=("layer",))
 
 
 @pytest.mark.parametrize(

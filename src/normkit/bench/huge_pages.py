@@ -66,9 +66,10 @@ class HugePages:
         """Return one table."""
         rows = tuple((choice, *map(duration, seconds)) for choice, seconds in self.summary().items())
         shape = ",".join(map(str, SHAPE))
+        counts = " and ".join(f"{len(samples)} {choice}" for choice, samples in self.samples.items())
         note = (
             f"Forward and backward of BatchNorm2d on ({shape}), float32, the allocator as it is: medians over "
-            f"{self.processes} processes of each kind. Where the machine's setting is not madvise, both are the same."
+            f"processes, {counts}. Where the machine's setting is not madvise, both are the same."
         )
         return [Section("Huge pages", ("huge pages", "median", "slowest tenth"), rows, (note,))]
 

@@ -68,10 +68,11 @@ class SyncOverhead:
             for row in self.rows()
         )
         image = f"3 × {settings.size} × {settings.size}"
+        steps = len(next(iter(self.seconds.values()), []))
         note = (
             f"A training step under DistributedDataParallel on {settings.ranks} gloo ranks of this machine, each with "
             f"{settings.threads} thread{'s' * (settings.threads > 1)} and batches of {settings.batch} × {image}: "
-            f"six convolutions with a batch norm each. The time is that of the slowest rank; {settings.steps} steps."
+            f"six convolutions with a batch norm each. The time is that of the slowest rank, over {steps} steps."
         )
         return [Section("Synchronized batch norm", ("batch norm", "median", "fastest", "ratio"), rows, (note,))]
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +25,8 @@ DIGITS_EPOCHS: Final = 20
 DIGITS_BATCH_SIZE: Final = 64
 
 MAX_SEED: Final = 2**32 - 1
-_BY_DATA: Any = None
-"""The default of an option whose value depends on the data."""
+_DEPENDS: Any = None
+"""The default of an option whose value depends on the data or the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,14 @@ class TrainConfig:
         data: ``"digits"``, ``"fashion-mnist"`` or a folder of four IDX files in the MNIST form.
         norms: The normalizations to compare: names from ``NORMS``, each once.
         impl: The package whose layers are trained: ``"normkit"`` or ``"torch"``.
-        epochs: Passes over the training images; 20 for the digits, 10 otherwise.
-        batch_size: Images per step; 64 for the digits, 256 otherwise.
+        epochs: Passes over the training images; None: 20 for the digits, 10 otherwise.
+        batch_size: Images per step; None: 64 for the digits, 256 otherwise.
         lr: Learning rate of plain SGD.
         seed: Decides the initial weights and the order of the images.
-        threads: Threads of torch's own operations; torch's default if not given.
+        threads: Threads of torch's own operations; None: torch's default.
         verify: Train torch.nn's layers in lockstep and compare.
         sync: Share every batch among the ranks that torchrun started.
-        data_dir: The folder of the Fashion-MNIST files; that of Debian's package if None.
+        data_dir: The folder of the Fashion-MNIST files; None: that of Debian's package.
     Raises:
         UserError: a value cannot be used.
     """
@@ -54,27 +54,29 @@ class TrainConfig:
     data: str = DIGITS
     norms: Sequence[str] = ("batch",)
     impl: str = "normkit"
-    epochs: int = _BY_DATA
-    batch_size: int = _BY_DATA
+    epochs: int = _DEPENDS
+    batch_size: int = _DEPENDS
     lr: float = PUBLISHED_LR
     seed: int = 0
-    threads: int = field(default_factory=torch.get_num_threads)
+    threads: int = _DEPENDS
     verify: bool = False
     sync: bool = False
     data_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """Fill in the defaults that depend on the data, make paths absolute, and check every value."""
+        """Fill in the defaults that depend on data or machine, make paths absolute, and check every value."""
         is_digits = self.data == DIGITS
         self._set(norms=tuple(self.norms))
         if self.data not in (DIGITS, FASHION):
             self._set(data=str(Path(self.data).expanduser().resolve()))
         if self.data_dir is not None:
             self._set(data_dir=str(Path(self.data_dir).expanduser().resolve()))
-        if self.epochs is _BY_DATA:
+        if self.epochs is _DEPENDS:
             self._set(epochs=DIGITS_EPOCHS if is_digits else PUBLISHED_EPOCHS)
-        if self.batch_size is _BY_DATA:
+        if self.batch_size is _DEPENDS:
             self._set(batch_size=DIGITS_BATCH_SIZE if is_digits else PUBLISHED_BATCH_SIZE)
+        if self.threads is _DEPENDS:
+            self._set(threads=torch.get_num_threads())
         self._check_norms()
         self._check_numbers()
 
