@@ -1,13 +1,13 @@
-"""How many threads a command may be told to compute with."""
+"""The number of threads that a training or a benchmark computes with."""
 
 from typing import Final
 
 from normkit.errors import UserError
 
-MOST: Final = 256  # far more of them crash OpenMP
+MAX_THREADS: Final = 256  # far more of them crash OpenMP
 
 
 def check_threads(threads: int) -> None:
-    """Raise a UserError where a number of threads cannot be meant."""
-    if not 1 <= threads <= MOST:
-        raise UserError(f"--threads must be between 1 and {MOST}, not {threads}")
+    """Raise a UserError for a number of threads that cannot be used."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"`threads` must be between 1 and {MAX_THREADS}, not {threads}")

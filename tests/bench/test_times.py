@@ -3,25 +3,28 @@
 import io
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from normkit.bench import environment, picture, report
-from normkit.bench.cases import ROW_BY_NAME
 from normkit.bench.measure import Effort, Timing
 from normkit.bench.progress import Progress
 from normkit.bench.results import Result
 from normkit.bench.runner import Times
+from normkit.bench.table import ROW_BY_NAME
 from normkit.bench.worker import Job, work
 from normkit.errors import UserError
 
 BATCH = "BatchNorm2d (32,64,56,56) float32 forward"
 SMALL = "BatchNorm1d (8,64) float32 evaluation"
+MakeResult = Callable[..., Result]
 TINY = Effort(rounds=2, sample_seconds=1e-5, row_seconds=1.0)
 
 
-def test_ratio_bar_and_copies(make_result):
+def test_ratio_bar_and_copies(make_result: MakeResult) -> None:
     result = make_result(BATCH, ours=2.0, torch=8.0, copy=1.0)
     assert (result.ratio, result.bar, result.passed) == (4.0, 3.3, True)
     assert (result.in_copies("ours"), result.in_copies("torch")) == (2.0, 8.0)
@@ -29,13 +32,13 @@ def test_ratio_bar_and_copies(make_result):
     assert make_result(BATCH, ours=2.0, torch=8.0, compiled=3.0, copy=1.0).compiled_ratio == 1.5
 
 
-def test_no_verdict_with_other_threads(make_result):
+def test_no_verdict_with_other_threads(make_result: MakeResult) -> None:
     result = make_result(BATCH, threads=1, ours=2.0, torch=1.0, copy=1.0)
     assert result.passed is None
     assert report.verdict(result) == "slower"
 
 
-def test_no_copies_of_small_inputs_and_networks(make_result):
+def test_no_copies_of_small_inputs_and_networks(make_result: MakeResult) -> None:
     assert make_result(SMALL, ours=2.0, torch=1.0, copy=1.0).in_copies("ours") is None
     assert make_result("lenet training step", ours=2.0, torch=1.0).in_copies("ours") is None
 
@@ -43,18 +46,18 @@ def test_no_copies_of_small_inputs_and_networks(make_result):
 @pytest.mark.parametrize(
     ("ours", "torchs", "verdict"), [(1.0, 4.0, "pass"), (1.0, 2.0, "MISS"), (2.0, 1.0, "MISS (slower)")]
 )
-def test_verdict(make_result, ours, torchs, verdict):
+def test_verdict(make_result: MakeResult, ours: float, torchs: float, verdict: str) -> None:
     assert report.verdict(make_result(BATCH, ours=ours, torch=torchs, copy=1.0)) == verdict
 
 
-def test_a_wide_spread_is_said(make_result):
+def test_a_wide_spread_is_said(make_result: MakeResult) -> None:
     result = make_result(BATCH, ours=1.0, torch=4.0, copy=1.0)
     result.timings["torch"] = Timing(4.0, 3.0, 5.0, 9)
     assert report.verdict(result) == "pass, unsteady"
     assert any("quieter" in note for note in report.sections([result])[0].notes)
 
 
-def test_json_round_trip(make_result):
+def test_json_round_trip(make_result: MakeResult) -> None:
     for result in (
         make_result(BATCH, ours=2.0, torch=8.0, copy=1.0),
         make_result("mobilenet channels_last training step", "default", ours=2.0, torch=8.0, compiled=1.0),
@@ -62,7 +65,7 @@ def test_json_round_trip(make_result):
         assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
-def test_json_shape(make_result):
+def test_json_shape(make_result: MakeResult) -> None:
     data = make_result(BATCH, ours=2.0, torch=8.0, copy=1.0).to_json()
     assert data["name"] == BATCH
     assert (data["norm"], data["shape"], data["layout"], data["dtype"], data["pass"]) == (
@@ -77,7 +80,7 @@ def test_json_shape(make_result):
     assert (data["ratio"], data["bar"], data["passed"], data["threads"]) == (4.0, 3.3, True, 2)
 
 
-def test_table_shows_losses(make_result):
+def test_table_shows_losses(make_result: MakeResult) -> None:
     results = [
         make_result(BATCH, ours=2e-3, torch=8e-3, copy=1e-3),
         make_result(SMALL, ours=2e-5, torch=1e-5, copy=1e-6),
@@ -94,12 +97,12 @@ def test_table_shows_losses(make_result):
     assert default.rows[0][5] == "0.9"
 
 
-def test_compiled_column(make_result):
+def test_compiled_column(make_result: MakeResult) -> None:
     (section,) = report.sections([make_result(BATCH, ours=2e-3, torch=8e-3, compiled=3e-3, copy=1e-3)])
     assert section.rows[0][section.columns.index("compiled/ours")] == "1.50"
 
 
-def test_pictures(make_result, tmp_path):
+def test_pictures(make_result: MakeResult, tmp_path: Path) -> None:
     norms = [
         make_result(name, regime, ours=2.0, torch=80.0, copy=1.0)
         for name in (BATCH, BATCH.replace("forward", "forward+backward"), SMALL)
@@ -112,21 +115,21 @@ def test_pictures(make_result, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_regimes_differ_in_three_variables():
+def test_regimes_differ_in_three_variables() -> None:
     base = {"PATH": "/bin", "MALLOC_TOP_PAD_": "1"}
     assert environment.variables("default", base) == {"PATH": "/bin"}
     assert environment.variables("kept", base) == {"PATH": "/bin", **environment.KEEP_MEMORY}
     assert len(environment.KEEP_MEMORY) == 3
 
 
-def test_environment_names_cpu_threads_and_versions():
+def test_environment_names_cpu_threads_and_versions() -> None:
     facts = environment.describe()
     assert facts["threads"] == str(torch.get_num_threads())
     assert re.search(r"normkit \S+, torch 2\.\S+, numpy \S+, numba \S+, Python 3", facts["versions"])
     assert facts["CPU"]
 
 
-def test_work_writes_a_line_a_row():
+def test_work_writes_a_line_a_row() -> None:
     rows = (ROW_BY_NAME[SMALL], ROW_BY_NAME["LayerNorm (1,768) float32 forward+backward"])
     job = Job(rows, "default", TINY, threads=torch.get_num_threads())
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
@@ -139,18 +142,18 @@ def test_work_writes_a_line_a_row():
     assert all(set(result.timings) == {"ours", "torch", "copy"} for result in results)
 
 
-def test_times_run_in_a_process_for_each_regime():
+def test_times_run_in_a_process_for_each_regime() -> None:
     class Steps(Progress):
-        def __init__(self):
-            self.said = []
+        def __init__(self) -> None:
+            self.said: list[int | str] = []
 
-        def begin(self, total):
+        def begin(self, total: int) -> None:
             self.said.append(total)
 
-        def step(self, text):
+        def step(self, text: str) -> None:
             self.said.append(text)
 
-        def end(self):
+        def end(self) -> None:
             self.said.append("end")
 
     steps = Steps()
@@ -160,17 +163,17 @@ def test_times_run_in_a_process_for_each_regime():
     assert times.environment["threads"] == "1"
     assert steps.said[0] == 2
     assert steps.said[-1] == "end"
-    assert steps.said[1].startswith(f"{SMALL}, default: ")
+    assert str(steps.said[1]).startswith(f"{SMALL}, default: ")
 
 
-def test_a_process_that_fails_is_an_error(monkeypatch):
+def test_a_process_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "")
     times = Times.of([ROW_BY_NAME[SMALL]], regime="kept")
-    monkeypatch.setattr("normkit.bench.runner.sys.executable", "/bin/false")
-    with pytest.raises((RuntimeError, BrokenPipeError)):
+    monkeypatch.setattr("normkit.bench.process.sys.executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="ended with status 1"):
         times.run(Progress())
 
 
-def test_unknown_regime():
-    with pytest.raises(UserError, match="--regime must be one of default, kept, both, not 'warm'"):
+def test_unknown_regime() -> None:
+    with pytest.raises(UserError, match="`regime` must be one of default, kept, both, not 'warm'"):
         Times.of([ROW_BY_NAME[SMALL]], regime="warm")

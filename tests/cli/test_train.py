@@ -49,7 +49,7 @@ class Command:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
-    def __call__(self, *options: str | Path) -> tuple[int, str, str]:
+    def __call__(self, *options: str | Path | int) -> tuple[int, str, str]:
         self.monkeypatch.setattr(sys, "argv", ["normkit", "train", *map(str, options)])
         with pytest.raises(SystemExit) as exit_:
             main()
@@ -144,14 +144,14 @@ def test_help_teaches_by_example(normkit: Command) -> None:
         (["--batch-size", "0"], "--batch-size must be 1 or more"),
         (["--batch-size", "1"], "variance of a single value"),
         (["--batch-size", str(10**12)], "not enough memory"),
-        (["--batch-size", "1443"], "more than the 1,442 training images"),
+        (["--batch-size", "1443"], "more than the 1,442 training images: use --batch-size 1442 or less"),
         (["--threads", "0"], "--threads must be between"),
         (["--seed", "-1"], "--seed must be between"),
         (["--format", "xml"], "--format must be table or json"),
-        (["--impl", "torch", "--verify"], "leave one of them away"),
+        (["--impl", "torch", "--verify"], "drop one of them"),
         (["--data", "fashion-mnist", "--data-dir", "nowhere"], "apt install dataset-fashion-mnist"),
         (["--resume", "nowhere"], "holds no run to resume"),
-        (["--resume", "nowhere", "--out", "run"], "leave --out away"),
+        (["--resume", "nowhere", "--out", "run"], "drop --out"),
         (["--out", "file/run"], "cannot write to the folder"),
         (["--out", "."], "is not empty"),
     ],
@@ -213,7 +213,7 @@ def test_a_run_is_never_overwritten(normkit: Command, images: Path, tmp_path: Pa
 def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(images: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "normkit.cli", "train"]
     options = ["--data", str(images), "--batch-size", "16", "--epochs", "60", "--norm", "none", "--threads", "1"]
-    config = train.TrainConfig.create(data=str(images), batch_size=16, epochs=60, norms=["none"], threads=1)
+    config = train.TrainConfig(data=str(images), batch_size=16, epochs=60, norms=["none"], threads=1)
     train.run(config, tmp_path / "straight")
 
     with subprocess.Popen(

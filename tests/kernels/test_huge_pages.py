@@ -1,8 +1,6 @@
 """Large results ask for huge pages; small ones do not, and a system without them is no obstacle."""
 
 import mmap
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -64,11 +62,3 @@ def test_the_system_takes_the_advice() -> None:
         address = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
         begin = -(-address // huge_pages.HUGE) * huge_pages.HUGE
         assert advise(begin, huge_pages.HUGE, mmap.MADV_HUGEPAGE) == 0
-
-
-@pytest.mark.slow
-def test_the_benchmark_says_what_it_measured() -> None:
-    script = Path(__file__).parents[2] / "benchmarks" / "huge_pages.py"
-    done = subprocess.run([sys.executable, script, "--processes", "1"], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert [line.partition(" huge pages: ")[0] for line in done.stdout.splitlines()] == ["with", "without"]

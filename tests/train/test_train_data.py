@@ -138,7 +138,7 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_fashion_mnist_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"apt install dataset-fashion-mnist.*--data-dir"):
+    with pytest.raises(UserError, match=r"apt install dataset-fashion-mnist.*`data_dir`"):
         load_dataset("fashion-mnist", str(tmp_path))
 
 

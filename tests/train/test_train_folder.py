@@ -21,7 +21,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, failing, full)
-    with pytest.raises(UserError, match=r"cannot write .*metrics\.csv: No space left on device.*--resume"):
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.csv: No space left on device.*`resume`"):
         folder.write_atomic(target, b"new and longer")
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
@@ -38,16 +38,16 @@ def test_an_interrupt_while_writing_leaves_no_litter(tmp_path: Path, monkeypatch
 
 
 def test_create_takes_a_new_or_an_empty_folder(tmp_path: Path) -> None:
-    config = TrainConfig.create()
+    config = TrainConfig()
     folder.create(tmp_path, config, "sum")
     folder.create(tmp_path / "deep" / "er", config, "sum")
     assert folder.read_config(tmp_path / "deep" / "er") == (config, "sum")
 
 
 def test_create_refuses_what_holds_a_run_or_anything_else(tmp_path: Path) -> None:
-    config = TrainConfig.create()
+    config = TrainConfig()
     folder.create(tmp_path / "run", config, "sum")
-    with pytest.raises(UserError, match=r"already holds a run.*--resume"):
+    with pytest.raises(UserError, match=r"already holds a run.*`resume`"):
         folder.create(tmp_path / "run", config, "sum")
     with pytest.raises(UserError, match="is not empty"):
         folder.create(tmp_path, config, "sum")
@@ -56,15 +56,15 @@ def test_create_refuses_what_holds_a_run_or_anything_else(tmp_path: Path) -> Non
 def test_create_refuses_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match=r"cannot write to the folder .* Name another one with --out"):
-            folder.create(place, TrainConfig.create(), "sum")
+        with pytest.raises(UserError, match=r"cannot write to the folder .* Name another one with `out`"):
+            folder.create(place, TrainConfig(), "sum")
 
     def full(*_: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left"):
-        folder.create(tmp_path / "run", TrainConfig.create(), "sum")
+        folder.create(tmp_path / "run", TrainConfig(), "sum")
     assert not (tmp_path / "run").exists()
 
 

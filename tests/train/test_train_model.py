@@ -68,7 +68,7 @@ def test_all_norms_start_from_the_same_weights_and_the_seed_decides_them() -> No
 
 
 def test_weights_are_xavier_uniform() -> None:
-    weight = lenet("none", "torch", seed=0).linear1.weight
+    weight = lenet("none", "torch", seed=0).get_parameter("linear1.weight")
     bound = (6 / (256 + 120)) ** 0.5
     assert 0.98 * bound < float(weight.detach().abs().max()) <= bound
 
@@ -88,4 +88,4 @@ def test_weights_load_from_one_implementation_into_the_other(norm: str) -> None:
 
 
 def test_the_normkit_namespace_is_the_package() -> None:
-    assert isinstance(lenet("batch", "normkit", seed=0).norm1, normkit.BatchNorm2d)
+    assert isinstance(lenet("batch", "normkit", seed=0).get_submodule("norm1"), normkit.BatchNorm2d)

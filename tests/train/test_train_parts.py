@@ -11,36 +11,36 @@ from rich.console import Console
 
 from normkit import train
 from normkit.errors import UserError
-from normkit.train import EpochMetrics, NormResult, TrainConfig, lenet, loop, memory, progress, report
+from normkit.train import EpochMetrics, NormResult, TrainConfig, lenet, loop, memory, progress, report, step
 from normkit.train.activations import BINS, histograms, watch
 
 
 def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 10 * 2**20)
-    each = memory.bytes_per_image(TrainConfig.create())
+    each = memory.bytes_per_image(TrainConfig())
     fitting = 10 * 2**20 // each
-    memory.check_batch(TrainConfig.create(batch_size=fitting), 60000)
-    with pytest.raises(UserError, match=rf"not enough memory.*10\.0 MiB are available: use --batch-size {fitting} or"):
-        memory.check_batch(TrainConfig.create(batch_size=fitting + 1), 60000)
+    memory.check_batch(TrainConfig(batch_size=fitting), 60000)
+    with pytest.raises(UserError, match=rf"not enough memory.*10\.0 MiB are available: use `batch_size={fitting}` or"):
+        memory.check_batch(TrainConfig(batch_size=fitting + 1), 60000)
 
 
 def test_a_huge_batch_is_refused_on_any_machine() -> None:
     with pytest.raises(UserError, match="not enough memory: a batch of 1,000,000,000,000 images needs about"):
-        memory.check_batch(TrainConfig.create(batch_size=10**12), 60000)
+        memory.check_batch(TrainConfig(batch_size=10**12), 60000)
 
 
 def test_a_batch_needs_at_most_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: None)
-    memory.check_batch(TrainConfig.create(batch_size=100), 100)
+    memory.check_batch(TrainConfig(batch_size=100), 100)
     with pytest.raises(UserError, match="more than the 100 training images"):
-        memory.check_batch(TrainConfig.create(batch_size=101), 100)
+        memory.check_batch(TrainConfig(batch_size=101), 100)
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )
 def test_a_failed_allocation_is_explained(error: Exception) -> None:
-    with pytest.raises(UserError, match="smaller --batch-size"), memory.shortage_explained(4096):
+    with pytest.raises(UserError, match="smaller `batch_size`"), memory.shortage_explained(4096):
         raise error
     with pytest.raises(RuntimeError, match="shapes"), memory.shortage_explained(4096):
         raise RuntimeError("shapes do not match")
@@ -52,9 +52,9 @@ def test_watch_keeps_both_sides_of_each_norm(norm: str, sides: int) -> None:
     with watch(model, active=True) as seen:
         model(x)
     assert len(seen) == sides
-    assert torch.equal(seen["convolution 1", "before"], model.conv1(x))
+    assert torch.equal(seen["convolution 1", "before"], model.get_submodule("conv1")(x))
     if norm != "none":
-        torch.testing.assert_close(seen["convolution 1", "after"], model.norm1(model.conv1(x)))
+        torch.testing.assert_close(seen["convolution 1", "after"], model[:2](x))
     seen.clear()
     model(x)
     assert not seen  # the hooks are gone
@@ -108,7 +108,7 @@ def test_csv_keeps_every_digit() -> None:
 def test_progress_says_loss_accuracy_speed_and_time_left(small_data: Path, tmp_path: Path, terminal: bool) -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=140)
-    config = TrainConfig.create(data=str(small_data), epochs=2, batch_size=64, norms=["none"])
+    config = TrainConfig(data=str(small_data), epochs=2, batch_size=64, norms=["none"])
     shown = train.for_console(console)
     assert isinstance(shown, train.LiveProgress if terminal else train.LineProgress)
     train.run(config, tmp_path / "run", progress=shown)
@@ -137,14 +137,14 @@ def test_speed_and_time_left_leave_out_the_first_step_which_compiles(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, stream = Clock(monkeypatch), io.StringIO()
-    real, steps = loop.forward_backward, iter([90.0, *[0.5] * 5])  # two epochs of 64, 64 and 65 images
+    real, steps = step.forward_backward, iter([90.0, *[0.5] * 5])  # two epochs of 64, 64 and 65 images
 
     def slow_at_first(*arguments: Any) -> tuple[float, int]:
         clock.now += next(steps)
         return real(*arguments)
 
     monkeypatch.setattr(loop, "forward_backward", slow_at_first)
-    config = TrainConfig.create(data=str(small_data), epochs=2, batch_size=64, norms=["none"])
+    config = TrainConfig(data=str(small_data), epochs=2, batch_size=64, norms=["none"])
     result = train.run(config, tmp_path / "run", progress=train.LineProgress(Console(file=stream, width=140)))
     first, second = result.norms[0].epochs
     assert first.images_per_second == 129 / 1.0
@@ -155,14 +155,14 @@ def test_speed_and_time_left_leave_out_the_first_step_which_compiles(
 
 def test_a_single_step_is_timed_as_it_is(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, stream = Clock(monkeypatch), io.StringIO()
-    real = loop.forward_backward
+    real = step.forward_backward
 
     def slow(*arguments: Any) -> tuple[float, int]:
         clock.now += 2.0
         return real(*arguments)
 
     monkeypatch.setattr(loop, "forward_backward", slow)
-    config = TrainConfig.create(data=str(small_data), epochs=2, batch_size=193, norms=["none"])
+    config = TrainConfig(data=str(small_data), epochs=2, batch_size=193, norms=["none"])
     result = train.run(config, tmp_path / "run", progress=train.LineProgress(Console(file=stream, width=140)))
     assert [row.seconds for row in result.norms[0].epochs] == [2.0, 2.0]
     assert "2 s left" in stream.getvalue().splitlines()[0]

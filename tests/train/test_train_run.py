@@ -20,9 +20,7 @@ TIMES = {"seconds", "images_per_second"}
 
 
 def small_config(data: Path, **options: Any) -> TrainConfig:
-    return TrainConfig.create(
-        **{"data": str(data), "epochs": 2, "batch_size": 64, "norms": ["batch", "none"], **options}
-    )
+    return TrainConfig(**{"data": str(data), "epochs": 2, "batch_size": 64, "norms": ["batch", "none"], **options})
 
 
 def numbers(result: RunResult) -> list[dict[str, Any]]:
@@ -87,7 +85,7 @@ def test_a_run_writes_everything(small_data: Path, tmp_path: Path, impl: str) ->
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    result = train.run(TrainConfig.create(epochs=3), tmp_path / "run")
+    result = train.run(TrainConfig(epochs=3), tmp_path / "run")
     first, *_, last = result.norms[0].epochs
     assert last.train_loss < 0.6 * first.train_loss
     assert last.test_accuracy > 0.8
@@ -193,7 +191,7 @@ def test_a_diverged_training_is_reported_as_valid_json(small_data: Path, tmp_pat
 @pytest.mark.slow
 @pytest.mark.skipif(not train.data.DEBIAN_FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_the_published_result_is_reached(tmp_path: Path) -> None:
-    result = train.run(TrainConfig.create(data="fashion-mnist", norms=["batch", "none"]), tmp_path / "run")
+    result = train.run(TrainConfig(data="fashion-mnist", norms=["batch", "none"]), tmp_path / "run")
     batch, none = (norm.epochs[-1] for norm in result.norms)
     assert batch.train_loss == pytest.approx(0.27, abs=0.015)
     assert batch.train_accuracy == pytest.approx(0.90, abs=0.01)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from normkit import train
 from normkit.errors import UserError
@@ -31,7 +31,7 @@ TOLERANCE = 5e-5
 
 def config_for(data: Path, **options: Any) -> TrainConfig:
     """Two epochs of three steps: batches of 64, 64 and 65 images, so that shares differ in size."""
-    return TrainConfig.create(data=str(data), epochs=2, batch_size=64, norms=NORMS, threads=1, **options)
+    return TrainConfig(data=str(data), epochs=2, batch_size=64, norms=NORMS, threads=1, **options)
 
 
 def free_ports(count: int) -> list[int]:
@@ -69,7 +69,7 @@ def on_rank(rank: int, ports: list[int], data: Path, folder: Path) -> None:
 def runs(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the runs of two ranks, and "alone", one process's."""
     folder = tmp_path_factory.mktemp("sync")
-    multiprocessing.spawn(on_rank, (free_ports(3), small_data, folder), nprocs=RANKS)
+    spawn(on_rank, (free_ports(3), small_data, folder), nprocs=RANKS)
     train.run(config_for(small_data), folder / "alone", draw=False)
     return folder
 
@@ -160,6 +160,6 @@ def test_without_torchrun_it_says_how_to_start(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_torchs_batch_norm_cannot_share_on_the_cpu() -> None:
-    with pytest.raises(UserError, match="leave --impl torch or --norm batch away"):
-        TrainConfig.create(impl="torch", sync=True)
-    assert TrainConfig.create(impl="torch", norms=["layer"], sync=True).sync
+    with pytest.raises(UserError, match="drop `impl=torch` or `norms=batch`"):
+        TrainConfig(impl="torch", sync=True)
+    assert TrainConfig(impl="torch", norms=["layer"], sync=True).sync

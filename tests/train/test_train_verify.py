@@ -12,7 +12,7 @@ from normkit.train import TrainConfig, Verdict, model, verify
 
 
 def verdict_of(small_data: Path, out: Path, norm: str) -> Verdict:
-    config = TrainConfig.create(data=str(small_data), norms=[norm], epochs=1, batch_size=32, verify=True)
+    config = TrainConfig(data=str(small_data), norms=[norm], epochs=1, batch_size=32, verify=True)
     (verdict,) = train.run(config, out).verdicts
     return verdict
 
@@ -31,7 +31,7 @@ def test_right_layers_pass(small_data: Path, tmp_path: Path, norm: str) -> None:
 
 
 def test_without_a_norm_there_is_nothing_to_verify(small_data: Path, tmp_path: Path) -> None:
-    config = TrainConfig.create(data=str(small_data), norms=["none"], epochs=1, batch_size=64, verify=True)
+    config = TrainConfig(data=str(small_data), norms=["none"], epochs=1, batch_size=64, verify=True)
     result = train.run(config, tmp_path / "run")
     assert result.verdicts == []
     assert result.passed
@@ -55,6 +55,7 @@ class BiasedRunningVariance(nn.BatchNorm1d):
     """Stores the variance that it normalizes with."""
 
     def forward(self, input: Tensor) -> Tensor:
+        assert self.running_var is not None
         before = self.running_var.clone()
         result = super().forward(input)
         if self.training:
@@ -97,7 +98,7 @@ def test_a_planted_fault_fails(
 
 
 def test_a_difference_that_is_not_a_number_fails(small_data: Path, tmp_path: Path) -> None:
-    config = TrainConfig.create(data=str(small_data), norms=["instance"], epochs=2, batch_size=64, lr=1e38, verify=True)
+    config = TrainConfig(data=str(small_data), norms=["instance"], epochs=2, batch_size=64, lr=1e38, verify=True)
     (verdict,) = train.run(config, tmp_path / "run").verdicts
     assert not verdict.passed
 

@@ -1,4 +1,4 @@
-"""How far results are from the float64 reference, as the mean grows beyond the standard deviation."""
+"""The error against the float64 reference, as the mean grows beyond the standard deviation."""
 
 import math
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ from normkit.bench.section import Section
 from normkit.spec import Norm, view
 
 ONE_PASS: Final = "one pass"
-WHO: Final = (OURS, TORCH, ONE_PASS)
+CONTENDERS: Final = (OURS, TORCH, ONE_PASS)
 EXPONENTS: Final = range(8)
 SEEDS: Final = 3
 BAR: Final = 4.0
-BAR_REACHES: Final = 1e4
-"""Up to this mean/std the error should be at most BAR."""
+BAR_LIMIT: Final = 1e4
+"""The largest mean/std at which the error should be at most BAR."""
 
 CASES: Final = (
     NormCase("BatchNorm2d", (16, 32, 28, 28), affine=False),
@@ -42,7 +42,7 @@ CASES: Final = (
 
 @dataclass(frozen=True)
 class Point:
-    """The largest error of each contender, in units in the last place of the output's largest number."""
+    """The largest error of each contender, in units in the last place of the output's largest element."""
 
     case: str
     ratio: float
@@ -69,42 +69,51 @@ class Accuracy:
             progress.end()
 
     def sections(self) -> list[Section]:
-        """One table: a row for each case and contender, a column for each mean/std."""
+        """Return one table: a row for each case and contender, a column for each mean/std."""
         found = {(point.case, point.ratio): point.errors for point in self.points}
         rows = [
-            (case.name, LABELS.get(who, who), *(_text(found.get((case.name, 10.0**e), {}).get(who)) for e in EXPONENTS))
+            (
+                case.name,
+                LABELS.get(contender, contender),
+                *(_text(found.get((case.name, 10.0**exponent), {}).get(contender)) for exponent in EXPONENTS),
+            )
             for case in CASES
-            for who in WHO
+            for contender in CONTENDERS
         ]
-        reached = [point.errors[OURS] for point in self.points if point.ratio <= BAR_REACHES]
+        judged = [point.errors[OURS] for point in self.points if point.ratio <= BAR_LIMIT]
         notes = [
             "Units in the last place of float32, at the scale of the largest output: "
             f"max |y - reference| / (2⁻²³ · max |reference|), the largest of {SEEDS} draws. The reference is computed "
             "in float64 from the same float32 input. Ours are the kernels; inputs that are handed to torch get torch's "
             "error. One pass is the variance as E[x²] - E[x]², in float32."
         ]
-        if reached:
-            verdict = "pass" if max(reached) <= BAR else "MISS"
-            notes.append(f"Ours up to mean/std {BAR_REACHES:g}: at most {max(reached):.2g} (bar {BAR:g}: {verdict}).")
+        if judged:
+            verdict = "pass" if max(judged) <= BAR else "MISS"
+            notes.append(f"Ours up to mean/std {BAR_LIMIT:g}: at most {max(judged):.2g} (bar {BAR:g}: {verdict}).")
         columns = ("case", "", *(f"{10.0**e:.0e}".replace("e+0", "e") for e in EXPONENTS))
         return [Section("Error by mean/std", columns, tuple(rows), tuple(notes))]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """Return plain JSON types."""
         return {"environment": self.environment, "accuracy": [asdict(point) for point in self.points]}
 
     def draw(self, path: Path) -> None:
-        """Error against mean/std, a panel for each case."""
+        """Draw error against mean/std, a panel for each case."""
         figure = Figure(figsize=(11, 6.6), layout="constrained")
         figure.suptitle("Largest error of the output, float32, against float64")
         grid = figure.subplots(2, math.ceil(len(CASES) / 2), sharex=True, sharey=True)
         for axes, case in zip(grid.flat, CASES, strict=True):
-            here = [point for point in self.points if point.case == case.name]
-            for who in WHO:
-                values = [point.errors[who] for point in here]
-                style = {"color": COLOURS.get(who, "#555555"), "marker": "o", "markersize": 3.5}
-                axes.plot([point.ratio for point in here], values, label=LABELS.get(who, who), **style)
-            axes.plot([1, BAR_REACHES], [BAR, BAR], color="black", linestyle="--", linewidth=1, label=f"bar: {BAR:g}")
+            points = [point for point in self.points if point.case == case.name]
+            for contender in CONTENDERS:
+                axes.plot(
+                    [point.ratio for point in points],
+                    [point.errors[contender] for point in points],
+                    label=LABELS.get(contender, contender),
+                    color=COLOURS.get(contender, "#555555"),
+                    marker="o",
+                    markersize=3.5,
+                )
+            axes.plot([1, BAR_LIMIT], [BAR, BAR], color="black", linestyle="--", linewidth=1, label=f"bar: {BAR:g}")
             axes.axhline(
                 1 / torch.finfo(torch.float32).eps, color="#999999", linewidth=1, label="as large as the output"
             )
@@ -121,21 +130,21 @@ class Accuracy:
 
 
 def errors(case: NormCase, ratio: float) -> dict[str, float]:
-    """The largest error of each contender for inputs of this mean/std."""
-    worst = dict.fromkeys(WHO, 0.0)
+    """Return the largest error of each contender for inputs of this mean/std."""
+    worst = dict.fromkeys(CONTENDERS, 0.0)
     for seed in range(SEEDS):
         x = torch.randn(case.shape, generator=torch.Generator().manual_seed(seed)) + ratio
         expected = reference.normalize(x.numpy(), spec(case)).y
         with normkit.use_backend("numba"):
             results = list(_results(case, x))
-        for who, y in results:
+        for contender, y in results:
             difference = np.abs(y.numpy().astype(np.float64) - expected).max() / np.abs(expected).max()
-            worst[who] = max(worst[who], float(difference) / torch.finfo(torch.float32).eps)
+            worst[contender] = max(worst[contender], float(difference) / torch.finfo(torch.float32).eps)
     return worst
 
 
 def spec(case: NormCase) -> Norm:
-    """What the layer of a case computes."""
+    """Return the specification of a case's layer."""
     if case.norm in ("LayerNorm", "RMSNorm"):
         return Norm("layer", subtract_mean=case.norm == "LayerNorm", normalized_shape=case.shape[-case.axes :])
     if case.norm == "GroupNorm":
@@ -144,7 +153,7 @@ def spec(case: NormCase) -> Norm:
 
 
 def one_pass(x: Tensor, norm: Norm, eps: float = 1e-5) -> Tensor:
-    """The formula that reads its input once: the variance as E[x²] - E[x]²."""
+    """Normalize by the formula that reads its input once: the variance as E[x²] - E[x]²."""
     x4 = x.reshape(view(norm, tuple(x.shape)).shape)
     mean = x4.mean((1, 3), keepdim=True)
     var = (x4 * x4).mean((1, 3), keepdim=True) - mean * mean
@@ -155,8 +164,8 @@ def _results(case: NormCase, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     with torch.no_grad():
         yield ONE_PASS, one_pass(x, spec(case))
         x = x.contiguous(memory_format=torch.channels_last) if case.channels_last else x
-        for who in (OURS, TORCH):
-            yield who, layer(case, who).train()(x)
+        for contender in (OURS, TORCH):
+            yield contender, layer(case, contender).train()(x)
 
 
 def _text(error: float | None) -> str:

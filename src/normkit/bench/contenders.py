@@ -1,4 +1,4 @@
-"""What is timed for a row: our layer, torch.nn's, both with the same parameters and the same inputs, and a copy."""
+"""The calls that are timed for a row: our layer and torch.nn's, with equal parameters and inputs, and a copy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ COPIES_OF_BOTH: Final = 2.5
 
 
 class PermutedLayerNorm(nn.LayerNorm):
-    """What a torch.nn user writes for LayerNorm2d: permute, LayerNorm, permute."""
+    """LayerNorm2d as a user of torch.nn writes it: permute, LayerNorm, permute."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the channels of (N, C, H, W)."""
@@ -31,7 +31,7 @@ class PermutedLayerNorm(nn.LayerNorm):
 
 
 class NormAct(nn.Module):
-    """A norm, a sum and an activation, one behind the other, as a torch.nn user writes them."""
+    """A norm, a sum and an activation, one behind the other, as a user of torch.nn writes them."""
 
     def __init__(self, norm: nn.Module, act: nn.Module) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class NormAct(nn.Module):
 
 
 def _separate(norm: Callable[[int], nn.Module]) -> Callable[..., nn.Module]:
-    """What makes a norm and an activation, one behind the other."""
+    """Return a function that makes a norm and an activation, one behind the other."""
 
     def norm_act(channels: int, act_layer: type[nn.Module] | None = nn.ReLU) -> nn.Module:
         return NormAct(norm(channels), nn.Identity() if act_layer is None else act_layer(inplace=True))
@@ -55,9 +55,9 @@ def _separate(norm: Callable[[int], nn.Module]) -> Callable[..., nn.Module]:
     return norm_act
 
 
-def layers(whose: str, fused: bool = False) -> Any:
-    """The namespace of our layers, or of torch.nn's; fused: our norm_act is one layer."""
-    if whose == OURS:
+def layers(contender: str, *, fused: bool = False) -> Any:
+    """Return the namespace of our layers, or of torch.nn's; fused: our norm_act is one layer."""
+    if contender == OURS:
         norm_act = normkit.BatchNormAct2d if fused else _separate(normkit.BatchNorm2d)
         return SimpleNamespace(**vars(normkit), norm_act=norm_act)
     norm_act = _separate(nn.BatchNorm2d)
@@ -70,9 +70,9 @@ class Contenders:
     """The calls of one row.
 
     Args:
-        calls: What to time, by name.
-        copies: How many copies of x move as many bytes as the row must.
-        with_grad: Whether gradients are recorded meanwhile.
+        calls: The calls to time, by contender.
+        copies: Number of copies of x that move as many bytes as the row must.
+        with_grad: Gradients are recorded meanwhile.
     """
 
     calls: dict[str, Call]
@@ -80,20 +80,20 @@ class Contenders:
     with_grad: bool
 
 
-def build(row: Row, compiled: bool = False) -> Contenders:
-    """Everything that is timed for a row.
+def build(row: Row, *, compiled: bool = False) -> Contenders:
+    """Build the calls that are timed for a row.
 
     Args:
         compiled: Also time torch.compile of torch.nn's.
     """
     if isinstance(row.case, ModelCase):
-        return _build_model(row.case, compiled)
-    return _build_norm(row.case, row.measured, compiled)
+        return _build_model(row.case, compiled=compiled)
+    return _build_norm(row.case, row.pass_, compiled=compiled)
 
 
-def layer(case: NormCase, whose: str) -> nn.Module:
-    """The layer of a case, with random parameters and statistics that depend on the case alone."""
-    namespace = layers(whose)
+def layer(case: NormCase, contender: str) -> nn.Module:
+    """Build the layer of a case, with random parameters and statistics that depend on the case alone."""
+    namespace = layers(contender)
     affine = {} if case.affine is None else {_affine_name(case.norm): case.affine}
     module: nn.Module
     if case.norm in ("LayerNorm", "RMSNorm"):
@@ -115,7 +115,7 @@ def _affine_name(norm: str) -> str:
 
 
 def inputs(case: NormCase) -> tuple[Tensor, Tensor]:
-    """x, and dy in the same memory format; they depend on the case alone."""
+    """Return x and dy, in the same memory format; they depend on the case alone."""
     generator = torch.Generator().manual_seed(1)
     return _tensor(case, generator, 0.5), _tensor(case, generator, 0.0)
 
@@ -129,16 +129,16 @@ def _tensor(case: NormCase, generator: torch.Generator, mean: float) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last if len(case.shape) == 4 else torch.channels_last_3d)
 
 
-def _build_norm(case: NormCase, measured: str, compiled: bool) -> Contenders:
+def _build_norm(case: NormCase, pass_: str, *, compiled: bool) -> Contenders:
     x, dy = inputs(case)
     target = torch.empty_like(x)
     source = x.detach()
-    with_grad = measured != EVALUATION
+    with_grad = pass_ != EVALUATION
     x.requires_grad_(with_grad)
 
     def call(module: nn.Module) -> Call:
         module.train(with_grad)
-        if measured != BOTH:
+        if pass_ != BOTH:
             return lambda: module(x)
         wanted = [x, *module.parameters()]
         return lambda: torch.autograd.grad(module(x), wanted, dy)
@@ -147,13 +147,13 @@ def _build_norm(case: NormCase, measured: str, compiled: bool) -> Contenders:
     if compiled:
         calls[COMPILED] = call(_compile(layer(case, TORCH)))
     calls[COPY] = lambda: target.copy_(source)
-    return Contenders(calls, COPIES_OF_BOTH if measured == BOTH else 1.0, with_grad)
+    return Contenders(calls, COPIES_OF_BOTH if pass_ == BOTH else 1.0, with_grad)
 
 
-def _build_model(case: ModelCase, compiled: bool) -> Contenders:
-    def call(whose: str, change: Callable[[nn.Module], nn.Module] = lambda model: model) -> Call:
+def _build_model(case: ModelCase, *, compiled: bool) -> Contenders:
+    def call(contender: str, change: Callable[[nn.Module], nn.Module] = lambda model: model) -> Call:
         torch.manual_seed(0)
-        model, images, labels = models.build(case.model, layers(whose, case.fused))
+        model, images, labels = models.build(case.model, layers(contender, fused=case.fused))
         if case.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             images = images.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""From which size on a kernel of ours is faster than torch's own operation."""
+"""The size of the input from which on a kernel of ours is faster than torch's own operation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -19,23 +19,23 @@ from normkit.bench.section import Section
 SIZES: Final = tuple(2**power for power in range(13, 24, 2))
 
 
-def _image(numbers: int) -> tuple[int, ...]:
-    """(N, C, H, W) of 4 samples and 16 channels."""
-    height = 2 ** ((numbers // 64).bit_length() // 2)
-    return (4, 16, height, numbers // 64 // height)
+def _image(elements: int) -> tuple[int, ...]:
+    """Return (N, C, H, W) with 4 samples and 16 channels."""
+    height = 2 ** ((elements // 64).bit_length() // 2)
+    return (4, 16, height, elements // 64 // height)
 
 
 FAMILIES: Final[tuple[Callable[[int], NormCase], ...]] = (
-    lambda numbers: NormCase("BatchNorm1d", (numbers // 64, 64)),
-    lambda numbers: NormCase("BatchNorm2d", _image(numbers)),
-    lambda numbers: NormCase("BatchNorm2d", _image(numbers), channels_last=True),
-    lambda numbers: NormCase("LayerNorm", (numbers // 256, 256)),
-    lambda numbers: NormCase("RMSNorm", (numbers // 256, 256)),
-    lambda numbers: NormCase("GroupNorm", _image(numbers), groups=4),
-    lambda numbers: NormCase("GroupNorm", _image(numbers), groups=4, channels_last=True),
-    lambda numbers: NormCase("InstanceNorm2d", _image(numbers)),
-    lambda numbers: NormCase("InstanceNorm2d", _image(numbers), channels_last=True),
-    lambda numbers: NormCase("LayerNorm2d", _image(numbers)),
+    lambda elements: NormCase("BatchNorm1d", (elements // 64, 64)),
+    lambda elements: NormCase("BatchNorm2d", _image(elements)),
+    lambda elements: NormCase("BatchNorm2d", _image(elements), channels_last=True),
+    lambda elements: NormCase("LayerNorm", (elements // 256, 256)),
+    lambda elements: NormCase("RMSNorm", (elements // 256, 256)),
+    lambda elements: NormCase("GroupNorm", _image(elements), groups=4),
+    lambda elements: NormCase("GroupNorm", _image(elements), groups=4, channels_last=True),
+    lambda elements: NormCase("InstanceNorm2d", _image(elements)),
+    lambda elements: NormCase("InstanceNorm2d", _image(elements), channels_last=True),
+    lambda elements: NormCase("LayerNorm2d", _image(elements)),
 )
 
 
@@ -44,50 +44,42 @@ class Line:
     """One norm and pass over all sizes: the time of torch's operation divided by the kernel's."""
 
     norm: str
-    measured: str
+    pass_: str
     ratios: dict[int, float]
-    chosen: int  # the size from which on a kernel takes it
+    chosen: int
+    """The size from which on a kernel is chosen."""
 
     @property
     def crossover(self) -> int | None:
         """The smallest size from which on the kernel is always faster; None: it is not at the largest."""
-        return crossover(list(self.ratios), list(self.ratios.values()))
+        return first_faster(list(self.ratios), list(self.ratios.values()))
 
 
 @dataclass
 class Crossover:
-    """Where kernels overtake, for each norm and pass."""
+    """The sizes where kernels overtake, for each norm and pass."""
 
     lines: list[Line] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=describe)
 
     def run(self, progress: Progress) -> None:
-        """Time both at every size."""
+        """Time each norm and pass at every size."""
         progress.begin(len(FAMILIES) * len(PASSES))
         try:
             for family in FAMILIES:
-                for measured in PASSES:
-                    cases = {numbers: family(numbers) for numbers in SIZES}
-                    one = cases[SIZES[0]]
-                    name = one.norm + (" channels_last" if one.channels_last else "")
-                    norm = spec(one)
-                    running = norm.kind == "batch"
-                    statistics = running, not running or measured != EVALUATION
-                    traits = Traits(norm, torch.float32, len(one.shape), one.channels_last, one.shape[1], *statistics)
-                    limit = min_numel(traits)
-                    ratios = {size: ratio(Row(case, measured)) for size, case in cases.items()}
-                    line = Line(name, measured, ratios, limit)
+                for pass_ in PASSES:
+                    line = measure(family, pass_)
                     self.lines.append(line)
-                    progress.step(f"{name} {measured}: from {line.crossover} numbers on")
+                    progress.step(f"{line.norm} {pass_}: from {line.crossover} elements on")
         finally:
             progress.end()
 
     def sections(self) -> list[Section]:
-        """One table."""
+        """Return one table."""
         rows = tuple(
             (
                 line.norm,
-                line.measured,
+                line.pass_,
                 *(f"{value:.2f}" for value in line.ratios.values()),
                 "later" if line.crossover is None else f"{line.crossover:,}",
                 f"{line.chosen:,}",
@@ -95,22 +87,43 @@ class Crossover:
             for line in self.lines
         )
         note = (
-            "The time of torch's own operation divided by the kernel's, float32, by how many numbers the input has; "
-            "both called through normkit. Inputs of fewer numbers than the last column says go to torch's operation."
+            "The time of torch's own operation divided by the kernel's, float32, by the number of elements of the "
+            "input; both called through normkit. Inputs of fewer elements than the last column says go to torch's "
+            "operation."
         )
         columns = ("norm", "pass", *(f"{size:,}" for size in SIZES), "faster from", "kernel from")
         return [Section("Where kernels overtake torch's own operations", columns, rows, (note,))]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """Return plain JSON types."""
         return {
             "environment": self.environment,
-            "crossover": [{**asdict(line), "crossover": line.crossover} for line in self.lines],
+            "crossover": [
+                {
+                    "norm": line.norm,
+                    "measured": line.pass_,
+                    "ratios": line.ratios,
+                    "chosen": line.chosen,
+                    "crossover": line.crossover,
+                }
+                for line in self.lines
+            ],
         }
 
 
+def measure(family: Callable[[int], NormCase], pass_: str) -> Line:
+    """Time both at every size."""
+    cases = {size: family(size) for size in SIZES}
+    one = cases[SIZES[0]]
+    running = one.norm.startswith("BatchNorm")
+    statistics = running, not running or pass_ != EVALUATION
+    chosen = min_numel(Traits(spec(one), torch.float32, len(one.shape), one.channels_last, one.shape[1], *statistics))
+    name = one.norm + (" channels_last" if one.channels_last else "")
+    return Line(name, pass_, {size: ratio(Row(case, pass_)) for size, case in cases.items()}, chosen)
+
+
 def ratio(row: Row) -> float:
-    """The time of torch's operation divided by the kernel's."""
+    """Return the time of torch's operation divided by the kernel's."""
     built = build(row)
 
     def forced(name: str) -> Call:
@@ -127,8 +140,8 @@ def ratio(row: Row) -> float:
     return timings["aten"].median / timings["numba"].median
 
 
-def crossover(sizes: Sequence[int], ratios: Sequence[float]) -> int | None:
-    """The smallest size from which on every ratio is at least 1."""
+def first_faster(sizes: Sequence[int], ratios: Sequence[float]) -> int | None:
+    """Return the smallest size from which on every ratio is at least 1."""
     found = None
     for size, value in zip(reversed(sizes), reversed(ratios), strict=True):
         if value < 1.0:

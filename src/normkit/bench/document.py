@@ -15,7 +15,7 @@ from normkit.bench.start import Start
 INTRODUCTION: Final = """\
 # Benchmarks
 
-Written by `normkit bench --markdown docs/benchmarks.md`; run it to get these tables of your own machine.
+Written by `normkit bench report docs/benchmarks.md`; run it to get these tables of your own machine.
 
 A normalization reads its input, writes its output and computes next to nothing, so the limit is a copy of the same
 bytes: 1 copy forward, 2.5 with backward. Our layers and torch.nn's get the same parameters, the same inputs and the
@@ -48,7 +48,7 @@ class Document:
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of the times."""
+        """The environment of the times."""
         return self._times.environment
 
     def run(self, progress: Progress) -> None:
@@ -59,16 +59,16 @@ class Document:
             benchmark.run(progress)
 
     def sections(self) -> list[Section]:
-        """What was found so far."""
+        """Return the results so far."""
         return [table for benchmark in self._begun for table in benchmark.sections()]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """Return plain JSON types."""
         found = {key: value for benchmark in self._begun for key, value in benchmark.to_json().items()}
         return {**found, "environment": self.environment}
 
     def write(self, path: Path) -> None:
-        """Write what was found to path, its pictures to the folder images beside it."""
+        """Write the results to path, and the pictures to the folder images beside it."""
         images = path.parent / "images"
         images.mkdir(parents=True, exist_ok=True)
         parts = [INTRODUCTION, section(self.environment).to_markdown(), REGIMES]

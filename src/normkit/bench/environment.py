@@ -1,4 +1,4 @@
-"""On what a measurement was made."""
+"""The machine, the versions and the allocator of a measurement."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from normkit.bench.cases import DEFAULT, KEPT
+from normkit.bench.cases import DEFAULT, RETAINED
 from normkit.bench.section import Section
 
 KEEP_MEMORY: Final = {
@@ -23,18 +23,19 @@ _CACHES: Final = "/sys/devices/system/cpu/cpu0/cache"
 
 REGIMES: Final = {
     DEFAULT: "the C library's allocator as it is",
-    KEPT: "an allocator that keeps its memory: " + ", ".join(f"{name}={value}" for name, value in KEEP_MEMORY.items()),
+    RETAINED: "an allocator that keeps its memory: "
+    + ", ".join(f"{name}={value}" for name, value in KEEP_MEMORY.items()),
 }
 
 
 def variables(regime: str, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process in a regime."""
+    """Return the environment variables of a process in a regime."""
     without = {name: value for name, value in base.items() if name not in KEEP_MEMORY}
-    return {**without, **KEEP_MEMORY} if regime == KEPT else without
+    return {**without, **KEEP_MEMORY} if regime == RETAINED else without
 
 
 def describe() -> dict[str, str]:
-    """The machine, the versions and the allocator of this process."""
+    """Describe the machine, the versions and the allocator of this process."""
     facts = {
         "CPU": cpu_name(),
         "cores": str(os.cpu_count()),
@@ -56,12 +57,12 @@ def describe() -> dict[str, str]:
 
 
 def section(facts: Mapping[str, str]) -> Section:
-    """The facts as a table."""
+    """Return the facts as a table."""
     return Section("Machine", ("what", "is"), tuple(facts.items()))
 
 
 def cpu_name() -> str:
-    """The CPU's name and the widest vector instructions that torch uses on it."""
+    """Return the CPU's name and the widest vector instructions that torch uses on it."""
     name = platform.processor() or platform.machine()
     for line in _read("/proc/cpuinfo").splitlines():
         if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""Timing: interleaved samples of several calls, and what is said of them."""
+"""Timing: interleaved samples of several calls, and their statistics."""
 
 import gc
 import math
@@ -37,13 +37,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """The duration of a measurement.
 
     Args:
         rounds: Samples of each call.
-        sample_seconds: What a sample lasts at least: fast calls are repeated within it.
-        row_seconds: Once a row has taken this long, it ends after FEWEST rounds.
-        warm_up_seconds: How long each call is repeated before.
+        sample_seconds: The least duration of a sample: fast calls are repeated within it.
+        row_seconds: Once a row has taken this long, it ends after MIN_ROUNDS rounds.
+        warm_up_seconds: Each call is repeated for this long before.
     """
 
     rounds: int
@@ -52,7 +52,7 @@ class Effort:
     warm_up_seconds: float = 0.05
 
 
-FEWEST: Final = 3
+MIN_ROUNDS: Final = 3
 FULL: Final = Effort(rounds=9, sample_seconds=0.005, row_seconds=2.0)
 QUICK: Final = Effort(rounds=5, sample_seconds=0.002, row_seconds=0.1, warm_up_seconds=0.02)
 
@@ -77,7 +77,7 @@ def interleaved(
         *contenders, last = calls
         began = clock()
         for done in range(effort.rounds):
-            if done >= FEWEST and (clock() - began) / 1e9 > effort.row_seconds:
+            if done >= MIN_ROUNDS and (clock() - began) / 1e9 > effort.row_seconds:
                 break
             for name in (*(reversed(contenders) if done % 2 else contenders), last):
                 samples[name].append(_sample(calls[name], inner[name], clock))
@@ -107,7 +107,7 @@ def _repeats(seconds: float, sample_seconds: float) -> int:
 
 
 def _sample(call: Call, inner: int, clock: Callable[[], int]) -> float:
-    """Seconds a call."""
+    """Return the seconds of one call."""
     call()
     began = clock()
     for _ in repeat(None, inner):
@@ -116,5 +116,5 @@ def _sample(call: Call, inner: int, clock: Callable[[], int]) -> float:
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
-    """The average of ratios."""
+    """Return the average of ratios."""
     return math.exp(sum(map(math.log, ratios)) / len(ratios))

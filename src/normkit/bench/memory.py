@@ -1,4 +1,4 @@
-"""What a training step keeps in memory between forward and backward."""
+"""The memory that a training step keeps between forward and backward."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normkit.bench.cases import HEADLINES, SMALLEST, TYPES, NormCase
+from normkit.bench.cases import NormCase
 from normkit.bench.contenders import OURS, TORCH, inputs, layer
 from normkit.bench.environment import describe
 from normkit.bench.progress import Progress
 from normkit.bench.section import Section
+from normkit.bench.table import DTYPES, HEADLINES, SMALLEST
 
-CASES = HEADLINES + TYPES + SMALLEST
+CASES = HEADLINES + DTYPES + SMALLEST
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Memory:
     environment: dict[str, str] = field(default_factory=describe)
 
     def run(self, progress: Progress) -> None:
-        """Ask every case."""
+        """Count in every case."""
         progress.begin(len(CASES))
         try:
             for case in CASES:
@@ -44,7 +45,7 @@ class Memory:
             progress.end()
 
     def sections(self) -> list[Section]:
-        """One table."""
+        """Return one table."""
         rows = tuple(
             (
                 row.case,
@@ -65,19 +66,19 @@ class Memory:
         return [Section("Memory kept for backward", columns, rows, (note,))]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """Return plain JSON types."""
         return {"environment": self.environment, "memory": [asdict(row) for row in self.rows]}
 
 
-def saved_bytes(case: NormCase, whose: str) -> int:
-    """Bytes that a layer's forward pass in training leaves for backward."""
-    module = layer(case, whose).train()
+def saved_bytes(case: NormCase, contender: str) -> int:
+    """Return the bytes that a layer's forward pass in training leaves for backward."""
+    module = layer(case, contender).train()
     x = inputs(case)[0].requires_grad_()
     return count_saved(module, x)
 
 
 def count_saved(module: nn.Module, x: Tensor) -> int:
-    """Bytes of the distinct memory blocks that autograd saves in module(x), those of the module's state excluded."""
+    """Return the bytes of the distinct memory blocks that autograd saves in module(x), except the module's state."""
     blocks: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

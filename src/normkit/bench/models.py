@@ -1,8 +1,8 @@
 """Small networks to time whole training steps with: the norm layers come from outside, all else is torch.nn's.
 
 ``layers.norm_act(channels, act_layer=…)`` is a batch norm and the activation behind it, or none; called with a second
-tensor, it adds that in between. The shapes are those of the
-publications, with less depth or width, so that a step takes a tenth of a second.
+tensor, it adds that in between. The shapes are those of the publications, with less depth or width: a step takes about
+0.1 s.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ CLASSES: Final = 10
 
 
 class Add(nn.Module):
-    """The sum of the two ways around a block."""
+    """The sum of a block's branch and its shortcut."""
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Add them."""
+        """Return the sum."""
         return x + residual
 
 
@@ -34,7 +34,7 @@ class Residual(nn.Module):
         self.shortcut = shortcut or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Go both ways."""
+        """Join the branch and the shortcut."""
         result: Tensor = self.join(self.branch(x), self.shortcut(x))
         return result
 
@@ -144,14 +144,14 @@ MODELS: Final[dict[str, tuple[Callable[[Any], nn.Module], tuple[int, ...]]]] = {
 
 
 def build(name: str, layers: Any) -> tuple[nn.Module, Tensor, Tensor]:
-    """A network in training mode, a batch of random images, and their labels."""
+    """Return a network in training mode, a batch of random images, and their labels."""
     make, shape = MODELS[name]
     model = make(layers).train()
     return model, torch.randn(shape), torch.randint(CLASSES, (shape[0],))
 
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """One whole step: forward, loss, backward, optimizer."""
+    """Return a function that does one step: forward, loss, backward, optimizer."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def step() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of results."""
+"""Bar charts of times."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ COLOURS: Final = {OURS: "#0072B2", TORCH: "#E69F00", COMPILED: "#CC79A7"}
 LABELS: Final = {OURS: "normkit", TORCH: "torch.nn", COMPILED: "torch.compile of torch.nn"}
 SHORT: Final = {"default": "default process", "kept": "memory kept"}
 DPI: Final = 110
-MOST_CASES: Final = 24
-LONGEST: Final = 30.0
-"""Copies at which a bar is cut off, so that the others can be told apart."""
+MAX_CASES: Final = 24
+MAX_COPIES: Final = 30.0
+"""Length at which a bar is cut off, so that the shorter ones stay apart."""
 
 
 def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
@@ -28,9 +28,9 @@ def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
     reduced to those with a bar of their own.
     """
     shown = [result for result in results if result.in_copies(OURS) is not None] or results
-    if len({result.row.case.name for result in shown}) > MOST_CASES:
+    if len({result.row.case.name for result in shown}) > MAX_CASES:
         shown = [result for result in shown if result.row.case.headline] or shown
-    passes = list(dict.fromkeys(result.row.measured for result in shown))
+    passes = list(dict.fromkeys(result.row.pass_ for result in shown))
     if len(passes) > 2:  # evaluation does the work of a forward pass
         passes.remove(EVALUATION)
     regimes = list(dict.fromkeys(result.regime for result in shown))
@@ -39,28 +39,27 @@ def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(f"normkit and torch.nn, float32 unless said: {cpu}, {shown[0].threads} threads")
     grid = figure.subplots(len(regimes), len(passes), squeeze=False, sharey=True)
-    for line, regime in enumerate(regimes):
-        for column, measured in enumerate(passes):
-            here = [result for result in shown if (result.regime, result.row.measured) == (regime, measured)]
-            axes = grid[line, column]
-            _panel(axes, cases, here)
-            axes.set_title(f"{measured}, {SHORT[regime]}", fontsize=10)
+    for row, regime in enumerate(regimes):
+        for column, pass_ in enumerate(passes):
+            axes = grid[row, column]
+            _panel(axes, cases, [result for result in shown if (result.regime, result.row.pass_) == (regime, pass_)])
+            axes.set_title(f"{pass_}, {SHORT[regime]}", fontsize=10)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.savefig(path, dpi=DPI)
 
 
 def _panel(axes: Axes, cases: Sequence[str], results: Sequence[Result]) -> None:
-    """Bars of each case."""
+    """Draw the bars of each case."""
     names = [name for name in COLOURS if any(name in result.timings for result in results)]
     height = 0.8 / max(1, len(names))
     for number, name in enumerate(names):
         rows = [result for result in results if name in result.timings]
         lengths = [result.in_copies(name) or 1e3 * result.timings[name].median for result in rows]
-        longest = LONGEST if rows[0].in_copies(name) else max(lengths)
-        places = [cases.index(result.row.case.name) + (number - (len(names) - 1) / 2) * height for result in rows]
+        longest = MAX_COPIES if rows[0].in_copies(name) else max(lengths)
+        positions = [cases.index(result.row.case.name) + (number - (len(names) - 1) / 2) * height for result in rows]
         cut = [min(length, longest) for length in lengths]
-        bars = axes.barh(places, cut, height * 0.92, color=COLOURS[name], label=LABELS[name])
+        bars = axes.barh(positions, cut, height * 0.92, color=COLOURS[name], label=LABELS[name])
         labels = [_number(length) + (" →" if length > longest else "") for length in lengths]
         axes.bar_label(bars, labels, fontsize=7, padding=2)
     in_copies = any(result.in_copies(OURS) for result in results)

@@ -1,4 +1,4 @@
-"""What a run says while it works: nothing, a line a step, or a bar."""
+"""The progress of a run: silent, a line a step, or a bar."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -6,16 +6,16 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Says nothing. A run calls these three; subclasses say what they are told."""
+    """Silent progress. A run calls these three methods; subclasses show what they are given."""
 
     def begin(self, total: int) -> None:
-        """So many steps."""
+        """Expect ``total`` steps."""
 
     def step(self, text: str) -> None:
-        """A step is done; what it found, in a line."""
+        """Note that a step is done, and its result in a line."""
 
     def end(self) -> None:
-        """No more calls come, be it after the last step or an error."""
+        """Stop, after the last step or an error."""
 
 
 class LineProgress(Progress):
@@ -26,11 +26,11 @@ class LineProgress(Progress):
         self._total = self._done = 0
 
     def begin(self, total: int) -> None:
-        """So many steps."""
+        """Expect ``total`` steps."""
         self._total, self._done = total, 0
 
     def step(self, text: str) -> None:
-        """A step is done."""
+        """Show the step that is done."""
         self._done += 1
         self._console.print(f"{self._done}/{self._total}  {text}", soft_wrap=True)
 
@@ -50,19 +50,19 @@ class LiveProgress(Progress):
         self._task = self._bar.add_task("starting", total=None)
 
     def begin(self, total: int) -> None:
-        """So many steps."""
+        """Expect ``total`` steps."""
         self._bar.reset(self._task, total=total, description="starting")
         self._bar.start()
 
     def step(self, text: str) -> None:
-        """A step is done."""
+        """Show the step that is done."""
         self._bar.update(self._task, advance=1, description=text)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
 
 def for_console(console: Console) -> Progress:
-    """The bar on a terminal, lines elsewhere."""
+    """Return the bar on a terminal, lines elsewhere."""
     return LiveProgress(console) if console.is_terminal else LineProgress(console)

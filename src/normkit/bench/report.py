@@ -1,9 +1,9 @@
-"""Times as tables."""
+"""Tables of times."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from normkit.bench.cases import KEPT, LARGE_BYTES, THREADS_OF_BARS
+from normkit.bench.cases import LARGE_BYTES, RETAINED, THREADS_OF_BARS
 from normkit.bench.contenders import OURS, TORCH
 from normkit.bench.environment import REGIMES
 from normkit.bench.measure import Timing, geometric_mean
@@ -14,7 +14,7 @@ UNSTEADY: Final = 0.1  # of the median: a spread beyond which a ratio says littl
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
-    """A table for each regime."""
+    """Return a table for each regime."""
     regimes = dict.fromkeys(result.regime for result in results)
     return [_section(regime, [result for result in results if result.regime == regime]) for regime in regimes]
 
@@ -28,7 +28,7 @@ def _section(regime: str, results: Sequence[Result]) -> Section:
     for result in results:
         cells = [
             result.row.case.name,
-            result.row.measured,
+            result.row.pass_,
             time_text(result.timings[OURS]),
             time_text(result.timings[TORCH]),
             f"{result.ratio:.2f}",
@@ -43,19 +43,19 @@ def _section(regime: str, results: Sequence[Result]) -> Section:
 
 
 def verdict(result: Result) -> str:
-    """Pass or miss, whether torch.nn is faster, and whether the times can be relied on."""
+    """Return pass or miss, "slower" where torch.nn is faster, and "unsteady" where the times vary much."""
     slower = result.ratio < 1.0
     if result.passed is None:
         words = ["slower"] if slower else []
     else:
         words = [("pass" if result.passed else "MISS") + (" (slower)" if slower else "")]
-    if max(result.timings[who].spread for who in (OURS, TORCH)) > UNSTEADY:
+    if max(result.timings[name].spread for name in (OURS, TORCH)) > UNSTEADY:
         words.append("unsteady")
     return ", ".join(words)
 
 
 def time_text(timing: Timing) -> str:
-    """A median and its spread."""
+    """Return a median and its spread as text."""
     return f"{duration(timing.median)} ±{100 * timing.spread:.0f}%"
 
 
@@ -83,7 +83,7 @@ def _notes(regime: str, results: Sequence[Result]) -> Iterable[str]:
             "exists, timed in turn with the row; the last column is ours / torch.nn's in such copies; the least that "
             "must be moved is 1 copy, and 2.5 with backward."
         )
-    if regime == KEPT:
+    if regime == RETAINED:
         yield "A bar is the least torch/ours that we ask of ourselves for a row in this regime: 0.9, or more."
     else:
         yield f"Bars here: as fast as torch.nn (0.9 allows for noise), and twice that over {LARGE_BYTES // 10**6} MB."

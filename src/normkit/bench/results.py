@@ -1,11 +1,12 @@
-"""What was measured, and what follows from it."""
+"""A measured row, and what follows from it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from normkit.bench.cases import ROW_BY_NAME, THREADS_OF_BARS, ModelCase, Row
+from normkit.bench.cases import THREADS_OF_BARS, ModelCase, Row
 from normkit.bench.contenders import COMPILED, COPY, OURS, TORCH
 from normkit.bench.measure import Timing
+from normkit.bench.table import ROW_BY_NAME
 
 SMALL_BYTES: Final = 1_000_000
 
@@ -15,10 +16,10 @@ class Result:
     """One row, timed in one allocator regime.
 
     Args:
-        row: What was timed.
+        row: The case and the pass.
         regime: One of environment.REGIMES.
-        threads: How many torch, and we, computed with.
-        copies: How many copies of the input move as many bytes as the row must; 0 for whole networks.
+        threads: Number of threads of torch and of ours.
+        copies: Number of copies of the input that move as many bytes as the row must; 0 for whole networks.
         timings: By contender.
     """
 
@@ -35,21 +36,21 @@ class Result:
 
     @property
     def compiled_ratio(self) -> float | None:
-        """The compiled torch.nn's time divided by ours, where it was timed."""
+        """The compiled torch.nn's time divided by ours; None where it was not timed."""
         return self.timings[COMPILED].median / self.timings[OURS].median if COMPILED in self.timings else None
 
     @property
     def bar(self) -> float:
-        """What the ratio should reach."""
-        return self.row.case.bar(self.row.measured, self.regime)
+        """The least ratio that is asked for."""
+        return self.row.case.bar(self.row.pass_, self.regime)
 
     @property
     def passed(self) -> bool | None:
-        """Whether it does; None where the number of threads is not the bars'."""
+        """True where the ratio reaches the bar; None where the number of threads is not the bars'."""
         return self.ratio >= self.bar if self.threads == THREADS_OF_BARS else None
 
     def in_copies(self, contender: str) -> float | None:
-        """A contender's time as a multiple of a copy of the input.
+        """Return a contender's time as a multiple of a copy of the input.
 
         None for whole networks, and for inputs so small that a copy is mostly the cost of calling it.
         """
@@ -59,7 +60,7 @@ class Result:
         return self.timings[contender].median / self.timings[COPY].median
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """Return plain JSON types."""
         case = self.row.case
         what: dict[str, Any]
         if isinstance(case, ModelCase):
@@ -75,7 +76,7 @@ class Result:
         return {
             "name": self.row.name,
             **what,
-            "pass": self.row.measured,
+            "pass": self.row.pass_,
             "regime": self.regime,
             "threads": self.threads,
             "seconds": {name: asdict(timing) for name, timing in self.timings.items()},
@@ -89,7 +90,7 @@ class Result:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Result":
-        """The inverse of :meth:`to_json`."""
+        """Return what :meth:`to_json` was called on."""
         timings = {name: Timing(**timing) for name, timing in data["seconds"].items()}
         row = ROW_BY_NAME[data["name"]]
         return cls(row, data["regime"], data["threads"], data["copies_limit"] or 0.0, timings)

@@ -1,4 +1,4 @@
-"""What every benchmark hands back: tables that print on a terminal and in Markdown, and as JSON."""
+"""The result of every benchmark: tables that print on a terminal and in Markdown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from normkit.bench.progress import Progress
 
 @dataclass(frozen=True)
 class Section:
-    """A table with a title, and what to say below it."""
+    """A table with a title and notes below it."""
 
     title: str
     columns: tuple[str, ...]
@@ -17,7 +17,7 @@ class Section:
     notes: tuple[str, ...] = ()
 
     def to_markdown(self) -> str:
-        """The section as Markdown, its numbers to the right."""
+        """Return the section as Markdown, all columns but the first aligned to the right."""
         rule = "|".join(("---", *["---:"] * (len(self.columns) - 1)))
         lines = [f"## {self.title}", "", _line(self.columns), f"|{rule}|", *map(_line, self.rows), ""]
         for note in self.notes:
@@ -30,24 +30,24 @@ def _line(cells: Iterable[str]) -> str:
 
 
 class Benchmark(Protocol):
-    """One question: run it, then ask for what it found. An interrupted run keeps what it found so far."""
+    """One question: run it, then ask for its results. An interrupted run keeps the results so far."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """Where it is measured."""
+        """The machine and the versions of the measurement."""
 
     def run(self, progress: Progress) -> None:
         """Measure."""
 
     def sections(self) -> list[Section]:
-        """What was found, as tables."""
+        """Return the results as tables."""
 
     def to_json(self) -> dict[str, Any]:
-        """What was found, in plain types."""
+        """Return the results in plain JSON types."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Return seconds as text, in the unit that suits them."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
         if seconds * factor >= 1.0 or unit == "µs":
             break

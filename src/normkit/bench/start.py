@@ -1,15 +1,13 @@
-"""How long the first step of a process takes, with and without kernels compiled by an earlier one."""
+"""The time of the first step of a process, with and without kernels compiled by an earlier one."""
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from normkit.bench.environment import describe
 from normkit.bench.measure import Timing
+from normkit.bench.process import json_lines
 from normkit.bench.progress import Progress
 from normkit.bench.section import Section, duration
 
@@ -58,10 +56,8 @@ class Start:
             progress.end()
 
     def _start(self, kind: str, cache: str, progress: Progress) -> None:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
-        command = [sys.executable, "-P", "-c", _PROGRAM]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        import_torch, import_normkit, step = json.loads(done.stdout)
+        with json_lines(["-c", _PROGRAM], {**os.environ, "NUMBA_CACHE_DIR": cache}) as lines:
+            ((import_torch, import_normkit, step),) = lines
         if kind == "warm":  # the first import of a session also reads files from disk
             self.samples["import torch"].append(import_torch)
             self.samples["import normkit"].append(import_normkit)
@@ -69,7 +65,7 @@ class Start:
         progress.step(f"{kind} start: {duration(step)}")
 
     def sections(self) -> list[Section]:
-        """One table."""
+        """Return one table."""
         rows = []
         for name, samples in self.samples.items():
             if samples:
@@ -82,7 +78,7 @@ class Start:
         return [Section("Start", columns, tuple(rows), (note,))]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """Return plain JSON types."""
         measured = {name: samples for name, samples in self.samples.items() if samples}
         return {
             "environment": self.environment,

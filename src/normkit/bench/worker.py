@@ -1,6 +1,6 @@
-"""The process that times rows: ``python -m normkit.bench.worker``, a job as JSON in, a line of JSON out a row.
+"""The process that times rows: ``python -m normkit.bench.worker JOB``, a line of JSON out a row.
 
-A process of its own, because an allocator reads its settings once, when the process starts.
+It is a process of its own, because an allocator reads its settings once, when the process starts.
 """
 
 import json
@@ -11,14 +11,15 @@ from typing import Any, TextIO
 import torch
 
 from normkit.bench import contenders, environment
-from normkit.bench.cases import ROW_BY_NAME, Row
+from normkit.bench.cases import Row
 from normkit.bench.measure import Effort, interleaved
 from normkit.bench.results import Result
+from normkit.bench.table import ROW_BY_NAME
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to time, and how."""
+    """The rows to time, and how."""
 
     rows: tuple[Row, ...]
     regime: str
@@ -27,7 +28,7 @@ class Job:
     compiled: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain types; rows by their names."""
+        """Return plain JSON types; rows by their names."""
         return {
             "rows": [row.name for row in self.rows],
             "regime": self.regime,
@@ -38,14 +39,14 @@ class Job:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Job":
-        """The inverse of :meth:`to_json`."""
+        """Return what :meth:`to_json` was called on."""
         rows = tuple(ROW_BY_NAME[name] for name in data["rows"])
         return cls(rows, data["regime"], Effort(**data["effort"]), data["threads"], data["compiled"])
 
 
 def time_row(row: Row, job: Job) -> Result:
     """Time one row in this process."""
-    built = contenders.build(row, job.compiled)
+    built = contenders.build(row, compiled=job.compiled)
     with torch.set_grad_enabled(built.with_grad):
         timings = interleaved(built.calls, job.effort)
     return Result(row, job.regime, torch.get_num_threads(), built.copies, timings)
@@ -61,7 +62,4 @@ def work(job: Job, out: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        work(Job.from_json(json.load(sys.stdin)), sys.stdout)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    work(Job.from_json(json.loads(sys.argv[1])), sys.stdout)

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with a command line, and where its help is; nothing where the help itself was printed."""
+    """Return the fault of a command line, and where its help is; nothing where the help itself was printed."""
     message = str(error.format_message()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}; see {context.command_path} --help" if message and context else message

@@ -20,7 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (bench, check, train):
+app.add_typer(bench)
+for command in (check, train):
     app.command(cls=PlainCommand)(command)
 
 

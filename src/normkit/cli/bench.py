@@ -1,33 +1,64 @@
-"""``normkit bench``."""
+"""``normkit bench``: one command for each question."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from normkit.cli import console
+from normkit.cli import bench_output, console
+from normkit.cli.options import Format, Plot, Threads, writable
+from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.errors import UserError
-from normkit.threads import check_threads
-
-if TYPE_CHECKING:
-    from normkit.bench.section import Section
-
-EXIT_INTERRUPTED = 130
-WIDTH_OF_FILES = 200
 
 
-def bench(
+class BenchGroup(PlainGroup):
+    """The benchmarks; where none is named, it is ``times``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``times`` before options that come without a command."""
+        name = args[0].removeprefix("--") if args and args[0].startswith("--") else ""
+        if name in self.commands:
+            raise UserError(f"{args[0]} is a command, not an option: normkit bench {name}")
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["times", *args]
+        return super().parse_args(ctx, args)
+
+
+bench = typer.Typer(name="bench", cls=BenchGroup)
+
+Compiled = Annotated[bool, typer.Option("--compile", help="Time torch.compile of torch.nn's layers too.")]
+
+
+@bench.callback()
+def group() -> None:
+    """Measure our layers beside torch.nn's: time, accuracy, memory, start.
+
+    Every command prints the machine, a table and what it means; --format json prints the same as one JSON object.
+    Ctrl-C prints what was measured so far. Without a command, times runs.
+
+    [bold]Examples[/bold]
+
+    A first look:
+
+        normkit bench times --quick
+
+    The errors of float32 results, with a picture:
+
+        normkit bench accuracy --plot accuracy.png
+
+    Exit status: 0 done, whatever was found; 2 bad options; 130 interrupted.
+    """
+
+
+@bench.command(cls=PlainCommand)
+def times(
     text: Annotated[
         str, typer.Option("--filter", metavar="TEXT", help="Only rows whose name holds all of these words.")
     ] = "",
-    model: Annotated[
+    models: Annotated[
         list[str] | None,
         typer.Option(
+            "--model",
             metavar="NETWORK",
             help="Time a whole training step of mobilenet, resnet, lenet or convnext instead; repeat it for several.",
             show_default=False,
@@ -43,30 +74,10 @@ def bench(
             help="Whether the C library's allocator works as it does by default, or keeps freed memory.",
         ),
     ] = "both",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads to compute with.", show_default="torch's choice")
-    ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Time torch.compile of torch.nn's layers too.")] = False,
-    accuracy: Annotated[
-        bool, typer.Option("--accuracy", help="Instead: errors against float64, by the mean/std of the input.")
-    ] = False,
-    memory: Annotated[bool, typer.Option("--memory", help="Instead: bytes kept for backward.")] = False,
-    start: Annotated[bool, typer.Option("--start", help="Instead: imports and the first step of a process.")] = False,
-    crossover: Annotated[
-        bool, typer.Option("--crossover", help="Instead: the size from which on kernels beat torch's own operations.")
-    ] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it, as PNG, SVG or PDF.", show_default=False)
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Run everything and write it there, with pictures; interrupted, print what there is.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print the result.")] = "table",
+    threads: Threads = None,
+    compiled: Compiled = False,
+    plot: Plot = None,
+    output: Format = "table",
 ) -> None:
     """Time our layers against torch.nn's, and both against a copy of the same bytes.
 
@@ -77,98 +88,187 @@ def bench(
 
     A first look:
 
-        normkit bench --quick
+        normkit bench times --quick
 
     All batch norms in channels-last memory, on one thread:
 
-        normkit bench --filter "batchnorm channels_last" --threads 1
+        normkit bench times --filter "batchnorm channels_last" --threads 1
 
     A whole training step, with a picture:
 
-        normkit bench --model mobilenet --plot mobilenet.png
+        normkit bench times --model mobilenet --plot mobilenet.png
 
     Exit status: 0 done, whatever was found; 2 bad options; 130 interrupted, after printing what was measured so far.
     """
-    import torch
-
-    from normkit.bench import cases, environment, progress
-    from normkit.bench.accuracy import Accuracy
-    from normkit.bench.crossover import Crossover
-    from normkit.bench.document import Document
-    from normkit.bench.memory import Memory
     from normkit.bench.runner import Times
+    from normkit.bench.table import select
+
+    _use_threads(threads)
+    rows = select(text, models or (), quick=quick)
+    benchmark = Times.of(rows, regime, threads=threads, quick=quick, compiled=compiled)
+    bench_output.run(benchmark, output)
+    if plot is not None:
+        benchmark.draw(plot)
+
+
+@bench.command(cls=PlainCommand)
+def accuracy(threads: Threads = None, plot: Plot = None, output: Format = "table") -> None:
+    """Compare float32 results with float64, as the mean of the input grows beyond its standard deviation.
+
+    The errors of our kernels, of torch.nn, and of the formula that reads its input once (the mean of the squares less
+    the square of the mean), in units in the last place.
+
+    [bold]Examples[/bold]
+
+    A table, and the same as a picture:
+
+        normkit bench accuracy --plot accuracy.png
+    """
+    from normkit.bench.accuracy import Accuracy
+
+    _use_threads(threads)
+    benchmark = Accuracy()
+    bench_output.run(benchmark, output)
+    if plot is not None:
+        benchmark.draw(plot)
+
+
+@bench.command(cls=PlainCommand)
+def memory(output: Format = "table") -> None:
+    """Count the bytes that a layer keeps between forward and backward.
+
+    [bold]Examples[/bold]
+
+    The cases in which we keep more than torch.nn:
+
+        normkit bench memory | grep MISS
+    """
+    from normkit.bench.memory import Memory
+
+    bench_output.run(Memory(), output)
+
+
+@bench.command(cls=PlainCommand)
+def start(output: Format = "table") -> None:
+    """Time the imports and the first training step of a process.
+
+    Twice with nothing compiled yet, five times with kernels on disk, each in a process of its own.
+
+    [bold]Examples[/bold]
+
+    What a new installation costs once, and every process afterwards:
+
+        normkit bench start
+    """
     from normkit.bench.start import Start
 
-    instead = {Accuracy: accuracy, Memory: memory, Start: start, Crossover: crossover}
-    chosen = [kind for kind, wanted in instead.items() if wanted]
-    if output not in ("table", "json"):
-        raise UserError(f"--format must be table or json, not {output!r}")
+    bench_output.run(Start(), output)
+
+
+@bench.command(cls=PlainCommand)
+def crossover(threads: Threads = None, output: Format = "table") -> None:
+    """Find the size of the input from which on kernels beat torch's own operations.
+
+    The last column is the size from which on normkit chooses a kernel.
+
+    [bold]Examples[/bold]
+
+    On one thread:
+
+        normkit bench crossover --threads 1
+    """
+    from normkit.bench.crossover import Crossover
+
+    _use_threads(threads)
+    bench_output.run(Crossover(), output)
+
+
+@bench.command(cls=PlainCommand)
+def sync(
+    ranks: Annotated[int, typer.Option(metavar="N", min=1, help="Number of processes.")] = 2,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Timed steps of each network.")] = 50,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images on each rank.")] = 16,
+    size: Annotated[int, typer.Option(metavar="N", min=2, help="Rows and columns of an image.")] = 32,
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads of each rank.")] = 1,
+    output: Format = "table",
+) -> None:
+    """Time a training step on several ranks, by the kind of batch norm.
+
+    The same network with torch.nn's batch norm on each rank, with ours on each rank, and with SyncBatchNorm, under
+    DistributedDataParallel. The ranks are processes of this machine and need no torchrun.
+
+    [bold]Examples[/bold]
+
+    Four ranks with small batches:
+
+        normkit bench sync --ranks 4 --batch 4
+    """
+    from normkit.bench.sync import SyncOverhead
+    from normkit.bench.sync_rank import Settings
+    from normkit.threads import check_threads
+
+    check_threads(threads)
+    bench_output.run(SyncOverhead(Settings(ranks, steps, batch, size, threads)), output)
+
+
+@bench.command(cls=PlainCommand)
+def huge_pages(
+    processes: Annotated[int, typer.Option(metavar="N", min=1, help="Processes of each kind.")] = 8,
+    output: Format = "table",
+) -> None:
+    """Time a training step with huge pages for its large results, and without.
+
+    [bold]Examples[/bold]
+
+    More processes, for a steadier median:
+
+        normkit bench huge-pages --processes 20
+    """
+    from normkit.bench.huge_pages import HugePages
+
+    bench_output.run(HugePages(processes), output)
+
+
+@bench.command(cls=PlainCommand)
+def report(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, NAME.md.", show_default=False)],
+    quick: Annotated[bool, typer.Option("--quick", help="Time the main and the smallest cases alone.")] = False,
+    threads: Threads = None,
+    compiled: Compiled = False,
+    output: Format = "table",
+) -> None:
+    """Measure times, accuracy, memory, start and crossover, and write all of it as Markdown.
+
+    Pictures go to the folder images beside the file. Interrupted, it prints what there is and leaves the file as it
+    was. --format json prints the numbers as well.
+
+    [bold]Examples[/bold]
+
+    The tables of this machine, with fewer rows of times:
+
+        normkit bench report benchmarks.md --quick
+    """
+    from normkit.bench.document import Document
+    from normkit.bench.runner import Times
+    from normkit.bench.table import select
+
+    writable(file, ".md")
+    _use_threads(threads)
+    document = Document(Times.of(select(quick=quick), threads=threads, quick=quick, compiled=compiled))
+    completed = bench_output.measure(document)
+    if output == "json" or not completed:
+        bench_output.print_results(document, output, completed=completed)
+    if not completed:
+        raise typer.Exit(bench_output.EXIT_INTERRUPTED)
+    document.write(file)
+    console.err.print(f"written: {file}, and pictures in {file.parent / 'images'}", soft_wrap=True)
+
+
+def _use_threads(threads: int | None) -> None:
+    import torch
+
+    from normkit.threads import check_threads
+
     if threads is not None:
         check_threads(threads)
-    if len(chosen) + (markdown is not None) > 1:
-        raise UserError("choose one of --accuracy, --memory, --start, --crossover and --markdown")
-    if chosen and (text or model or quick or compiled or regime != "both"):
-        raise UserError(f"--{chosen[0].__name__.lower()} measures cases of its own: leave the choice of rows away")
-    if markdown is not None and plot is not None:
-        raise UserError("--markdown draws its own pictures: leave --plot away")
-    if plot is not None and chosen not in ([], [Accuracy]):
-        raise UserError(f"--plot draws times and --accuracy; there is no picture of --{chosen[0].__name__.lower()}")
-    for file, suffixes in ((plot, (".png", ".svg", ".pdf")), (markdown, (".md",))):
-        if file is not None and (file.suffix not in suffixes or not file.parent.is_dir()):
-            raise UserError(f"expected a file {' or '.join(suffixes)} in a folder that exists; got {file}")
-        if file is not None:
-            _try(file)
-    if chosen and threads is not None:
         torch.set_num_threads(threads)
-    benchmark = (
-        chosen[0]() if chosen else Times.of(cases.select(text, model or (), quick), regime, threads, quick, compiled)
-    )
-    if markdown is not None and isinstance(benchmark, Times):
-        benchmark = Document(benchmark)
-    interrupted = False
-    try:
-        benchmark.run(progress.for_console(console.err))
-    except KeyboardInterrupt:
-        interrupted = True
-        console.err.print("interrupted; this is what was measured so far")
-    if output == "json":
-        print(json.dumps({**benchmark.to_json(), "interrupted": interrupted}, allow_nan=False))
-    elif markdown is None or interrupted:
-        for section in (environment.section(benchmark.environment), *benchmark.sections()):
-            print_section(section)
-    if interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if plot is not None and isinstance(benchmark, (Times, Accuracy)):
-        benchmark.draw(plot)
-    if markdown is not None and isinstance(benchmark, Document):
-        benchmark.write(markdown)
-        console.err.print(f"written: {markdown}, and pictures in {markdown.parent / 'images'}", soft_wrap=True)
-
-
-def _try(file: Path) -> None:
-    """Fail before all that is measured if a file could not be written then."""
-    existed = file.exists()
-    try:
-        file.open("ab").close()
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror}): name another file") from None
-    if not existed:
-        file.unlink()
-
-
-def print_section(section: "Section") -> None:
-    """Print a table and its notes; in a pipe or a file as wide as it needs to be."""
-    wide = console.out if console.out.is_terminal else Console(highlight=False, width=WIDTH_OF_FILES)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(section.columns):
-        if number == 0:
-            table.add_column(column, min_width=20, overflow="fold")
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
-    for row in section.rows:
-        table.add_row(*map(escape, row))
-    wide.print(section.title, soft_wrap=True, style="bold", markup=False)
-    wide.print(table)
-    for note in section.notes:
-        wide.print(note, soft_wrap=True, markup=False)
-    wide.print()

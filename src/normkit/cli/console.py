@@ -1,4 +1,4 @@
-"""What commands print with: one console for results, one for progress, and one look of tables."""
+"""The output of commands: a console for results, one for progress, and one look of tables."""
 
 from collections.abc import Sequence
 

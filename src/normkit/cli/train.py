@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normkit.cli import console
+from normkit.cli.options import Format, Threads
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ def train(
             show_default="digits",
         ),
     ] = None,
-    norm: Annotated[
+    norms: Annotated[
         list[str] | None,
         typer.Option(
+            "--norm",
             metavar="NORM",
             help="batch, layer, group, instance or none; repeat it to compare several in one run.",
             show_default="batch",
@@ -48,9 +50,7 @@ def train(
         int | None,
         typer.Option(metavar="N", help="Decides the initial weights and the order of the images.", show_default="0"),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads to compute with.", show_default="torch's choice")
-    ] = None,
+    threads: Threads = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -73,7 +73,7 @@ def train(
         bool, typer.Option("--sync", help="Share every batch among the ranks that torchrun started.")
     ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print every layer's output shape first.")] = False,
-    output: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print the result.")] = "table",
+    output: Format = "table",
 ) -> None:
     """Train LeNet on real images and compare normalizations.
 
@@ -102,13 +102,11 @@ def train(
     """
     from normkit import train as training
 
-    if output not in ("table", "json"):
-        raise UserError(f"--format must be table or json, not {output!r}")
     if resume and out:
-        raise UserError(f"--resume {resume} goes on in that folder: leave --out away")
+        raise UserError(f"--resume {resume} goes on in that folder: drop --out")
     options = {
         "data": data,
-        "norms": norm,
+        "norms": norms,
         "impl": impl,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -120,7 +118,7 @@ def train(
         "sync": sync or None,
     }
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    config = training.resume_config(resume, given) if resume else training.TrainConfig.create(**given)
+    config = training.resume_config(resume, given) if resume else training.TrainConfig(**given)
     if config.sync:
         with training.join(out, resume) as (first, own_out, own_resume):
             if not first:
@@ -167,7 +165,7 @@ def print_trace(norm: str, layers: list[tuple[str, tuple[int, ...]]]) -> None:
 
 
 def print_result(result: "RunResult") -> None:
-    """Print the comparison, the verification if there was one, and where everything is."""
+    """Print the comparison, the verification if there was one, and the names of the files."""
     console.print_table(
         "Result",
         ("norm", "train accuracy", "test accuracy", "seconds per epoch", "final loss"),

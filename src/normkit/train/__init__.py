@@ -2,7 +2,7 @@
 
     from normkit import train
 
-    result = train.run(train.TrainConfig.create(data="digits", norms=["batch", "none"]))
+    result = train.run(train.TrainConfig(data="digits", norms=["batch", "none"]))
     print(result.norms[0].epochs[-1].test_accuracy, "in", result.folder)
 
 Needs the extra ``train``: ``pip install 'normkit[train]'``.

@@ -1,6 +1,4 @@
-"""Histograms of what goes into and comes out of each normalization during one training step."""
-
-from __future__ import annotations
+"""Histograms of the input and the output of each normalization during one training step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +29,7 @@ def watch(model: nn.Sequential, *, active: bool) -> Iterator[dict[tuple[str, str
         norm = layers.get(f"norm{number}")
 
         def keep(
-            _: nn.Module, inputs: tuple[Any, ...], output: Any, place: str = place, ends: bool = bool(norm)
+            _: nn.Module, inputs: tuple[Any, ...], output: Any, place: str = place, *, ends: bool = bool(norm)
         ) -> None:
             seen[place, "before"] = inputs[0].detach().clone()
             if ends:
@@ -46,7 +44,7 @@ def watch(model: nn.Sequential, *, active: bool) -> Iterator[dict[tuple[str, str
 
 
 def histograms(seen: dict[tuple[str, str], Tensor], epoch: int, step: int) -> list[Activation]:
-    """One record for each activation that ``watch`` kept; values that are not finite are left out."""
+    """Return one record for each activation that ``watch`` kept; values that are not finite are left out."""
     records = []
     for (place, side), tensor in seen.items():
         values = tensor.flatten().double()

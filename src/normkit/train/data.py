@@ -1,7 +1,5 @@
 """The images: three sources, one form, and the order in which an epoch visits them."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,27 +42,27 @@ class Dataset:
     test_labels: Tensor
 
     def fingerprint(self) -> str:
-        """A SHA-256 of everything, by which a resumed run knows its data again."""
+        """Return a SHA-256 of everything, by which a resumed run recognizes its data."""
         digest = hashlib.sha256()
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
 
-def load_dataset(data: str, data_dir: str | None = None) -> Dataset:
-    """Load what ``--data`` names; ``data_dir`` is where the Fashion-MNIST files are."""
+def load_dataset(data: str, data_dir: str | Path | None = None) -> Dataset:
+    """Load ``"digits"``, ``"fashion-mnist"`` from the folder ``data_dir``, or a folder of IDX files."""
     if data == DIGITS:
         return load_digits()
     if data == FASHION:
         return load_fashion_mnist(DEBIAN_FASHION if data_dir is None else Path(data_dir))
     folder = Path(data)
     if not folder.is_dir():
-        raise UserError(f"--data {data}: neither {DIGITS!r} nor {FASHION!r} nor a folder that exists")
+        raise UserError(f"`data={data}`: neither {DIGITS!r} nor {FASHION!r} nor a folder that exists")
     return load_idx_folder(folder)
 
 
 def load_digits() -> Dataset:
-    """scikit-learn's 1,797 digits of 8×8, enlarged to 28×28; every fifth of each class is for the test."""
+    """Load scikit-learn's 1,797 digits of 8×8, enlarged to 28×28; every fifth of each class is for the test."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     bunch = sklearn_digits()
@@ -79,7 +77,7 @@ def load_digits() -> Dataset:
 
 
 def load_fashion_mnist(folder: Path) -> Dataset:
-    """The published Fashion-MNIST files, each checked against its sum."""
+    """Load the published Fashion-MNIST files, each checked against its sum."""
     contents = {}
     for stem, expected in FASHION_SUMS.items():
         try:
@@ -88,14 +86,14 @@ def load_fashion_mnist(folder: Path) -> Dataset:
             raise UserError(
                 f"Fashion-MNIST is not in {folder} (no {stem}.gz). On Debian or Ubuntu: sudo apt install "
                 "dataset-fashion-mnist. Anywhere else: download the four .gz files from "
-                "https://github.com/zalandoresearch/fashion-mnist (data/fashion) and name their folder with --data-dir"
+                "https://github.com/zalandoresearch/fashion-mnist (data/fashion) and name their folder with `data_dir`"
             ) from error
         content = idx.read_bytes(path)
         arrived = hashlib.sha256(content).hexdigest()
         if arrived != expected:
             raise UserError(
                 f"{path}: not the published Fashion-MNIST file: expected the SHA-256 {expected} of its decompressed "
-                f"content, found {arrived}. Fetch it again; for images of your own use --data {folder}"
+                f"content, found {arrived}. Fetch it again; for images of your own use `data={folder}`"
             )
         contents[stem] = path, content
     parts = []
@@ -107,7 +105,7 @@ def load_fashion_mnist(folder: Path) -> Dataset:
 
 
 def load_idx_folder(folder: Path) -> Dataset:
-    """Four IDX files with MNIST's names, gzipped or not, each checked before anything is trained."""
+    """Load four IDX files with MNIST's names, gzipped or not, each checked before anything is trained."""
     parts: list[Tensor] = []
     for part in ("train", "t10k"):
         images_path, images = idx.read(folder, f"{part}-images-idx3-ubyte", idx.IMAGES_MAGIC)
@@ -141,16 +139,15 @@ def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tens
 
 
 def to_input(images: Tensor) -> Tensor:
-    """Bytes to the network's input: float32 from 0 to 1."""
+    """Convert bytes to the network's input: float32 from 0 to 1."""
     return images.to(torch.float32).div_(255)
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """The indices of each batch of one epoch.
+    """Return the indices of each batch of one epoch.
 
     The order depends on ``seed`` and ``epoch`` alone, so that all norms see the same batches and a resumed run
-    needs no saved random state. A last batch of one image joins the one before it, because batch
-    statistics need two.
+    needs no saved random state. A last batch of one image joins the one before it, because batch statistics need two.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     batches = list(torch.split(torch.randperm(count, generator=generator), batch_size))

@@ -1,7 +1,5 @@
 """A whole run: every norm trained, compared and written to the run folder."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,8 +45,8 @@ def run(
         config: What to train.
         out: The run folder; ``runs/<data>-<time>`` if None.
         resume: Go on with the run in ``out``, whose options must be ``config``.
-        progress: Told of every step and epoch.
-        draw: Whether to draw the pictures, which takes longer than some trainings.
+        progress: Shows every step and epoch.
+        draw: Draw the pictures, which takes longer than some trainings.
     Raises:
         UserError: something cannot be used; if found before the training, nothing has been written.
         Interrupted: Ctrl-C; all finished epochs are saved and drawn.
@@ -76,10 +74,10 @@ def run(
         with _threads(config.threads), memory.shortage_explained(config.batch_size):
             _train(out, config, trainings, progress)
     except KeyboardInterrupt:
-        raise Interrupted(_finish(out, config, trainings, draw)) from None
+        raise Interrupted(_finish(out, config, trainings, draw=draw)) from None
     finally:
         progress.end()
-    return _finish(out, config, trainings, draw)
+    return _finish(out, config, trainings, draw=draw)
 
 
 def _train(out: Path, config: TrainConfig, trainings: list[Training], progress: Progress) -> None:
@@ -115,7 +113,7 @@ def _write_tables(result: RunResult) -> None:
     run_folder.write_json(result.folder / "metrics.json", result.to_json())
 
 
-def _finish(out: Path, config: TrainConfig, trainings: list[Training], draw: bool) -> RunResult:
+def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: bool) -> RunResult:
     results = [training.result for training in trainings if training.epochs_done and draw]
     if results:
         title = (
@@ -131,14 +129,14 @@ def _finish(out: Path, config: TrainConfig, trainings: list[Training], draw: boo
 
 
 def resume_config(out: Path, given: Mapping[str, Any]) -> TrainConfig:
-    """The options of the run in ``out``; ``UserError`` if one of those ``given`` differs."""
+    """Return the options of the run in ``out``; raise ``UserError`` if one of those ``given`` differs."""
     config, _ = run_folder.read_config(out)
     config.check_same(given)
     return config
 
 
 def default_folder(config: TrainConfig) -> Path:
-    """A new folder's name, by data and time."""
+    """Return a new folder's name, by data and time."""
     return Path("runs") / f"{Path(config.data).name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

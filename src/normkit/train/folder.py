@@ -1,6 +1,4 @@
-"""The run folder. Every file in it is whole at any moment: written beside its place, then moved there."""
-
-from __future__ import annotations
+"""The run folder. Every file in it is whole at any moment: written to a temporary name, then renamed."""
 
 import contextlib
 import io
@@ -31,7 +29,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}. What was written before is whole; "
-            "make room or give access, then go on with --resume"
+            "make room or give access, then go on with `resume`"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -48,22 +46,22 @@ def create(path: Path, config: TrainConfig, fingerprint: str) -> None:
 
     Args:
         path: The folder.
-        config: The options, which ``--resume`` takes up again.
-        fingerprint: The data's, which ``--resume`` compares.
+        config: The options, which a resumed run takes up again.
+        fingerprint: The data's, which a resumed run compares.
     Raises:
         UserError: there is something already, or the folder cannot be written.
     """
     if (path / CONFIG).exists():
         raise UserError(
-            f"{path} already holds a run: go on with it (--resume {path}), name another folder with --out, or remove it"
+            f"{path} already holds a run: go on with it (`resume`), name another folder with `out`, or remove it"
         )
     existed = path.is_dir()
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            raise UserError(f"{path} is not empty: name a new or an empty folder with --out")
+            raise UserError(f"{path} is not empty: name a new or an empty folder with `out`")
     except OSError as error:
-        raise UserError(f"cannot write to the folder {path}: {error.strerror}. Name another one with --out") from error
+        raise UserError(f"cannot write to the folder {path}: {error.strerror}. Name another one with `out`") from error
     versions = {"normkit": normkit.__version__, "torch": torch.__version__}
     tree = {"options": config.to_json(), "data_sha256": fingerprint, "versions": versions}
     try:
@@ -75,7 +73,7 @@ def create(path: Path, config: TrainConfig, fingerprint: str) -> None:
 
 
 def read_config(path: Path) -> tuple[TrainConfig, str]:
-    """The options and the data's fingerprint of the run in ``path``."""
+    """Return the options and the data's fingerprint of the run in ``path``."""
     file = path / CONFIG
     if not file.is_file():
         raise UserError(f"{path} holds no run to resume (no {CONFIG} there): give the folder that a run wrote to")
@@ -87,7 +85,7 @@ def read_config(path: Path) -> tuple[TrainConfig, str]:
 
 
 def checkpoint_path(path: Path, norm: str) -> Path:
-    """Where the state of ``norm``'s training lies."""
+    """Return the path of the state of ``norm``'s training."""
     return path / f"checkpoint-{norm}.pt"
 
 
@@ -99,7 +97,7 @@ def save_checkpoint(path: Path, norm: str, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, norm: str) -> dict[str, Any] | None:
-    """The state that ``save_checkpoint`` wrote, or None if this norm has none yet."""
+    """Return the state that ``save_checkpoint`` wrote, or None if this norm has none yet."""
     file = checkpoint_path(path, norm)
     if not file.exists():
         return None

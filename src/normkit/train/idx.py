@@ -1,7 +1,5 @@
 """Reading one IDX file, gzipped or not, with errors that name the file and what is wrong with it."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path
@@ -20,7 +18,7 @@ LABELS_MAGIC = 0x00000801
 
 
 def find(folder: Path, stem: str) -> Path:
-    """The file ``stem.gz`` or ``stem`` in ``folder``."""
+    """Return the file ``stem.gz`` or ``stem`` in ``folder``."""
     for path in (folder / f"{stem}.gz", folder / stem):
         if path.is_file():
             return path
@@ -30,7 +28,7 @@ def find(folder: Path, stem: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of ``path``, decompressed if its name ends in .gz."""
+    """Return the content of ``path``, decompressed if its name ends in .gz."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -49,7 +47,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(path: Path, content: bytes, magic: int) -> NDArray[np.uint8]:
-    """The array that ``content``, read from ``path``, stands for.
+    """Return the array that ``content``, read from ``path``, stands for.
 
     Args:
         path: Where the content came from, for messages.

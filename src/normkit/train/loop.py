@@ -1,7 +1,5 @@
 """The training of one norm, an epoch at a time, and its state between epochs."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from time import perf_counter
 from typing import Any
@@ -53,7 +51,7 @@ class Training:
         return len(self.result.epochs)
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """The indices of each batch of an epoch."""
+        """Return the indices of each batch of an epoch."""
         return epoch_batches(len(self.dataset.train_labels), self.config.batch_size, self.config.seed, epoch)
 
     def run_epoch(self, progress: Progress) -> None:
@@ -113,7 +111,7 @@ class Training:
         return loss, correct
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that later epochs and the report depend on, in types that load with ``weights_only``."""
+        """Return the state that later epochs and the report depend on, in types that load with ``weights_only``."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -122,7 +120,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what ``state_dict`` gave."""
+        """Restore the state that ``state_dict`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lockstep:
@@ -150,7 +148,7 @@ class _Speed:
 
     @property
     def images_per_second(self) -> float:
-        """As long as there is only the first step, its own."""
+        """The speed of the later steps; of the first one while there is no other."""
         images, seconds = (self._images, self._seconds) if self._images or self._first is None else self._first
         return images / seconds
 

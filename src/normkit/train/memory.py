@@ -1,6 +1,4 @@
-"""Will a batch fit? Asked before anything is allocated."""
-
-from __future__ import annotations
+"""The memory that a batch needs, checked before anything is allocated."""
 
 import math
 import os
@@ -18,17 +16,15 @@ COPIES = 3
 
 
 def bytes_per_image(config: TrainConfig) -> int:
-    """About what one image of a batch needs in a training step."""
+    """Estimate the bytes that one image of a batch needs in a training step."""
     elements = max(sum(math.prod(shape) for _, shape in trace(norm, config.impl)) for norm in config.norms)
     return COPIES * 4 * (elements + IMAGE_SIZE**2)
 
 
 def available_bytes() -> int | None:
-    """Memory that this process may still take, or None where the system does not say."""
-    limits = []
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
+    """Return the bytes that this process may still take, or None where the system does not say."""
+    lines = _read("/proc/meminfo").splitlines()
+    limits = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
     if limit.isdigit() and used.isdigit():
         limits.append(int(limit) - int(used))
@@ -46,12 +42,12 @@ def check_batch(config: TrainConfig, train_count: int) -> None:
         fitting = max(1, min(available // each, train_count))
         raise UserError(
             f"not enough memory: a batch of {config.batch_size:,} images needs about {_size(needed)}, "
-            f"and {_size(available)} are available: use --batch-size {fitting} or less"
+            f"and {_size(available)} are available: use `batch_size={fitting}` or less"
         )
     if config.batch_size > train_count:
         raise UserError(
             f"a batch of {config.batch_size:,} images is more than the {train_count:,} training images: "
-            f"use --batch-size {train_count} or less"
+            f"use `batch_size={train_count}` or less"
         )
 
 
@@ -64,7 +60,7 @@ def shortage_explained(batch_size: int) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
         raise UserError(
-            f"not enough memory for a batch of {batch_size:,} images: start again with a smaller --batch-size"
+            f"not enough memory for a batch of {batch_size:,} images: start again with a smaller `batch_size`"
         ) from error
 
 

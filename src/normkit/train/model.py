@@ -1,7 +1,5 @@
 """LeNet with a choice of normalization, and its shape trace."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from types import ModuleType
 
@@ -15,12 +13,12 @@ GROUPS = 2
 
 
 def namespace(impl: str) -> ModuleType:
-    """The module whose normalization layers ``impl`` names; both have the same names in it."""
+    """Return the module of the normalization layers of ``impl``; both modules use the same names."""
     return {"normkit": normkit, "torch": nn}[impl]
 
 
 def conv_norm(layers: ModuleType, norm: str, channels: int, size: int) -> nn.Module | None:
-    """The normalization of a (N, channels, size, size) activation; None where there is none."""
+    """Build the normalization of a (N, channels, size, size) activation; None where there is none."""
     match norm:
         case "batch":
             module = layers.BatchNorm2d(channels)
@@ -38,7 +36,7 @@ def conv_norm(layers: ModuleType, norm: str, channels: int, size: int) -> nn.Mod
 
 
 def linear_norm(layers: ModuleType, norm: str, features: int) -> nn.Module | None:
-    """The normalization of a (N, features) activation; None where there is none."""
+    """Build the normalization of a (N, features) activation; None where there is none."""
     match norm:
         case "batch":
             module = layers.BatchNorm1d(features)
@@ -54,14 +52,14 @@ def linear_norm(layers: ModuleType, norm: str, features: int) -> nn.Module | Non
 
 
 def lenet(norm: str, impl: str, seed: int, *, image_size: int = 28, last_pool: int = 2) -> nn.Sequential:
-    """LeNet with ``norm`` before each of its four sigmoids.
+    """Build LeNet with ``norm`` before each of its four sigmoids.
 
     Convolutions and linear layers get the same initial weights whatever the norm: the weights Xavier-uniform, as in
     the published training, the biases as torch does. The caller's random state is left alone.
 
     Args:
         norm: One of ``NORMS``.
-        impl: Whose normalization layers to use, one of ``IMPLS``.
+        impl: The package of the normalization layers, one of ``IMPLS``.
         seed: Seed of the initial weights.
         image_size: Height and width of the images: 28 to train, 224 in the published trace.
         last_pool: Size and stride of the second average pool: 2 to train, 5 in the published trace.
@@ -100,7 +98,7 @@ def lenet(norm: str, impl: str, seed: int, *, image_size: int = 28, last_pool: i
 
 
 def trace(norm: str, impl: str, *, image_size: int = 28, last_pool: int = 2) -> list[tuple[str, tuple[int, ...]]]:
-    """Each layer's class and output shape for one image.
+    """Return each layer's class and output shape for one image.
 
     The network is in evaluation mode, because a batch of one image has no variance to train batch norm with.
     """

@@ -1,6 +1,4 @@
-"""What a run says while it works: nothing, a line an epoch, or a live view."""
-
-from __future__ import annotations
+"""The progress of a run: silent, a line an epoch, or a live view."""
 
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,7 +12,7 @@ from normkit.train.results import EpochMetrics
 
 @dataclass(frozen=True)
 class Step:
-    """Where the training stands: averages over the epoch so far."""
+    """The state of a training in the middle of an epoch: averages over its steps so far."""
 
     norm: str
     epoch: int
@@ -25,19 +23,19 @@ class Step:
 
 
 class Progress:
-    """Says nothing. The run calls these four; subclasses say what they are told."""
+    """Silent progress. A run calls these four methods; subclasses show what they are given."""
 
     def begin(self, steps: int, done: int) -> None:
-        """The run has ``steps`` steps for all norms together, ``done`` of them from before a resume."""
+        """Expect ``steps`` steps for all norms together, ``done`` of them from before a resume."""
 
     def step(self, step: Step) -> None:
-        """A step is done."""
+        """Note a step that is done."""
 
     def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
-        """An epoch of ``epochs`` is trained, tested and saved."""
+        """Note an epoch of ``epochs`` that is trained, tested and saved."""
 
     def end(self) -> None:
-        """No more calls come, be it after the last step or an error."""
+        """Stop, after the last step or an error."""
 
 
 class LineProgress(Progress):
@@ -49,15 +47,18 @@ class LineProgress(Progress):
         self._steps = self._done = self._done_at_start = 0
 
     def begin(self, steps: int, done: int) -> None:
+        """Start the clock."""
         self._steps, self._done, self._done_at_start = steps, done, done
         self._start = perf_counter()
 
     def step(self, step: Step) -> None:
+        """Count the step; the first one of a process is not typical."""
         self._done += 1
         if self._done == self._done_at_start + 1:
             self._after_first = perf_counter()
 
     def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
+        """Print the epoch and the time left."""
         since, steps = self._after_first, self._done - self._done_at_start - 1
         if steps == 0:  # nothing but the first step, which loads and compiles, to judge by
             since, steps = self._start, 1
@@ -81,11 +82,13 @@ class LiveProgress(Progress):
         self._task = TaskID(0)
 
     def begin(self, steps: int, done: int) -> None:
+        """Show the bar."""
         # What was done before a resume is no progress to judge the speed by; the bar itself leaves the first step out.
         self._task = self._bar.add_task("starting", total=steps, completed=done, numbers="")
         self._bar.start()
 
     def step(self, step: Step) -> None:
+        """Move the bar."""
         self._bar.update(
             self._task,
             advance=1,
@@ -94,14 +97,16 @@ class LiveProgress(Progress):
         )
 
     def epoch(self, metrics: EpochMetrics, epochs: int) -> None:
+        """Print the epoch above the bar."""
         self._bar.console.print(epoch_line(metrics, epochs), soft_wrap=True, highlight=False)
 
     def end(self) -> None:
+        """Remove the bar."""
         self._bar.stop()
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
-    """One epoch in words and numbers."""
+    """Return one epoch as a line of text."""
     width = len(str(epochs))
     return (
         f"{metrics.norm:<8}  epoch {metrics.epoch:>{width}}/{epochs}  loss {metrics.train_loss:.3f}  "
@@ -111,5 +116,5 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
 
 
 def for_console(console: Console) -> Progress:
-    """The live view on a terminal, lines elsewhere."""
+    """Return the live view on a terminal, lines elsewhere."""
     return LiveProgress(console) if console.is_terminal else LineProgress(console)

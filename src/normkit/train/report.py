@@ -1,7 +1,5 @@
 """Pictures and tables of a run, drawn from its records alone."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence
@@ -32,7 +30,7 @@ DPI: Final = 110
 def to_csv(
     rows: Sequence[EpochMetrics] | Sequence[StepDifference], kind: type[EpochMetrics] | type[StepDifference]
 ) -> bytes:
-    """``rows``, all of type ``kind``, as CSV with a header; floats keep every digit."""
+    """Return ``rows``, all of type ``kind``, as CSV with a header; floats keep every digit."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
     writer.writeheader()
@@ -41,7 +39,7 @@ def to_csv(
 
 
 def curves(results: Sequence[NormResult], title: str) -> bytes:
-    """Loss and accuracy over the epochs, for all norms, as PNG."""
+    """Draw loss and accuracy over the epochs, for all norms, as PNG."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     figure.suptitle(title)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
@@ -66,7 +64,7 @@ def curves(results: Sequence[NormResult], title: str) -> bytes:
 
 
 def activation_histograms(result: NormResult) -> bytes:
-    """What goes into and comes out of each normalization in the first and in the latest step, as PNG."""
+    """Draw the input and the output of each normalization in the first and in the latest step, as PNG."""
     moments = {"early": result.early, "late": result.late}
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     what = "what the sigmoids receive without any norm" if result.norm == "none" else f"{result.norm} norm"
@@ -75,17 +73,17 @@ def activation_histograms(result: NormResult) -> bytes:
     for row, (moment, records) in enumerate(moments.items()):
         for column, place in enumerate(PLACES.values()):
             axes = grid[row, column]
-            here = [record for record in records if record.place == place]
-            for record in here:
-                name = f"{record.side} the norm" if len(here) == 2 else "to the sigmoid"
+            sides = [record for record in records if record.place == place]
+            for record in sides:
+                name = f"{record.side} the norm" if len(sides) == 2 else "to the sigmoid"
                 _draw(axes, record, name, BEFORE_COLOUR if record.side == "before" else COLOURS[result.norm])
             axes.set_yticks([])
             axes.set_title(f"output of {place}", fontsize=10)
             if row == len(moments) - 1:
                 axes.set_xlabel("value")
-            if column == 0 and here:
-                axes.set_ylabel(f"{moment}: epoch {here[0].epoch}, step {here[0].step}")
-            if here:  # a diverged training has no finite activations
+            if column == 0 and sides:
+                axes.set_ylabel(f"{moment}: epoch {sides[0].epoch}, step {sides[0].step}")
+            if sides:  # a diverged training has no finite activations
                 axes.legend(fontsize=8, frameon=False, loc="upper left")
             # Room for the legend above the curves.
             axes.set_ylim(0, 1.45)

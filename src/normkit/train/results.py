@@ -1,6 +1,4 @@
-"""What a run yields: plain records that go into checkpoints, tables, JSON and pictures."""
-
-from __future__ import annotations
+"""The results of a run: plain records that go into checkpoints, tables, JSON and pictures."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -48,7 +46,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class StepDifference:
-    """One line of ``verify.csv``: how far normkit and torch.nn are apart in one step; see ``verify.py``."""
+    """One line of ``verify.csv``: the differences between normkit and torch.nn in one step; see ``verify.py``."""
 
     norm: str
     epoch: int
@@ -82,7 +80,7 @@ class Verdict:
 
 @dataclass
 class NormResult:
-    """All that is known of one norm's training so far."""
+    """One norm's training so far."""
 
     norm: str
     parameters: int
@@ -91,7 +89,7 @@ class NormResult:
     late: list[Activation] = field(default_factory=list)
     differences: list[StepDifference] = field(default_factory=list)
     twin_test_accuracy: float | None = None
-    """With ``verify``: what the twin reached that trained with torch.nn's layers on its own."""
+    """With ``verify``: the accuracy of the twin that trained with torch.nn's layers on its own."""
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -111,11 +109,11 @@ class RunResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every verification was within its tolerances; True if none was asked for."""
+        """True where every verification was within its tolerances, or none was asked for."""
         return all(verdict.passed for verdict in self.verdicts)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``metrics.json`` holds and ``--format json`` prints; numbers that are not finite are null."""
+        """Return the object that ``metrics.json`` holds; numbers that are not finite are null."""
         summary = []
         for result in self.norms:
             last = result.epochs[-1]

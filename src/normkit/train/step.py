@@ -1,6 +1,4 @@
-"""One training step's arithmetic and one test: what every training here is made of."""
-
-from __future__ import annotations
+"""The arithmetic of one training step and of one test."""
 
 from typing import Final
 
@@ -23,7 +21,7 @@ def forward_backward(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[
 
 
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy in evaluation mode; the model comes back in training mode."""
+    """Return mean loss and accuracy in evaluation mode; leave the model in training mode."""
     model.eval()
     loss, correct = 0.0, 0
     with torch.no_grad():

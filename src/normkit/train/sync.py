@@ -4,8 +4,6 @@ The steps are those of one process with the whole batch, to rounding: the loss i
 are summed over the ranks, and every batch norm is a SyncBatchNorm.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
@@ -22,8 +20,8 @@ from normkit.train.data import to_input
 
 
 def launched_with() -> str:
-    """The command that starts as many ranks as there are."""
-    return f"torchrun --nproc-per-node {os.environ.get('WORLD_SIZE', 2)} -m normkit.cli"
+    """Return the command that starts as many ranks as there are."""
+    return f"torchrun --nproc-per-node {os.environ.get('WORLD_SIZE', '2')} -m normkit.cli"
 
 
 @contextmanager
@@ -40,7 +38,7 @@ def join(out: Path | None, resume: Path | None) -> Iterator[tuple[bool, Path | N
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
         raise UserError(
-            "--sync expected several ranks, started by torchrun; start it with: "
+            "`sync` expected several ranks, started by torchrun; start it with: "
             f"{launched_with()} train {f'--resume {resume}' if resume else '--sync'}"
         )
     distributed.init_process_group("gloo")
@@ -60,7 +58,7 @@ def join(out: Path | None, resume: Path | None) -> Iterator[tuple[bool, Path | N
 
 
 def forward_backward(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
-    """:func:`normkit.train.step.forward_backward` on this rank's share of the batch; all ranks get the same."""
+    """Do :func:`normkit.train.step.forward_backward` on this rank's share of the batch; all ranks get the same."""
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
     mine, answers = images.tensor_split(ranks)[rank], labels.tensor_split(ranks)[rank]
     model.zero_grad(set_to_none=True)

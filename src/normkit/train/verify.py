@@ -14,8 +14,6 @@ All differences are relative: the loss to itself or to 1 if it is smaller, a gra
 layer, a running statistic to its largest channel.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import torch
@@ -74,17 +72,17 @@ class Lockstep:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What the second twin needs to go on; the first has no state of its own."""
+        """Return the state of the second twin; the first has no state of its own."""
         return {"free": self.free.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what ``state_dict`` gave."""
+        """Restore the state that ``state_dict`` returned."""
         self.free.load_state_dict(state["free"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 def verdict(result: NormResult) -> Verdict:
-    """The largest of each difference; a difference that is not a number fails."""
+    """Return the largest of each difference; a difference that is not a number fails."""
 
     def largest(name: str) -> float:
         return float(torch.tensor([getattr(row, name) for row in result.differences], dtype=torch.float64).max())
@@ -108,7 +106,7 @@ def verdict(result: NormResult) -> Verdict:
 
 
 def _relative(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Largest difference of all pairs, in units of the largest value on the right."""
+    """Return the largest difference of all pairs, in units of the largest value on the right."""
     difference = torch.stack([(ours.double() - theirs.double()).abs().max() for ours, theirs in pairs]).max()
     scale = torch.stack([theirs.double().abs().max() for _, theirs in pairs]).max()
     return difference if difference == 0 else difference / scale

@@ -1,0 +1,67 @@
+"""The run of one benchmark: its progress, its tables or JSON, and Ctrl-C, which keeps what was measured."""
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from normkit.cli import console
+
+if TYPE_CHECKING:
+    from normkit.bench.section import Benchmark, Section
+
+EXIT_INTERRUPTED = 130
+WIDTH_OF_FILES = 200
+
+
+def run(benchmark: "Benchmark", output: str) -> None:
+    """Measure and print; exit where it was interrupted."""
+    completed = measure(benchmark)
+    print_results(benchmark, output, completed=completed)
+    if not completed:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def measure(benchmark: "Benchmark") -> bool:
+    """Measure with progress; return False where it was interrupted."""
+    from normkit.bench import progress
+
+    try:
+        benchmark.run(progress.for_console(console.err))
+    except KeyboardInterrupt:
+        console.err.print("interrupted; this is what was measured so far")
+        return False
+    return True
+
+
+def print_results(benchmark: "Benchmark", output: str, *, completed: bool) -> None:
+    """Print the results so far, as tables or as JSON."""
+    from normkit.bench import environment
+
+    if output == "json":
+        print(json.dumps({**benchmark.to_json(), "interrupted": not completed}, allow_nan=False))
+        return
+    for section in (environment.section(benchmark.environment), *benchmark.sections()):
+        print_section(section)
+
+
+def print_section(section: "Section") -> None:
+    """Print a table and its notes; in a pipe or a file as wide as it needs to be."""
+    wide = console.out if console.out.is_terminal else Console(highlight=False, width=WIDTH_OF_FILES)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(section.columns):
+        if number == 0:
+            table.add_column(column, min_width=20, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    for row in section.rows:
+        table.add_row(*map(escape, row))
+    wide.print(section.title, soft_wrap=True, style="bold", markup=False)
+    wide.print(table)
+    for note in section.notes:
+        wide.print(note, soft_wrap=True, markup=False)
+    wide.print()

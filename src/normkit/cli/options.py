@@ -1,0 +1,44 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from normkit.errors import UserError
+
+
+def _one_of_formats(output: str) -> str:
+    if output not in ("table", "json"):
+        raise UserError(f"--format must be table or json, not {output!r}")
+    return output
+
+
+def writable(file: Path, *suffixes: str) -> Path:
+    """Return a file that can be written; say so before all the work if it cannot."""
+    if file.suffix not in suffixes or not file.parent.is_dir():
+        raise UserError(f"expected a file {' or '.join(suffixes)} in a folder that exists; got {file}")
+    existed = file.exists()
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}): name another file") from None
+    if not existed:
+        file.unlink()
+    return file
+
+
+def _picture(file: Path | None) -> Path | None:
+    return None if file is None else writable(file, ".png", ".svg", ".pdf")
+
+
+Format = Annotated[
+    str, typer.Option("--format", metavar="table|json", help="How to print the result.", callback=_one_of_formats)
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw it, as PNG, SVG or PDF.", show_default=False, callback=_picture),
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="Threads to compute with.", show_default="torch's choice")
+]
