@@ -132,6 +132,7 @@ def test_a_bias_may_change_before_the_backward_pass() -> None:
         with torch.no_grad():
             layer.bias.add_(10.0)
         y.sum().backward()
+    assert layer.bias.grad is not None
     assert torch.equal(layer.bias.grad, (y > 0).sum((0, 2, 3)).float())
 
 

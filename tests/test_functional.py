@@ -88,7 +88,7 @@ def test_groups_that_cannot_be_are_named(num_groups: int, size: int, memory_form
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("momentum", [0.1, 0.7])
 def test_running_statistics_over_ten_steps(backend: str, momentum: float) -> None:
-    ours, theirs = [torch.zeros(4), torch.ones(4)], [torch.zeros(4), torch.ones(4)]
+    ours, theirs = (torch.zeros(4), torch.ones(4)), (torch.zeros(4), torch.ones(4))
     for step in range(10):
         x = torch.randn(6, 4, 5) * (step + 1) + step
         with normkit.use_backend(backend):
@@ -101,7 +101,7 @@ def test_running_statistics_over_ten_steps(backend: str, momentum: float) -> Non
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_instance_running_statistics(backend: str) -> None:
-    ours, theirs = [torch.zeros(4), torch.ones(4)], [torch.zeros(4), torch.ones(4)]
+    ours, theirs = (torch.zeros(4), torch.ones(4)), (torch.zeros(4), torch.ones(4))
     for _ in range(5):
         x = torch.randn(6, 4, 5) + 2
         with normkit.use_backend(backend):
@@ -188,18 +188,18 @@ def test_one_value_is_bias(backend: str) -> None:
 @pytest.mark.parametrize("name", SHARED)
 def test_arrays(name: str, dtype: type) -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(2.0, 3.0, (8, 4, 6)).astype(dtype)
-    arguments: dict[str, Any] = {
+    x: np.ndarray = rng.normal(2.0, 3.0, (8, 4, 6)).astype(dtype)
+    arguments: dict[str, dict[str, Any]] = {
         "batch_norm": {"running_mean": None, "running_var": None, "training": True},
         "layer_norm": {"normalized_shape": (4, 6)},
         "group_norm": {"num_groups": 2},
         "instance_norm": {},
         "rms_norm": {"normalized_shape": [6]},
-    }[name]
-    y = getattr(F, name)(x, **arguments)
+    }
+    y = getattr(F, name)(x, **arguments[name])
     assert type(y) is np.ndarray
     assert y.dtype == dtype
-    expected = getattr(F, name)(torch.from_numpy(x), **arguments).numpy()
+    expected = getattr(F, name)(torch.from_numpy(x), **arguments[name]).numpy()
     assert np.array_equal(y, expected)
 
 
@@ -231,6 +231,6 @@ def test_what_arrays_may_not_be() -> None:
     with pytest.raises(TypeError, match="dtype float64, float32 or float16; got int64"):
         F.layer_norm(np.arange(6).reshape(2, 3), (3,))
     with pytest.raises(TypeError, match=r"torch\.Tensor as weight: use one kind"):
-        F.layer_norm(x, (3,), torch.ones(3))
+        F.layer_norm(x, (3,), torch.ones(3))  # type: ignore[type-var]
     with pytest.raises(ValueError, match="running_mean in place, but the array given is read-only"):
         F.batch_norm(x, frozen, np.ones(3), training=True)

@@ -141,10 +141,10 @@ def test_state_round_trip(name: str, args: tuple[Any, ...], kwargs: dict[str, An
     for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert type(twin) is type(ours)
         torch.testing.assert_close(twin.eval()(x), ours.eval()(x), rtol=0, atol=0)
-    reset = getattr(ours, "reset_parameters", None)
-    assert reset is not None
-    reset()
-    theirs.reset_parameters()
+    for layer in (ours, theirs):
+        reset = getattr(layer, "reset_parameters", None)
+        assert reset is not None
+        reset()
     assert_same_state(ours, theirs)
 
 
@@ -153,7 +153,7 @@ def test_state_round_trip(name: str, args: tuple[Any, ...], kwargs: dict[str, An
 @pytest.mark.parametrize("backend", ["auto", "numba", "aten", "eager"])
 def test_batches_are_counted(backend: str, shape: tuple[int, ...], momentum: float | None) -> None:
     build = normkit.BatchNorm2d if len(shape) == 4 else normkit.BatchNorm1d
-    layer = build(6, momentum=momentum)
+    layer: Any = build(6, momentum=momentum)
     with normkit.use_backend(backend):
         for count in range(1, 4):
             layer(torch.randn(shape))
@@ -217,7 +217,7 @@ def test_running_statistics_that_torch_refuses_are_an_error(
 def test_running_statistics_of_another_type_are_taken_where_torch_takes_them(dtype: torch.dtype, backend: str) -> None:
     x, found = torch.randn(2, 4, 3, 3), []
     for kind in (normkit.InstanceNorm2d, nn.InstanceNorm2d):
-        layer = kind(4, track_running_stats=True)
+        layer: Any = kind(4, track_running_stats=True)
         layer.running_mean, layer.running_var = layer.running_mean.to(dtype), layer.running_var.to(dtype)
         with normkit.use_backend(backend):
             found.append((layer(x), layer.running_mean, layer.running_var, layer.eval()(x)))
@@ -226,7 +226,7 @@ def test_running_statistics_of_another_type_are_taken_where_torch_takes_them(dty
 
 @pytest.mark.parametrize("backend", ["auto", "numba", "aten", "eager"])
 def test_a_call_that_fails_counts_no_batch(backend: str) -> None:
-    layer = normkit.BatchNorm2d(4)
+    layer: Any = normkit.BatchNorm2d(4)
     layer.running_var = torch.ones(5)
     with normkit.use_backend(backend), pytest.raises(RuntimeError, match="running_var"):
         layer(torch.randn(2, 4, 3, 3))
@@ -262,7 +262,8 @@ def test_an_rms_norm_of_an_inference_tensor_can_be_trained() -> None:
 
 @pytest.mark.parametrize("freed", ["x", "weight", "running_mean"])
 def test_a_tensor_whose_memory_was_freed_is_an_error(freed: str) -> None:
-    layer, x = normkit.BatchNorm2d(64), torch.randn(32, 64, 28, 28)
+    layer: Any = normkit.BatchNorm2d(64)
+    x = torch.randn(32, 64, 28, 28)
     (x if freed == "x" else getattr(layer, freed)).untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="its storage was freed"):
         layer(x)
@@ -270,10 +271,10 @@ def test_a_tensor_whose_memory_was_freed_is_an_error(freed: str) -> None:
 
 
 def test_checkpoint_without_num_batches_tracked() -> None:
-    old = nn.BatchNorm2d(4).state_dict()
+    old: Any = nn.BatchNorm2d(4).state_dict()
     del old["num_batches_tracked"]
     old._metadata[""]["version"] = 1
-    layer = normkit.BatchNorm2d(4)
+    layer: Any = normkit.BatchNorm2d(4)
     layer.load_state_dict(old, strict=True)
     assert int(layer.num_batches_tracked) == 0
     del old._metadata[""]["version"]
@@ -309,7 +310,7 @@ def test_refuses_what_torch_refuses(reason: str) -> None:
 
 
 def test_factory_arguments() -> None:
-    layer = normkit.BatchNorm2d(4, device="meta", dtype=torch.bfloat16)
+    layer: Any = normkit.BatchNorm2d(4, device="meta", dtype=torch.bfloat16)
     assert layer.weight.is_meta
     assert layer.running_var.dtype == torch.bfloat16
     assert layer.num_batches_tracked.dtype == torch.long

@@ -86,7 +86,7 @@ def test_layout_does_not_matter(x: Tensor, backend: str) -> None:
 @settings(max_examples=20, deadline=None)
 @given(inputs(), st.sampled_from([np.float64, np.float32]))
 def test_arrays_and_tensors_agree(x: Tensor, dtype: type) -> None:
-    array = x.numpy().astype(dtype)
+    array: np.ndarray = x.numpy().astype(dtype)
     y = F.group_norm(array, 2)
     assert isinstance(y, np.ndarray)
     assert y.dtype == dtype

@@ -20,6 +20,8 @@ def test_equals_torch(case: Case) -> None:
     x, weight, bias = (None if t is None else t.requires_grad_() for t in (d.x, d.weight, d.bias))
     y = case.torch(x, weight, bias, d.eps)
     y.backward(d.dy)
+    assert x is not None
+    assert weight is not None
     forward = reference.normalize(to_numpy(x), case.norm, to_numpy(weight), to_numpy(bias), d.eps)
     backward = reference.gradients(to_numpy(d.dy), to_numpy(x), case.norm, to_numpy(weight), d.eps)
     assert error(forward.y, to_numpy(y)) < 1e-13

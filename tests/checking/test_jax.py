@@ -6,6 +6,7 @@ import normkit
 from normkit.checking.run import examine
 
 pytest.importorskip("jax")
+pytestmark = pytest.mark.interop
 
 PLANTED = {
     "layer_norm": {},

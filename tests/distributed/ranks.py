@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 
 def run(function: Callable[..., Any], ranks: int, *arguments: Any, timeout: float = 60.0) -> list[Any]:
     """What ``function(rank, *arguments)`` returns on each rank; an exception on any is raised here."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_enter, (function, ranks, folder, timeout, arguments), nprocs=ranks)
+        spawn(_enter, (function, ranks, folder, timeout, arguments), nprocs=ranks)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run
 from torch import Tensor, nn
 
 import normkit
+from tests.distributed.ranks import run
 from tests.torch.torch_layers import DTYPE, LAYERS, Layer, assert_same
 
 RANKS = 2
 BATCH = 8
 STEPS = 2
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "unused parameters": {"find_unused_parameters": True},
     "own buffers": {"broadcast_buffers": False},

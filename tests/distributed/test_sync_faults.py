@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run
 from torch import Tensor, distributed, multiprocessing, nn
 
 import normkit
+from tests.distributed.ranks import run
 
 TIMEOUT = 1.0
 WAIT = 100.0  # how long a rank that stays away is there for the other; its patience ends in an error of the test
@@ -88,7 +88,7 @@ def share(rank: int) -> Tensor:
 
 def nonfinite(rank: int) -> list[Any]:
     """NaN on one rank is NaN on all, and skip_nonfinite keeps it out of all running statistics."""
-    layer = normkit.SyncBatchNorm(3)
+    layer: Any = normkit.SyncBatchNorm(3)
     x = torch.randn(4, 3)
     if rank == 1:
         x[0, 0] = float("nan")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import run
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
@@ -18,13 +17,14 @@ from torch.optim import swa_utils
 from torch.utils.checkpoint import checkpoint
 
 import normkit
+from tests.distributed.ranks import run
 
 DTYPE = torch.float64
-FEATURES: dict[str, Callable[[nn.Module, Tensor], nn.Module | None]] = {}
+FEATURES: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {}
 REFUSED: dict[str, Callable[[nn.Module, Tensor], Any]] = {}
 
 
-def feature(function: Callable[[nn.Module, Tensor], nn.Module | None]) -> Callable[[nn.Module, Tensor], Any]:
+def feature(function: Callable[[nn.Module, Tensor], nn.Module]) -> Callable[[nn.Module, Tensor], nn.Module]:
     """Something that is done with a layer and its input, and gives the layer on which a step is compared after it."""
     FEATURES[function.__name__] = function
     return function
@@ -51,7 +51,8 @@ def plain(layer: nn.Module, x: Tensor) -> nn.Module:
 def compiled(layer: nn.Module, x: Tensor) -> nn.Module:
     """torch.compile, which breaks its graph at the layer."""
     torch._dynamo.reset()
-    return torch.compile(nn.Sequential(nn.Identity(), layer), backend="aot_eager")
+    graph: Any = torch.compile(nn.Sequential(nn.Identity(), layer), backend="aot_eager")
+    return graph
 
 
 @feature
@@ -77,8 +78,13 @@ def checkpointed(layer: nn.Module, x: Tensor) -> nn.Module:
 @feature
 def checkpointed_once(layer: nn.Module, x: Tensor) -> nn.Module:
     """Gradient checkpointing whose second run stores no statistics."""
-    contexts = {"context_fn": lambda: (nullcontext(), normkit.no_stats_update(layer))}
-    checkpoint(layer, x.requires_grad_(), use_reentrant=False, **contexts).sin().sum().backward()
+    y = checkpoint(
+        layer,
+        x.requires_grad_(),
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), normkit.no_stats_update(layer)),
+    )
+    y.sin().sum().backward()
     return layer
 
 
@@ -107,12 +113,16 @@ def parametrized(layer: nn.Module, x: Tensor) -> nn.Module:
     return layer
 
 
+def _triple(module: nn.Module, dx: Any, dy: Any) -> Any:
+    return (dx[0] * 3,)
+
+
 @feature
 def hooked(layer: nn.Module, x: Tensor) -> nn.Module:
     """Hooks that change what goes in, out and back."""
     layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
     layer.register_forward_hook(lambda module, inputs, output: output + 1)
-    layer.register_full_backward_hook(lambda module, dx, dy: (dx[0] * 3,))
+    layer.register_full_backward_hook(_triple)
     return layer
 
 
@@ -181,7 +191,7 @@ def mapped(layer: nn.Module, x: Tensor) -> Any:
 
 def build(cls: type[nn.Module]) -> nn.Module:
     """A layer with a weight that is not one."""
-    layer = cls(3, eps=1e-3).to(DTYPE)
+    layer: Any = cls(3, eps=1e-3).to(DTYPE)
     nn.init.constant_(layer.weight, 1.5)
     return layer
 

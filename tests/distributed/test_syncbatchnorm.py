@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from ranks import run
 from torch import Tensor, nn
 
 import normkit
+from tests.distributed.ranks import run
 
 
 class Case(NamedTuple):
@@ -89,7 +89,7 @@ def build(case: Case) -> nn.Module:
     return layer
 
 
-def step(layer: nn.Module, x: Tensor, dy: Tensor, order: int) -> dict[str, Tensor]:
+def step(layer: Any, x: Tensor, dy: Tensor, order: int) -> dict[str, Tensor]:
     """Result and gradients; those of the squared norm of the gradient of x, for order 2."""
     x.requires_grad_()
     layer.zero_grad()
@@ -99,6 +99,7 @@ def step(layer: nn.Module, x: Tensor, dy: Tensor, order: int) -> dict[str, Tenso
     else:
         (gradient,) = torch.autograd.grad((y.sin() * dy).sum(), x, create_graph=True)
         gradient.square().sum().backward()
+    assert x.grad is not None
     found = {"y": y.detach(), "dx": x.grad}
     return found | {f"d{name}": p.grad.clone() for name, p in layer.named_parameters()}
 
@@ -276,17 +277,19 @@ def test_convert_says_what_it_cannot_do() -> None:
 
 
 def test_revert_takes_torchs_and_built_ones_too() -> None:
-    for layer in (nn.SyncBatchNorm(3), normkit.SyncBatchNorm(3)):
-        normkit.revert_sync_batchnorm(layer)
-        assert not isinstance(layer, (nn.SyncBatchNorm, normkit.SyncBatchNorm))
+    layers: list[nn.Module] = [nn.SyncBatchNorm(3), normkit.SyncBatchNorm(3)]
+    for layer in layers:
+        reverted = normkit.revert_sync_batchnorm(layer)
+        assert reverted is layer
+        assert not isinstance(reverted, (nn.SyncBatchNorm, normkit.SyncBatchNorm))
         for shape in ((4, 3), (4, 3, 5), (4, 3, 5, 2)):
-            assert layer(torch.randn(shape)).shape == shape
+            assert reverted(torch.randn(shape)).shape == shape
 
 
 def in_groups(rank: int) -> Tensor:
     """Two groups of one rank each: nothing is shared."""
     groups = [torch.distributed.new_group([index]) for index in range(2)]
-    layer = normkit.convert_sync_batchnorm(nn.BatchNorm1d(2), groups[rank])
+    layer: Any = normkit.convert_sync_batchnorm(nn.BatchNorm1d(2), groups[rank])
     layer(torch.full((4, 2), float(rank)) + torch.eye(4, 2))
     return layer.running_mean
 

@@ -17,6 +17,8 @@ class Rich(nn.BatchNorm2d):
 
     kind = "rich"
 
+    seen: Tensor
+
     def __init__(self, channels: int, label: str) -> None:
         super().__init__(channels, eps=1e-3)
         self.label = label
@@ -31,7 +33,7 @@ class Rich(nn.BatchNorm2d):
 
     def _check_input_dim(self, input: Tensor) -> None:
         super()._check_input_dim(input)
-        self.seen += 1
+        self.seen.add_(1)
 
     def reset_parameters(self) -> None:
         """A weight that starts at one half."""

@@ -6,6 +6,7 @@ nothing. The truth is the original in float64; `-s` prints what docs/accelerate.
 """
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,17 +15,17 @@ from torch import Tensor, nn
 import normkit
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
 SEEDS = range(6)
 
 
 def results(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """The output of a copy of the model and all of its gradients."""
-    model = copy.deepcopy(model).to(x.dtype)
-    y = model(pixel_values=x).last_hidden_state
+    copied: Any = copy.deepcopy(model).to(x.dtype)
+    y = copied(pixel_values=x).last_hidden_state
     y.square().mean().backward()
-    return y.detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return y.detach(), torch.cat([parameter.grad.flatten() for parameter in copied.parameters()])
 
 
 def errors(found: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor]) -> Tensor:

@@ -64,7 +64,7 @@ def test_no_stats_update_ends_after_an_exception(layer: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_skip_nonfinite(layer: nn.Module, value: float) -> None:
+def test_skip_nonfinite(layer: Any, value: float) -> None:
     reference = type(layer)(3, momentum=layer.momentum, **TRACKED)
     reference.load_state_dict(layer.state_dict())
     cls, broken = type(layer), batch(2)
@@ -108,7 +108,7 @@ def test_accumulate_stats_stores_nothing_after_an_exception_or_an_empty_block(la
 @pytest.mark.parametrize("entered_first", [True, False])
 def test_compiled_graphs_notice(entered_first: bool) -> None:
     torch._dynamo.reset()
-    model = nn.Sequential(normkit.BatchNorm1d(3), normkit.InstanceNorm1d(3, **TRACKED))
+    model: Any = nn.Sequential(normkit.BatchNorm1d(3), normkit.InstanceNorm1d(3, **TRACKED))
     graph: Any = torch.compile(model, backend=CompileCounterWithBackend("aot_eager"), fullgraph=True)
     if not entered_first:
         graph(batch(1))
@@ -143,7 +143,7 @@ def test_blocks_nest_and_know_accelerated_layers() -> None:
 
 def test_what_cannot_be_done_is_said() -> None:
     for function in (normkit.no_stats_update, normkit.skip_nonfinite, normkit.accumulate_stats):
-        with pytest.raises(normkit.UserError, match=r"expected a torch\.nn\.Module"), function([]):
+        with pytest.raises(normkit.UserError, match=r"expected a torch\.nn\.Module"), function([]):  # type: ignore[arg-type]
             pass
     model = nn.Sequential(normkit.SyncBatchNorm(3))
     with pytest.raises(normkit.UserError, match="revert_sync_batchnorm"), normkit.accumulate_stats(model):

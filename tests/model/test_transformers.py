@@ -11,7 +11,7 @@ from torch import nn
 import normkit
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {**SMALL, "vocab_size": 99}
@@ -75,7 +75,7 @@ def test_accelerated_model_is_the_same_model(name: str) -> None:
     assert list(model.state_dict()) == names
     batch = inputs()
     single = "RMSNorm" in str(counts)  # those compute in float32 by their own choice
-    tolerance = {"rtol": 1e-4, "atol": 1e-5} if single else {"rtol": 1e-6, "atol": 1e-9}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5} if single else {"rtol": 1e-6, "atol": 1e-9}
     outputs = [network(**batch).last_hidden_state for network in (model, reference)]
     torch.testing.assert_close(*outputs, **tolerance)
     for output in outputs:

@@ -1,5 +1,7 @@
 """weight and the other tensors of a layer may be anything that an attribute can be, as in torch.nn's."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ def test_a_property_of_a_subclass(base: type[nn.BatchNorm1d]) -> None:
 
 
 def test_a_weight_that_is_no_parameter_any_more() -> None:
-    layer = normkit.LayerNorm(6)
+    layer: Any = normkit.LayerNorm(6)
     del layer.weight
     layer.weight = torch.full((6,), 5.0)
     assert layer(torch.randn(3, 6)).std() > 4

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
-from torch_layers import LAYERS, Layer, assert_same, step
 
 import normkit
 from normkit.backends import compiled
 from normkit.spec import Norm
+from tests.torch.torch_layers import LAYERS, Layer, assert_same, step
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _fresh_compiler() -> None:
 def test_compiles_whole_once_and_equals_torch(name: str, mode: bool) -> None:
     row = LAYERS[name]
     layer, twin = row.ours().train(mode), row.twin().train(mode)
-    graph = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
+    graph: Any = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
     for seed in range(4):  # each step has another num_batches_tracked
         x = row.input(seed)
         found = step(graph, x)
@@ -140,16 +140,19 @@ ONNX = {"Batch": "BatchNormalization", "LazyB": "BatchNormalization", "SyncB": "
 ONNX |= {"Layer": "LayerNormalization", "RMSNo": "", "Group": "", "Insta": ""}
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", LAYERS)
 def test_onnx_gives_standard_operators_and_the_same_numbers(name: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")  # torch's exporter writes with it
     row = LAYERS[name]
     layer, x = row.ours().float().eval(), row.input().float()
-    file = io.BytesIO()
+    file: Any = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(layer, (x,), dynamo=True, verbose=False)
+        assert program is not None
         program.save(file)
     model = onnx.load_from_string(file.getvalue())
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}

@@ -1,8 +1,9 @@
 """Every way to differentiate, for every layer and back end: right, or refused; never silently wrong."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 from torch.utils.checkpoint import set_checkpoint_early_stop
-from torch_layers import DTYPE, LAYERS, Checkpointed, Layer
 
 import normkit
+from tests.torch.torch_layers import DTYPE, LAYERS, Checkpointed, Layer
 
 TRACKED = [name for name, row in LAYERS.items() if getattr(row.ours(), "running_mean", None) is not None]
 
@@ -108,14 +109,14 @@ def test_forward_mode(name: str, mode: bool) -> None:
     expected = (plain(layer, x + step * tangent) - plain(layer, x - step * tangent)) / (2 * step)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=1e-6)
     untracked = stateless(row).train(mode)
-    _, pushed = jvp(lambda value: untracked(value), (x,), (tangent,))
+    _, pushed, *_ = jvp(lambda value: untracked(value), (x,), (tangent,))
     if mode:
         torch.testing.assert_close(pushed, found)
 
 
 def stateless(row: Layer) -> nn.Module:
     """A layer that changes no buffer: torch.func forbids that, ours and torch's own alike."""
-    layer = row.ours()
+    layer: Any = row.ours()
     if getattr(layer, "running_mean", None) is not None:
         layer.running_mean = layer.running_var = layer.num_batches_tracked = None
         layer.track_running_stats = False
@@ -199,7 +200,7 @@ def test_vmap_inside_a_compiled_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize("transform", [grad, lambda function: lambda x: vmap(grad(function))(x[None])[0]])
-def test_gradients_inside_a_compiled_graph(transform) -> None:
+def test_gradients_inside_a_compiled_graph(transform: Callable[..., Callable[..., Tensor]]) -> None:
     layer, x = LAYERS["GroupNorm"].ours(), LAYERS["GroupNorm"].input()
     gradient = transform(lambda x: layer(x).sin().sum())
     torch._dynamo.reset()
@@ -228,14 +229,15 @@ def test_vmap_randomness_is_torchs(randomness: str) -> None:
 @pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "LayerNorm2d"])
 def test_three_derivatives_where_the_result_is_overwritten_and_has_a_hook(name: str) -> None:
     row = LAYERS[name]
-    seen = []
+    seen: list[Tensor] = []
 
     def overwritten(x: Tensor, layer: nn.Module = row.ours()) -> Tensor:  # noqa: B008
         y = layer(x)
         y.register_hook(seen.append)
         return torch.nn.functional.softplus(y.mul_(1.5))
 
-    found, expected = [], []
+    found: list[Tensor] = []
+    expected: list[Tensor] = []
     for results, backend in ((found, "auto"), (expected, "eager")):
         x = row.input().requires_grad_()
         with normkit.use_backend(backend):

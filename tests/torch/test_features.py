@@ -14,9 +14,9 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim import swa_utils
 from torch.utils.checkpoint import set_checkpoint_early_stop
-from torch_layers import LAYERS, Checkpointed, Layer, assert_same, step
 
 import normkit
+from tests.torch.torch_layers import LAYERS, Checkpointed, Layer, assert_same, step
 
 FEATURES: dict[str, Callable[[Layer], None]] = {}
 
@@ -133,11 +133,15 @@ def hooks(row: Layer) -> None:
         log: list[Tensor] = []
         layer.register_forward_pre_hook(lambda module, inputs, log=log: log.append(inputs[0]))
         layer.register_forward_hook(lambda module, inputs, output, log=log: log.append(output))
-        layer.register_full_backward_hook(lambda module, dx, dy, log=log: log.extend([*dx, *dy]))
+        layer.register_full_backward_hook(_logs_gradients(log))
         step(layer, row.input())
         logs.append({str(index): value.detach() for index, value in enumerate(log)})
     assert len(logs[0]) == 4
     assert_same(*logs)
+
+
+def _logs_gradients(log: list[Tensor]) -> Callable[..., None]:
+    return lambda module, dx, dy: log.extend([*dx, *dy])
 
 
 @feature

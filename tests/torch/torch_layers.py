@@ -39,7 +39,7 @@ class NormAct(nn.BatchNorm2d):
 class Checkpointed(nn.Module):
     """A layer whose intermediate results are computed again in the backward pass."""
 
-    def __init__(self, layer: nn.Module, options: dict[str, object]) -> None:
+    def __init__(self, layer: nn.Module, options: dict[str, Any]) -> None:
         super().__init__()
         self.layer, self.options = layer, options
 
@@ -77,7 +77,7 @@ class Layer:
         return self._filled(written.get(self.name) or getattr(nn, self.name))
 
     def _filled(self, cls: Callable[..., nn.Module]) -> nn.Module:
-        layer = cls(*self.arguments, **self.options)
+        layer: Any = cls(*self.arguments, **self.options)
         if self.name.startswith("Lazy"):
             layer(torch.zeros(self.shape))
             layer.reset_running_stats()
@@ -138,11 +138,13 @@ def step(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return {"y": y.detach(), "dx": x.grad, **gradients, **{name: b.clone() for name, b in layer.named_buffers()}}
 
 
-def assert_same(found: dict[Any, Tensor], expected: dict[Any, Tensor], tolerance: float = 1e-10) -> None:
+def assert_same(found: dict[Any, Tensor], expected: dict[Any, Tensor], *, tolerance: float = 1e-10) -> None:
     """Equal keys, and equal values to rounding."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name].dtype == value.dtype, name
-        torch.testing.assert_close(
-            found[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance, msg=_named(name))
+
+
+def _named(name: Any) -> Callable[[str], str]:
+    return lambda text: f"{name}: {text}"
