@@ -44,7 +44,7 @@ def test_forcing_the_kernels_on_it_says_why_not(x: torch.Tensor, why: str) -> No
 
 def test_a_norm_that_is_none_is_an_error() -> None:
     with pytest.raises(TypeError, match=r"expected a normkit\.spec\.Norm, such as .* got 'batch'"):
-        choose(LARGE, norm="batch")
+        choose(LARGE, norm="batch")  # type: ignore[arg-type]
 
 
 def test_reasons_are_sentences() -> None:
