@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from normkit.checking import Options, Report
-from normkit.checking.errors import CannotRunError
+from normkit.checking.target.errors import CannotRunError
 from normkit.checking.run import examine
 from normkit.errors import UserError
 

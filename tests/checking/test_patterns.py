@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normkit import reference
-from normkit.checking.families import expected_patterns
+from normkit.checking.measure.axes import expected_patterns
 from normkit.checking.patterns import reducing, standardize
-from normkit.checking.subject import Geometry
+from normkit.checking.target.geometry import Geometry
 from normkit.spec import Norm
 
 
@@ -31,7 +31,7 @@ def test_standardize_is_the_reference(family, rank, eps, seed):
         "rms": Norm("layer", centred=False, normalized_shape=geometry.features),
     }[family]
     pattern = expected_patterns(family, geometry, rank)[0]
-    y = standardize(x, pattern, eps=eps, centred=family != "rms")
+    y = standardize(x, pattern, eps=eps, subtract_mean=family != "rms")
     np.testing.assert_allclose(y, reference.normalize(x, norm, eps=eps).y, atol=1e-12)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from normkit.checking.names import Role, role_of
+from normkit.checking.target.names import Role, role_of
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -20,18 +20,18 @@ class Arguments:
     """Values by role, in falling order of precedence; what the user fixed stands between the first two.
 
     Args:
-        probes: What an experiment varies: it replaces even what the user fixed.
-        known: Sizes, arrays and modes: they replace defaults.
-        stand_ins: For arguments without a default.
+        overrides: What an experiment varies: it replaces even what the user fixed.
+        values: Sizes, arrays and modes: they replace defaults.
+        defaults: For arguments that have no default of their own.
     """
 
-    probes: Mapping[Role, Any] = field(default_factory=dict)
-    known: Mapping[Role, Any] = field(default_factory=dict)
-    stand_ins: Mapping[Role, Any] = field(default_factory=dict)
+    overrides: Mapping[Role, Any] = field(default_factory=dict)
+    values: Mapping[Role, Any] = field(default_factory=dict)
+    defaults: Mapping[Role, Any] = field(default_factory=dict)
 
-    def also(self, known: Mapping[Role, Any]) -> "Arguments":
-        """The same with more known values."""
-        return Arguments(self.probes, {**self.known, **known}, self.stand_ins)
+    def with_values(self, values: Mapping[Role, Any]) -> "Arguments":
+        """Return the same with more values."""
+        return Arguments(self.overrides, {**self.values, **values}, self.defaults)
 
 
 class Signature:
@@ -40,6 +40,7 @@ class Signature:
     Args:
         function: What is called; for a class, its constructor.
         given: Arguments by name that the user fixed with --init or --call: they win over everything.
+        takes_input: Whether one of the arguments is the input.
     """
 
     def __init__(self, function: Callable[..., Any], given: Mapping[str, Any], *, takes_input: bool) -> None:
@@ -50,41 +51,49 @@ class Signature:
             raise UnfillableError(
                 f"{function!r} tells no signature (it is built in): wrap it in a Python function"
             ) from error
-        parameters = [p for p in self.signature.parameters.values() if p.kind not in _VARIADIC]
-        self.input: str | None = None
-        if takes_input and parameters:
-            named = [p.name for p in parameters if role_of(p.name) == "input"]
-            self.input = named[0] if named else parameters[0].name
-        elif takes_input:
-            variadic = [p.name for p in self.signature.parameters.values() if p.kind is _VARIADIC[0]]
-            self.input = variadic[0] if variadic else None
-        if takes_input and self.input is None:
-            raise UnfillableError("it takes no argument, so there is nowhere to put the input")
-        self.parameters = {p.name: p for p in parameters if p.name != self.input}
-        self.roles = {name: role_of(name) for name in self.parameters}
-        if "features" not in self.roles.values():  # with num_features beside it, num_dims is the rank of the input
-            self.roles = {name: "features" if role == "rank" else role for name, role in self.roles.items()}
-        if not takes_input and "features" not in self.roles.values():  # the size comes first, whatever it is called
-            required = [name for name in self.parameters if self.is_required(name)]
-            unnamed = [name for name in required if self.roles[name] in (None, "input")]
-            self.roles.update(dict.fromkeys(unnamed[:1], "features"))
+        self.input = self._find_input() if takes_input else None
+        self.parameters = {p.name: p for p in self._named() if p.name != self.input}
+        self.roles = self._find_roles(is_constructor=not takes_input)
         self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
         unknown = set(self.given) - set(self.parameters)
         if unknown and not self.takes_anything:
             expected = ", ".join(self.parameters) or "none"
             raise UnfillableError(f"no argument is called {sorted(unknown)[0]!r}; it has: {expected}")
 
+    def _named(self) -> list[inspect.Parameter]:
+        return [p for p in self.signature.parameters.values() if p.kind not in _VARIADIC]
+
+    def _find_input(self) -> str:
+        """Find the argument for the input: by its name, or else the first one."""
+        named = [p.name for p in self._named()]
+        variadic = [p.name for p in self.signature.parameters.values() if p.kind is _VARIADIC[0]]
+        found = [name for name in named if role_of(name) == "input"] or named or variadic
+        if not found:
+            raise UnfillableError("it takes no argument, so there is nowhere to put the input")
+        return found[0]
+
+    def _find_roles(self, *, is_constructor: bool) -> dict[str, Role | None]:
+        """Tell the role of each argument by its name; of the features also by where they stand."""
+        roles = {name: role_of(name) for name in self.parameters}
+        if "features" not in roles.values():  # with num_features beside it, num_dims is the rank of the input
+            roles = {name: "features" if role == "rank" else role for name, role in roles.items()}
+        if is_constructor and "features" not in roles.values():  # the size comes first, whatever it is called
+            required = [name for name in self.parameters if self.is_required(name)]
+            unnamed = [name for name in required if roles[name] in (None, "input")]
+            roles.update(dict.fromkeys(unnamed[:1], "features"))
+        return roles
+
     def name_of(self, role: Role) -> str | None:
-        """The argument that plays this role."""
+        """Return the argument that plays this role."""
         return next((name for name, its in self.roles.items() if its == role), None)
 
     def parameter_of(self, role: Role) -> inspect.Parameter | None:
-        """The argument that plays this role, with its annotation."""
+        """Return the argument that plays this role, with its annotation."""
         name = self.name_of(role)
         return None if name is None else self.parameters[name]
 
     def default_of(self, role: Role) -> Any:
-        """The value that the argument of this role has by itself; None where it has none."""
+        """Return the value that the argument of this role has by itself; None where it has none."""
         name = self.name_of(role)
         if name is None:
             return None
@@ -97,12 +106,12 @@ class Signature:
         """Whether an argument has no default and no value from the user."""
         return name not in self.given and self.parameters[name].default is inspect.Parameter.empty
 
-    def fill(self, x: Any, values: "Arguments") -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The positional and keyword arguments of a call.
+    def fill(self, x: Any, arguments: Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the positional and keyword arguments of a call.
 
         Args:
             x: The input, ignored where none is taken.
-            values: What to pass, by role.
+            arguments: What to pass, by role.
         """
         filled: OrderedDict[str, Any] = OrderedDict()
         for name, parameter in self.signature.parameters.items():
@@ -111,16 +120,16 @@ class Signature:
                 filled[name] = (x,) if parameter.kind is _VARIADIC[0] else x
             elif parameter.kind in _VARIADIC:
                 continue
-            elif role is not None and role in values.probes:
-                filled[name] = values.probes[role]
+            elif role is not None and role in arguments.overrides:
+                filled[name] = arguments.overrides[role]
             elif name in self.given:
                 filled[name] = self.given[name]
-            elif role is not None and role in values.known:
-                filled[name] = values.known[role]
+            elif role is not None and role in arguments.values:
+                filled[name] = arguments.values[role]
             elif parameter.default is not inspect.Parameter.empty:
                 continue
-            elif role is not None and role in values.stand_ins:
-                filled[name] = values.stand_ins[role]
+            elif role is not None and role in arguments.defaults:
+                filled[name] = arguments.defaults[role]
             else:
                 raise UnfillableError(f"the argument {name!r} has no default and a name that tells nothing")
         bound = inspect.BoundArguments(self.signature, filled)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from normkit.checking import Options, check
-from normkit.checking.errors import CannotRunError
-from normkit.checking.isolate import check_target
-from normkit.checking.target import load
+from normkit.checking.target.errors import CannotRunError
+from normkit.checking.process import check_target
+from normkit.checking.target.load import load
 
 GOOD = """
     import numpy as np
@@ -106,7 +106,7 @@ def test_report_says_where_it_ran(monkeypatch):
     forked = check(modules.LayerNorm)
     assert forked.isolation == "fork"
     assert "a fork of the calling process" in str(forked)
-    monkeypatch.setattr("normkit.checking.isolate._CAN_FORK", False)
+    monkeypatch.setattr("normkit.checking.process._CAN_FORK", False)
     here = check(modules.LayerNorm)
     assert here.isolation == "none"
     assert "run in            the calling process, on copies" in str(here)
