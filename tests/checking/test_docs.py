@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from normkit.checking.report import Report
 from normkit.checking.run import examine
 from normkit.checking.target.load import load
 
@@ -30,16 +31,16 @@ CAUSES = {
 }
 
 
-def report_of(target):
+def report_of(target: str) -> Report:
     return examine(load(str(ROOT / target)), name=target, isolation="process")
 
 
-def without_numbers(text):
+def without_numbers(text: str) -> str:
     return re.sub(r"\d[\d.]*(e[+-]?\d+)?", "#", " ".join(text.split()))
 
 
 @pytest.mark.parametrize("target", CAUSES)
-def test_gallery(target):
+def test_gallery(target: str) -> None:
     report = report_of(target)
     assert CAUSES[target] <= set(report.codes)
     shown = dict(BLOCK.findall(PAGE.read_text()))

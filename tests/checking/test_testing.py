@@ -1,5 +1,8 @@
 """Conformance for the test suites of others."""
 
+from collections.abc import Callable
+from typing import Any
+
 import planted_modules as modules
 import pytest
 import torch
@@ -8,40 +11,40 @@ from normkit.errors import UserError
 from normkit.testing import assert_conforms, parametrize_with_checks
 
 
-def test_conforming():
+def test_conforming() -> None:
     assert assert_conforms(modules.BatchNorm, like=torch.nn.BatchNorm2d).ok
 
 
-def test_deviating():
+def test_deviating() -> None:
     with pytest.raises(AssertionError, match="biased-running-var") as caught:
         assert_conforms(modules.BiasedRunningVariance, like=torch.nn.BatchNorm2d)
     assert "fix: Multiply by n / (n - 1)" in str(caught.value)
 
 
-def test_expected_deviation_needs_its_reason_to_hold():
+def test_expected_deviation_needs_its_reason_to_hold() -> None:
     assert_conforms(modules.BiasedRunningVariance, expected={"biased-running-var": "as in Flax"})
     with pytest.raises(AssertionError, match="remove it"):
         assert_conforms(modules.BatchNorm, expected={"biased-running-var": "as in Flax"})
 
 
-def test_like_makes_conventions_binding():
+def test_like_makes_conventions_binding() -> None:
     assert_conforms(modules.FlaxLike)
     with pytest.raises(AssertionError, match="momentum-inverted"):
         assert_conforms(modules.FlaxLike, like=torch.nn.BatchNorm2d)
 
 
-def test_like_brings_the_ranks():
+def test_like_brings_the_ranks() -> None:
     with pytest.raises(AssertionError, match="rank-unsupported"):
         assert_conforms(modules.BatchNorm1d, like=torch.nn.BatchNorm1d)
 
 
-def test_strict():
+def test_strict() -> None:
     assert_conforms(modules.NoWeight)
     with pytest.raises(AssertionError, match="affine-missing"):
         assert_conforms(modules.NoWeight, strict=True)
 
 
-def test_mistakes():
+def test_mistakes() -> None:
     with pytest.raises(UserError, match="no check has the code 'bias'"):
         assert_conforms(modules.BatchNorm, expected={"bias": "typo"})
     with pytest.raises(UserError, match=r"such as torch\.nn\.BatchNorm2d"):
@@ -49,10 +52,10 @@ def test_mistakes():
 
 
 @parametrize_with_checks([modules.LayerNorm, torch.nn.GroupNorm], like=None)
-def test_parametrized(layer, check):
+def test_parametrized(layer: Any, check: Callable[[Any], None]) -> None:
     check(layer)
 
 
 @parametrize_with_checks([modules.Unbiased], expected={"unbiased-normalization": "planted"})
-def test_parametrized_with_an_expected_failure(layer, check):
+def test_parametrized_with_an_expected_failure(layer: Any, check: Callable[[Any], None]) -> None:
     check(layer)
