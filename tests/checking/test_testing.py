@@ -1,5 +1,6 @@
 """Conformance for the test suites of others."""
 
+import pydoc
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import planted_modules as modules
 import pytest
 import torch
 
+from normkit.checking.options import CheckOptions
 from normkit.errors import UserError
 from normkit.testing import assert_conforms, parametrize_with_checks
 
@@ -49,6 +51,23 @@ def test_mistakes() -> None:
         assert_conforms(modules.BatchNorm, expected={"bias": "typo"})
     with pytest.raises(UserError, match=r"such as torch\.nn\.BatchNorm2d"):
         assert_conforms(modules.BatchNorm, like=torch.nn.Linear)
+
+
+def test_unknown_keyword_argument_is_refused_by_name() -> None:
+    unknown: dict[str, Any] = {"feature": 8}
+    with pytest.raises(TypeError, match=r"assert_conforms\(\) got an unexpected keyword argument 'feature'.* features"):
+        assert_conforms(modules.BatchNorm, **unknown)
+
+
+def test_help_names_every_keyword_argument() -> None:
+    documented = pydoc.render_doc(assert_conforms)
+    assert all(f"{name}: " in documented for name in ("like", "expected", "strict", *CheckOptions.__annotations__))
+
+
+def test_keyword_arguments_reach_the_layer() -> None:
+    report = assert_conforms(modules.GroupNorm, features=12, init={"num_groups": 4}, timeout=30.0, isolated=False)
+    assert str(report.identity.reduces).startswith("4 groups of 3 neighbouring channels")
+    assert report.isolation == "none"
 
 
 @parametrize_with_checks([modules.LayerNorm, torch.nn.GroupNorm], like=None)

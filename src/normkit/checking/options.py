@@ -1,4 +1,4 @@
-"""What a user may fix when the check cannot, or should not, find it out by itself."""
+"""The options by which a user fixes what the check cannot, or should not, find out by itself."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

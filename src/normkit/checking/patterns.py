@@ -35,12 +35,12 @@ class Pattern:
 
     @property
     def count(self) -> int:
-        """How many elements a statistic averages."""
+        """The number of elements that a statistic averages."""
         return int(np.bincount(self.labels.reshape(-1))[0])
 
     @property
     def statistics(self) -> int:
-        """How many statistics there are."""
+        """The number of statistics."""
         return int(self.labels.max()) + 1
 
     def same(self, other: "Pattern") -> bool:
@@ -48,7 +48,7 @@ class Pattern:
         return bool(np.array_equal(self.labels, other.labels))
 
     def average(self, values: Values) -> Values:
-        """The mean of each statistic's elements, spread over them."""
+        """Return the mean of each statistic's elements, spread over them."""
         flat = self.labels.reshape(-1)
         means = np.bincount(flat, values.reshape(-1)) / np.bincount(flat)
         return means[self.labels]
@@ -63,7 +63,7 @@ def standardize(
     ddof: int = 0,
     subtract_mean: bool = True,
 ) -> Values:
-    """(x - mean) / sqrt(var + eps) in float64: the definition that targets are held against."""
+    """Compute (x - mean) / sqrt(var + eps) in float64: the definition that targets are held against."""
     var_over = var_over or mean_over
     mean = mean_over.average(x) if subtract_mean else np.zeros_like(x)
     centre = var_over.average(x) if subtract_mean else mean
@@ -118,7 +118,7 @@ def columns(shape: tuple[int, ...], count: int) -> Pattern:
 
 
 def candidates(shape: tuple[int, ...], channel: int, names: str) -> Iterator[Pattern]:
-    """Every labelling that a layer may plausibly have, the simplest first."""
+    """Yield every labelling that a layer may plausibly have, the simplest first."""
     for count in range(len(shape) + 1):
         for axes in itertools.combinations(range(len(shape)), count):
             yield reducing(shape, axes, names)

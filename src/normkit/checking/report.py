@@ -1,4 +1,4 @@
-"""What a check hands back: plain frozen data, the same in every process and in JSON, and its text for people.
+"""The outcome of a check: plain frozen data, the same in every process and in JSON, and its text for people.
 
 The text is cut into sections of (label, text) lines. The plain text here and the coloured one of the command line show
 the same sections.
@@ -52,14 +52,14 @@ class Finding:
     fix: str
 
     def section(self) -> Section:
-        """What there is to say about it."""
+        """Return its text."""
         lines = [("measured", self.evidence), ("why it matters", self.why), ("how to fix", self.fix)]
         return Section(f"{self.severity}  {self.code}: {self.message}", lines, self.severity)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What the code computes, as measured. A field that does not apply or could not be measured is None.
+    """The measured properties of the code. A field that does not apply or could not be measured is None.
 
     ``update_mean`` and ``update_var`` are the pair (a, b) of ``new = a * old + b * batch``.
     """
@@ -128,16 +128,16 @@ class Report:
         return tuple(finding.code for finding in self.findings)
 
     def count(self, severity: Severity) -> int:
-        """How many findings have this severity."""
+        """Count the findings of this severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for ``json.dumps``."""
+        """Return plain data, ready for ``json.dumps``."""
         return {**dataclasses.asdict(self), "ok": self.ok}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Report":
-        """The inverse of ``to_dict``."""
+        """Make a report of plain data: the inverse of ``to_dict``."""
         kept = {name: value for name, value in plain.items() if name != "ok"}
         identity = {name: _frozen(value) for name, value in kept["identity"].items()}
         kept["identity"] = Identity(**identity)
@@ -146,11 +146,11 @@ class Report:
         return cls(**kept)
 
     def sections(self) -> list[Section]:
-        """What there is to say, in order: what the target computes, then each finding."""
+        """Return its text, in order: what the target computes, then each finding."""
         return [Section("What it computes, as measured", _facts(self)), *(f.section() for f in self.findings)]
 
     def verdict(self) -> str:
-        """The last line: equivalent or not, and how much was found."""
+        """Return the last line: equivalent or not, and how much was found."""
         counts = [_plural(self.count(severity), severity) for severity in SEVERITIES if self.count(severity)]
         found = ", ".join(counts) if counts else "no findings"
         relation = "Equivalent to" if self.ok else "Not equivalent to"

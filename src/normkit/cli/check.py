@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How the report is printed."""
+    """The format of the report."""
 
     text = "text"
     json = "json"
@@ -76,7 +76,7 @@ def check(
 
 
 def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:
-    """NAME=VALUE pairs; a value is a Python literal, or else a word."""
+    """Read NAME=VALUE pairs; a value is a Python literal, or else a word."""
     values = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
@@ -103,7 +103,7 @@ def _print(report: "Report", output: Format) -> None:
 
 
 def _print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
-    """What was found before the target ended its process; the message of the error follows, from the caller."""
+    """Print what was found before the target ended its process; the caller prints the error itself."""
     from normkit.checking.github import annotations
 
     if output is Format.json:
@@ -116,7 +116,7 @@ def _print_stopped(target: str, error: "CannotRunError", output: Format) -> None
 
 
 def _print_blocks(target: str, sections: Iterable["Section"], verdict: str = "", *, ok: bool = False) -> None:
-    """Plain text where it goes to a file or a pipe, colours and the terminal's width where somebody looks at it."""
+    """Print plain text to a file or a pipe; use colours and the full width on a terminal."""
     from rich.console import Console
     from rich.text import Text
 

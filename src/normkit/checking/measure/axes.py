@@ -21,7 +21,7 @@ def measure_pattern(forward: Forward, x: Values, patterns: Sequence[Pattern]) ->
 
 
 def _reach(forward: Forward, x: Values) -> list[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]:
-    """For a few elements: which outputs change when that one element of the input changes."""
+    """Change a few elements one by one, and return for each which outputs change."""
     base = forward(x)
     threshold = 1e-5 * max(float(np.abs(base[np.isfinite(base)]).max(initial=0.0)), 1e-3)
     generator = np.random.default_rng(3)

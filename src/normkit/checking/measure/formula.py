@@ -25,7 +25,7 @@ class Formula:
         var_over: What the variance averages over.
         subtract_mean: Whether the mean is subtracted.
         ddof: 0 for the biased variance, 1 for the unbiased one.
-        eps: How large eps is; 0 where there is none.
+        eps: The size of eps; 0 where there is none.
         eps_place: inside (the square root), outside, clamp (max(var, eps)), missing.
         residual: The largest difference between the target and the formula.
         scale: What the output must be multiplied with to fit; 1 unless the formula is another one.
@@ -67,7 +67,7 @@ class Formula:
 
 
 def measure_formula(probe: Probe) -> Formula | None:
-    """Measure the formula that a target computes in training; None where the axes cannot be told."""
+    """Measure the formula that a target computes in training; None where the axes cannot be measured."""
     x, pattern = probe.x(), probe.pattern()
     y = probe.forward(probe.layer(), x)
     if y.shape != x.shape:

@@ -73,7 +73,7 @@ class Measurements(Probe):
 
     @cached_property
     def output_dtypes(self) -> dict[str, str]:
-        """For each dtype that goes in: which comes out, or what is raised."""
+        """The dtype of the output for each dtype of the input, or what is raised."""
         found = {}
         for dtype in self.library.dtypes:
             try:
@@ -92,7 +92,7 @@ class Measurements(Probe):
 
     @cached_property
     def formula(self) -> Formula | None:
-        """The formula that it computes in training; None where the axes cannot be told."""
+        """The formula that it computes in training; None where the axes cannot be measured."""
         return measure_formula(self)
 
     @cached_property
@@ -119,7 +119,7 @@ class Measurements(Probe):
 
     @cached_property
     def state(self) -> tuple[str, ...]:
-        """Which running statistics it keeps, once it has seen a batch."""
+        """The running statistics that it keeps, once it has seen a batch."""
         layer = self.layer()
         self.forward(layer, self.x())
         slots = layer.slots()
@@ -127,7 +127,7 @@ class Measurements(Probe):
 
     @cached_property
     def training_uses_state(self) -> float:
-        """How much the training output changes when the running statistics do."""
+        """The largest change of the training output when the running statistics change."""
         if not self.state:
             return 0.0
         x = self.x()
@@ -140,7 +140,7 @@ class Measurements(Probe):
 
     @cached_property
     def update(self) -> Update | None:
-        """How the running statistics are updated; None where there are none."""
+        """The update of the running statistics; None where there are none."""
         return measure_update(self) if self.state else None
 
     @property
@@ -150,7 +150,7 @@ class Measurements(Probe):
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """What evaluation does."""
+        """The measured behaviour in evaluation."""
         return measure_evaluation(self, self.formula)
 
     # Momentum, and whose convention it follows
@@ -167,7 +167,7 @@ class Measurements(Probe):
 
     @property
     def momentum_weighs_old(self) -> bool | None:
-        """Whether momentum is the weight of the old value; None where that cannot be told."""
+        """Whether momentum is the weight of the old value; None where that cannot be measured."""
         update = self.update_with_test_momentum
         if update is None or update.mean is None:
             return None

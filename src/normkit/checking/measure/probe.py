@@ -1,4 +1,4 @@
-"""A target ready for measuring: as which family, on which inputs, and what it averages over there."""
+"""A target ready for measuring: its family, the inputs it is measured on, and what it averages over."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -118,7 +118,7 @@ class Probe:
 
     @cached_property
     def accepted_but_wrong_ranks(self) -> tuple[int, ...]:
-        """Ranks that the target takes without being meant for them: it reduces the axes of another rank there."""
+        """Ranks that the target takes without being meant for them: it reduces the axes of another rank."""
         any_rank = self.family in ("layer", "rms") and self.builder.kind != "function"  # a function may be for (N, C)
         if self.family == "group" or any_rank or self.resolved.claim.ranks:
             return ()
@@ -143,7 +143,7 @@ class Probe:
 
     @cached_property
     def affine(self) -> tuple[str, ...]:
-        """Which of weight and bias it has."""
+        """The ones of weight and bias that it has."""
         slots = self.builder.build(self._sensible_ranks[0]).slots()
         return tuple(role for role in AFFINE if role in slots)
 

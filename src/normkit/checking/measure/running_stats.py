@@ -49,13 +49,13 @@ class Update:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluation does.
+    """The measured behaviour in evaluation.
 
     Args:
         statistics: running, batch, nothing (returns its input) or other.
         residual: The difference to the definition with running statistics.
-        eps: The eps that evaluation uses; None where it could not be told.
-        eps_place: inside, outside, clamp or missing; None where it could not be told.
+        eps: The eps that evaluation uses; None where it could not be measured.
+        eps_place: inside, outside, clamp or missing; None where it could not be measured.
     """
 
     statistics: str
@@ -66,7 +66,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Trace:
-    """What a few batches did.
+    """The running statistics over a few batches.
 
     Args:
         initial: The running statistics before the first batch, where there were any.
@@ -138,7 +138,7 @@ def _trace(probe: Probe, **overrides: Any) -> _Trace:
 
 
 def _inferred(trace: _Trace, steps: dict[str, list[Step] | None]) -> dict[str, Values]:
-    """What statistics that did not exist before the first batch must have started from."""
+    """The initial values of statistics that did not exist before the first batch, by extrapolation."""
     found = {}
     for role, fitted in steps.items():
         if role not in trace.initial and fitted and abs(fitted[-1][0]) > 1e-3:

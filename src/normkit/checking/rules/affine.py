@@ -1,4 +1,4 @@
-"""Weight and bias: there, registered, of the right shape, starting at one and zero, applied as they should be."""
+"""Weight and bias: present, registered, of the right shape, starting at one and zero, applied as they should be."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -189,9 +189,9 @@ class ParametersNotRegistered(AffineRule):
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         layer: Any = probe.layer(neutral=False)
-        known = {id(parameter) for parameter in layer.instance.parameters()}
+        registered = {id(parameter) for parameter in layer.instance.parameters()}
         slots = layer.slots()
-        loose = [slots[role].path for role in probe.affine if id(slots[role].read()) not in known]
+        loose = [slots[role].path for role in probe.affine if id(slots[role].read()) not in registered]
         if loose:
             listed = ", ".join(name for name, _ in layer.instance.named_parameters()) or "nothing"
             yield self.finding(

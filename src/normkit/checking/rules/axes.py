@@ -1,4 +1,4 @@
-"""What is averaged over: the axes, the groups, for every rank and batch size."""
+"""The axes and groups that are averaged over, for every rank and batch size."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from normkit.checking.target.state import AFFINE
 
 
 def in_words(pattern: Pattern | None, probe: Measurements) -> str:
-    """What a measured pattern does, as the rest of a sentence."""
+    """Say what a measured pattern does, as the rest of a sentence."""
     if pattern is None:
         return "averages over an irregular set of elements"
     if pattern.count == 1:

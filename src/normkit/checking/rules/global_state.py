@@ -1,4 +1,4 @@
-"""What the target does to the process around it."""
+"""The effects of the target on the process around it."""
 
 import contextlib
 import warnings

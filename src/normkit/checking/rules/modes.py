@@ -89,12 +89,12 @@ class RunningStatsUpdatedInEval(ModeRule):
         before = layer.read(*probe.state)
         probe.forward(layer, probe.x(seed=9) * 2 + 5, training=False)
         after = layer.read(*probe.state)
-        moved = {role: float(np.abs(after[role] - before[role]).max()) for role in before if role in after}
-        changed = [role for role, change in moved.items() if change > 0]
+        changes = {role: float(np.abs(after[role] - before[role]).max()) for role in before if role in after}
+        changed = [role for role, change in changes.items() if change > 0]
         if changed:
             yield self.finding(
                 f"evaluation changes {' and '.join(changed)}",
-                "; ".join(f"{role} moved by {number(moved[role])} in one evaluation call" for role in changed),
+                "; ".join(f"{role} moved by {number(changes[role])} in one evaluation call" for role in changed),
             )
 
 

@@ -1,4 +1,4 @@
-"""What comes out: its shape, its dtype, its memory, and whether it is the same each time."""
+"""The output: its shape, its dtype, its memory, and whether it is the same each time."""
 
 import contextlib
 import io

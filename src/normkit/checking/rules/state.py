@@ -1,4 +1,4 @@
-"""What is kept: saved, copied, moved, and free of the graph."""
+"""The state: saved, copied, moved, and free of the graph."""
 
 import copy
 import pickle
@@ -109,12 +109,12 @@ class NotCopyable(Rule):
         x = probe.x()
         wanted = probe.forward(layer, x, training=False)
         kind = type(layer.instance)
-        ways: dict[str, Any] = {"copy.deepcopy": copy.deepcopy}
+        copiers: dict[str, Any] = {"copy.deepcopy": copy.deepcopy}
         if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind:  # pickle finds it by name
-            ways["pickle"] = lambda instance: pickle.loads(pickle.dumps(instance))
-        for name, way in ways.items():
+            copiers["pickle"] = lambda instance: pickle.loads(pickle.dumps(instance))
+        for name, copy_of in copiers.items():
             try:
-                copied = way(layer.instance)
+                copied = copy_of(layer.instance)
             except RAISED as error:
                 yield self.finding(f"{name} fails", f"{type(error).__name__}: {str(error)[:120]}")
                 return

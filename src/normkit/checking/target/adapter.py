@@ -210,9 +210,9 @@ class FunctionAdapter(Adapter):
         self.returned = dict(returned)
         self.backward_function = backward_function
         settings = call.name_of("settings")
-        self.settings: dict[str, Any] | None = {**call.given.get(settings, {})} if settings else None
+        self.settings: dict[str, Any] | None = {**call.fixed.get(settings, {})} if settings else None
         if settings:
-            call.given.pop(settings, None)
+            call.fixed.pop(settings, None)
 
     def slots(self) -> dict[Role, Slot]:
         inside = find_slots(self.settings, self.library) if self.settings is not None else {}

@@ -18,7 +18,7 @@ _HALF_PRECISION = ("bfloat16", "float16")
 
 
 class Holder(Protocol):
-    """What keeps an array: an attribute, or an entry of a dict."""
+    """An attribute, or an entry of a dict, that keeps an array."""
 
     def read(self) -> Any:
         """Return what is kept."""
@@ -32,7 +32,7 @@ ArrayGradients = tuple[Array | None, list[Array | None]]
 
 
 class Library(ABC):
-    """How to make, read, compare and differentiate arrays of one library."""
+    """An array library: it makes, reads, compares and differentiates its arrays."""
 
     name: str
     precision: str
@@ -40,7 +40,7 @@ class Library(ABC):
     dtypes: tuple[str, ...]
     """The dtypes that a layer is expected to return as they came."""
     keepdims = "keepdims=True"
-    """How its reductions keep the axes that they reduce."""
+    """The argument by which its reductions keep the axes that they reduce."""
     compiles = False
     """Whether each new shape costs a compilation of every operation."""
     mutable = True

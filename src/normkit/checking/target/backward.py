@@ -11,7 +11,7 @@ from normkit.checking.target.state import AFFINE
 
 @dataclass
 class Gradients:
-    """What the target's backward pass gave; None where it gave nothing."""
+    """The gradients of the target's backward pass; None where it gave none."""
 
     dx: Values | None
     affine: dict[Role, Values] = field(default_factory=dict)

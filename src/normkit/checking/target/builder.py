@@ -161,7 +161,7 @@ class Builder:
         arrays: dict[Role, Array] = {}
         for role, start in starts.items():
             name = call.name_of(role)
-            if name and name not in call.given:
+            if name and name not in call.fixed:
                 arrays[role] = self.library.make(np.full(sizes, start))
         backward = backward_of(self.target)
         layer = FunctionAdapter(self.target, self.library, call, arguments, arrays, dict(self.returned), backward)

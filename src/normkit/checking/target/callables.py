@@ -1,4 +1,4 @@
-"""What Python tells about a target without running it: its kind, its name, its constructor, its call, its library."""
+"""Inspect a target without running it: its kind, its name, its constructor, its call, its library."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a target says it is, before anything is measured."""
+"""The family and the ranks that a target promises, before anything is measured."""
 
 import inspect
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from normkit.checking.target.signature import UnfillableError
 
 @dataclass(frozen=True)
 class Claim:
-    """The family and the ranks that a target promises.
+    """A promise of a family and of ranks.
 
     Args:
         family: The family, or None where nothing tells.
-        reason: What told.
+        reason: Where it was read.
         ranks: The input ranks that its name promises; empty for none in particular.
     """
 

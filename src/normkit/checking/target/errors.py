@@ -1,4 +1,4 @@
-"""What stops a check, as opposed to what a check finds."""
+"""The errors that stop a check, as opposed to the findings of a check."""
 
 import traceback
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from normkit.checking.report import Finding
 from normkit.errors import UserError
 
 RAISED = (Exception, SystemExit)
-"""What the target's code may raise without that being an error of the check."""
+"""The exceptions of the target's code that are no errors of the check."""
 
 
 class CannotRunError(UserError):

@@ -15,11 +15,11 @@ from normkit.checking.target.names import family_of
 
 @dataclass(frozen=True)
 class ImportEffects:
-    """What importing a target did to the process around it.
+    """The effects of importing a target on the process around it.
 
     Args:
         changes: The global state that it changed, in words.
-        output: What it printed.
+        output: The text that it printed.
     """
 
     changes: tuple[str, ...] = ()

@@ -118,7 +118,7 @@ def _require_callable(target: Any) -> None:
 
 
 def _attempts(target: Any, claim: Claim, options: Options) -> Iterator[tuple[Builder, int]]:
-    """The builders to try, each with the rank of the input to try it on, the likeliest first."""
+    """Yield the builders to try, each with the rank of the input to try it on, the likeliest first."""
     kind = kind_of(target)
     base = _geometry_of(target, kind, options)
     last_first = claim.family in ("layer", "rms") or options.convention in ("keras", "flax")
@@ -135,11 +135,11 @@ def _attempts(target: Any, claim: Claim, options: Options) -> Iterator[tuple[Bui
 def _geometry_of(target: Any, kind: str, options: Options) -> Geometry:
     """The numbers of features and groups that the user or an instance fixes."""
     geometry = Geometry()
-    given: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
     if kind in ("module", "object"):
-        given = {name: value for name, value in vars(target).items() if isinstance(value, int | tuple)}
-    given = {**given, **options.init, **options.call}
-    by_role = {role_of(name): value for name, value in given.items() if not isinstance(value, bool)}
+        fixed = {name: value for name, value in vars(target).items() if isinstance(value, int | tuple)}
+    fixed = {**fixed, **options.init, **options.call}
+    by_role = {role_of(name): value for name, value in fixed.items() if not isinstance(value, bool)}
     features = options.features or by_role.get("features")
     if features is None and kind in ("module", "object"):
         features = _number_of_features(target)

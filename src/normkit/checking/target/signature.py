@@ -39,12 +39,12 @@ class Signature:
 
     Args:
         function: What is called; for a class, its constructor.
-        given: Arguments by name that the user fixed with --init or --call: they win over everything.
+        fixed: Arguments by name that the user fixed with --init or --call: they win over everything.
         takes_input: Whether one of the arguments is the input.
     """
 
-    def __init__(self, function: Callable[..., Any], given: Mapping[str, Any], *, takes_input: bool) -> None:
-        self.given = dict(given)
+    def __init__(self, function: Callable[..., Any], fixed: Mapping[str, Any], *, takes_input: bool) -> None:
+        self.fixed = dict(fixed)
         try:
             self.signature = inspect.signature(function)
         except (ValueError, TypeError) as error:
@@ -55,7 +55,7 @@ class Signature:
         self.parameters = {p.name: p for p in self._named() if p.name != self.input}
         self.roles = self._find_roles(is_constructor=not takes_input)
         self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
-        unknown = set(self.given) - set(self.parameters)
+        unknown = set(self.fixed) - set(self.parameters)
         if unknown and not self.takes_anything:
             expected = ", ".join(self.parameters) or "none"
             raise UnfillableError(f"no argument is called {sorted(unknown)[0]!r}; it has: {expected}")
@@ -97,14 +97,14 @@ class Signature:
         name = self.name_of(role)
         if name is None:
             return None
-        if name in self.given:
-            return self.given[name]
+        if name in self.fixed:
+            return self.fixed[name]
         default = self.parameters[name].default
         return None if default is inspect.Parameter.empty else default
 
     def is_required(self, name: str) -> bool:
         """Whether an argument has no default and no value from the user."""
-        return name not in self.given and self.parameters[name].default is inspect.Parameter.empty
+        return name not in self.fixed and self.parameters[name].default is inspect.Parameter.empty
 
     def fill(self, x: Any, arguments: Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the positional and keyword arguments of a call.
@@ -122,8 +122,8 @@ class Signature:
                 continue
             elif role is not None and role in arguments.overrides:
                 filled[name] = arguments.overrides[role]
-            elif name in self.given:
-                filled[name] = self.given[name]
+            elif name in self.fixed:
+                filled[name] = self.fixed[name]
             elif role is not None and role in arguments.values:
                 filled[name] = arguments.values[role]
             elif parameter.default is not inspect.Parameter.empty:
@@ -133,5 +133,5 @@ class Signature:
             else:
                 raise UnfillableError(f"the argument {name!r} has no default and a name that tells nothing")
         bound = inspect.BoundArguments(self.signature, filled)
-        extra = {name: value for name, value in self.given.items() if name not in self.parameters}
+        extra = {name: value for name, value in self.fixed.items() if name not in self.parameters}
         return bound.args, {**bound.kwargs, **extra}

@@ -18,7 +18,7 @@ _BATCH_CACHES = {"mean", "var", "variance"}  # as attributes these hold the last
 
 @dataclass
 class Slot:
-    """What holds an array: an attribute of an object or an entry of a dict."""
+    """An attribute of an object, or an entry of a dict, that holds an array."""
 
     owner: Any
     key: str
@@ -50,7 +50,7 @@ class Slot:
 
 
 def find_slots(holder: Any, library: Library, unnamed: Mapping[str, Role] | None = None) -> dict[Role, Slot]:
-    """Find what holds weight, bias, running mean and running variance in an object, its parts and its dicts.
+    """Find the slots of weight, bias, running mean and running variance in an object, its parts and its dicts.
 
     Args:
         holder: The object, or a dict.
