@@ -159,13 +159,14 @@ def _spawn(work: _Work, sender: Connection) -> _Child:
         inheritable = True
         os.set_handle_inheritable(handle, inheritable)
         inherit = {"close_fds": False}
+    pickled = pickle.dumps(work)
     code = "from normkit.checking.process import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(handle)], stdin=subprocess.PIPE, start_new_session=True, **inherit
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin:
-        pickle.dump(work, process.stdin)
+        process.stdin.write(pickled)
     return _Child(process.pid, process.wait)
 
 
