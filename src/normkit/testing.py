@@ -16,7 +16,6 @@ Both run the layer's code, in another process where the platform can fork.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Unpack
 
 from normkit.checking.options import CheckOptions, Options
@@ -36,7 +35,7 @@ def assert_conforms(
     expected: Mapping[str, str] | None = None,
     *,
     strict: bool = False,
-    **options: Unpack[CheckOptions],
+    **options: "Unpack[CheckOptions]",
 ) -> Report:
     """Fail with the findings of ``normkit check`` unless each is expected, and fail if an expected one is gone.
 
@@ -58,8 +57,13 @@ def assert_conforms(
         TypeError: a keyword argument is none of these.
         UserError: it cannot be run, or ``like`` or ``expected`` name nothing known.
     """
+    unknown = sorted(options.keys() - CheckOptions.__optional_keys__)
+    if unknown:
+        takes = ", ".join(["like", "expected", "strict", *CheckOptions.__annotations__])
+        raise TypeError(f"assert_conforms() got an unexpected keyword argument {unknown[0]!r}: it takes {takes}")
     expected = _known(expected)
-    report = _examine(obj, like, **_checked(options))
+    timeout, isolated = options.get("timeout", TIMEOUT), options.get("isolated", True)
+    report = check_object(obj, _options(like, options), timeout, isolated=isolated)
     unexpected = [finding for finding in _failing(report, strict=strict) if finding.code not in expected]
     gone = [code for code in expected if code not in report.codes and code not in report.skipped]
     if unexpected or gone:
@@ -92,9 +96,10 @@ def parametrize_with_checks(
     import pytest
 
     reasons = _known(expected)
+    options = _options(like, {})
     cases = []
     for position, layer in enumerate(layers):
-        shared = _SharedReport(partial(_examine, like=like, isolated=isolated))
+        shared = _SharedReport(options, isolated)
         for code in RULES:
             marks = [pytest.mark.xfail(reason=reasons[code], strict=True)] if code in reasons else []
             check = _OneCheck(code, shared, strict)
@@ -106,12 +111,13 @@ def parametrize_with_checks(
 class _SharedReport:
     """The report that the checks of a layer share; the first of them makes it."""
 
-    examine: Callable[[Any], Report]
+    options: Options
+    isolated: bool
     report: Report | None = None
 
     def of(self, layer: Any) -> Report:
         if self.report is None:
-            self.report = self.examine(layer)
+            self.report = check_object(layer, self.options, isolated=self.isolated)
         return self.report
 
 
@@ -134,41 +140,6 @@ class _OneCheck:
             pytest.skip(report.skipped[self.code])
 
 
-def _examine(
-    obj: Any,
-    like: Any,
-    *,
-    features: int | None = None,
-    init: Mapping[str, Any] | None = None,
-    call: Mapping[str, Any] | None = None,
-    timeout: float = TIMEOUT,
-    isolated: bool = True,
-) -> Report:
-    family, convention, ranks = _binding(like)
-    options = Options(family, features, init or {}, call or {}, convention, ranks)
-    return check_object(obj, options, timeout, isolated=isolated)
-
-
-def _checked(options: CheckOptions) -> CheckOptions:
-    """Refuse unknown keyword arguments by the name of the function that was called."""
-    unknown = sorted(options.keys() - CheckOptions.__optional_keys__)
-    if unknown:
-        known = ", ".join(["like", "expected", "strict", *CheckOptions.__annotations__])
-        raise TypeError(f"assert_conforms() got an unexpected keyword argument {unknown[0]!r}: it takes {known}")
-    return options
-
-
-def _binding(like: Any) -> tuple[str | None, str | None, tuple[int, ...] | None]:
-    """The family, the convention and the ranks that ``like`` makes binding."""
-    if like is None:
-        return None, None, None
-    name = like if isinstance(like, str) else name_of(like)
-    family = family_of(name)
-    if family is None:
-        raise UserError(f"like must be a normalization of torch.nn, such as torch.nn.BatchNorm2d, but {name} was given")
-    return family, "torch", ranks_of(name, family) or None
-
-
 def _failing(report: Report, *, strict: bool) -> list[Finding]:
     severities = ("error", "warning") if strict else ("error",)
     return [finding for finding in report.findings if finding.severity in severities]
@@ -179,3 +150,15 @@ def _known(expected: Mapping[str, str] | None) -> Mapping[str, str]:
     if unknown:
         raise UserError(f"no check has the code {unknown[0]!r}: normkit check --list names them all")
     return expected or {}
+
+
+def _options(like: Any, options: CheckOptions) -> Options:
+    """Add to the options what ``like`` makes binding: its family, torch's convention and its ranks."""
+    features, init, call = options.get("features"), options.get("init") or {}, options.get("call") or {}
+    if like is None:
+        return Options(None, features, init, call)
+    name = like if isinstance(like, str) else name_of(like)
+    family = family_of(name)
+    if family is None:
+        raise UserError(f"like must be a normalization of torch.nn, such as torch.nn.BatchNorm2d, but {name} was given")
+    return Options(family, features, init, call, "torch", ranks_of(name, family) or None)

@@ -51,6 +51,8 @@ def test_mistakes() -> None:
         assert_conforms(modules.BatchNorm, expected={"bias": "typo"})
     with pytest.raises(UserError, match=r"such as torch\.nn\.BatchNorm2d"):
         assert_conforms(modules.BatchNorm, like=torch.nn.Linear)
+    with pytest.raises(UserError, match=r"such as torch\.nn\.BatchNorm2d"):
+        parametrize_with_checks([modules.BatchNorm], like=torch.nn.Linear)
 
 
 def test_unknown_keyword_argument_is_refused_by_name() -> None:
