@@ -15,14 +15,15 @@ Both run the layer's code, in another process where the platform can fork.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Unpack
 
-from normkit.checking.callables import name_of
-from normkit.checking.isolate import TIMEOUT, check_object
-from normkit.checking.names import family_of, ranks_of
-from normkit.checking.options import Options
+from normkit.checking.options import CheckOptions, Options
+from normkit.checking.process import TIMEOUT, check_object
 from normkit.checking.report import Finding, Report
 from normkit.checking.rules import RULES
+from normkit.checking.target.callables import name_of
+from normkit.checking.target.names import family_of, ranks_of
 from normkit.errors import UserError
 
 __all__ = ["assert_conforms", "parametrize_with_checks"]
@@ -34,11 +35,7 @@ def assert_conforms(
     expected: Mapping[str, str] | None = None,
     *,
     strict: bool = False,
-    features: int | None = None,
-    init: Mapping[str, Any] | None = None,
-    call: Mapping[str, Any] | None = None,
-    timeout: float = TIMEOUT,
-    isolated: bool = True,
+    **options: "Unpack[CheckOptions]",
 ) -> Report:
     """Fail with the findings of ``normkit check`` unless each is expected, and fail if an expected one is gone.
 
@@ -48,18 +45,26 @@ def assert_conforms(
             takes the family from the name, and accepts the conventions of Keras and Flax.
         expected: Codes of known deviations, each with the reason why it stays.
         strict: Whether warnings fail too, not only errors.
-        features: Number of channels or features to build it with.
-        init: Arguments of its constructor, by name.
-        call: Arguments of its call, by name.
-        timeout: Seconds after which it is stopped.
-        isolated: Whether to run it in another process, where the platform can fork.
+        options: More keyword arguments, as ``normkit.check`` takes them:
+
+            - features: Number of channels or features to build it with; None finds it out.
+            - init: Arguments of its constructor, by name.
+            - call: Arguments of its call, by name.
+            - timeout: Seconds after which it is stopped, 60 by default.
+            - isolated: Whether to run it in another process, where the platform can fork; True by default.
     Raises:
         AssertionError: it deviates, or no longer deviates where it is expected to.
+        TypeError: a keyword argument is none of these.
         UserError: it cannot be run, or ``like`` or ``expected`` name nothing known.
     """
+    unknown = sorted(options.keys() - CheckOptions.__optional_keys__)
+    if unknown:
+        takes = ", ".join(["like", "expected", "strict", *CheckOptions.__annotations__])
+        raise TypeError(f"assert_conforms() got an unexpected keyword argument {unknown[0]!r}: it takes {takes}")
     expected = _known(expected)
-    report = _examine(obj, _options(like, features, init, call), timeout, isolated)
-    unexpected = [finding for finding in _failing(report, strict) if finding.code not in expected]
+    timeout, isolated = options.get("timeout", TIMEOUT), options.get("isolated", True)
+    report = check_object(obj, _options(like, options), timeout, isolated=isolated)
+    unexpected = [finding for finding in _failing(report, strict=strict) if finding.code not in expected]
     gone = [code for code in expected if code not in report.codes and code not in report.skipped]
     if unexpected or gone:
         parts = [f"{f.severity} {f.code}: {f.message}\n  measured: {f.evidence}\n  fix: {f.fix}" for f in unexpected]
@@ -91,46 +96,51 @@ def parametrize_with_checks(
     import pytest
 
     reasons = _known(expected)
-    options = _options(like, None, None, None)
+    options = _options(like, {})
     cases = []
     for position, layer in enumerate(layers):
-        reports: list[Report] = []
+        shared = _SharedReport(options, isolated)
         for code in RULES:
             marks = [pytest.mark.xfail(reason=reasons[code], strict=True)] if code in reasons else []
-            check = _OneCheck(code, options, reports, strict, isolated)
+            check = _OneCheck(code, shared, strict)
             cases.append(pytest.param(layer, check, id=f"{name_of(layer)}{position or ''}-{code}", marks=marks))
     return pytest.mark.parametrize(("layer", "check"), cases)
 
 
-class _OneCheck:
-    """One check of one layer; the checks of a layer share its report."""
+@dataclass
+class _SharedReport:
+    """The report that the checks of a layer share; the first of them makes it."""
 
-    def __init__(self, code: str, options: Options, reports: list[Report], strict: bool, isolated: bool) -> None:
-        self.code, self.options, self.reports = code, options, reports
-        self.strict, self.isolated = strict, isolated
+    options: Options
+    isolated: bool
+    report: Report | None = None
+
+    def of(self, layer: Any) -> Report:
+        if self.report is None:
+            self.report = check_object(layer, self.options, isolated=self.isolated)
+        return self.report
+
+
+@dataclass
+class _OneCheck:
+    """One check of one layer."""
+
+    code: str
+    shared: _SharedReport
+    strict: bool
 
     def __call__(self, layer: Any) -> None:
         import pytest
 
-        if not self.reports:
-            self.reports.append(_examine(layer, self.options, TIMEOUT, self.isolated))
-        report = self.reports[0]
-        for finding in _failing(report, self.strict):
+        report = self.shared.of(layer)
+        for finding in _failing(report, strict=self.strict):
             if finding.code == self.code:
                 raise AssertionError(f"{finding.message}\nmeasured: {finding.evidence}\nfix: {finding.fix}")
         if self.code in report.skipped:
             pytest.skip(report.skipped[self.code])
 
 
-def _examine(obj: Any, options: Options, timeout: float, isolated: bool) -> Report:
-    if isolated:
-        return check_object(obj, options, name_of(obj), timeout)
-    from normkit.checking.run import examine
-
-    return examine(obj, options)
-
-
-def _failing(report: Report, strict: bool) -> list[Finding]:
+def _failing(report: Report, *, strict: bool) -> list[Finding]:
     severities = ("error", "warning") if strict else ("error",)
     return [finding for finding in report.findings if finding.severity in severities]
 
@@ -142,13 +152,13 @@ def _known(expected: Mapping[str, str] | None) -> Mapping[str, str]:
     return expected or {}
 
 
-def _options(
-    like: Any, features: int | None, init: Mapping[str, Any] | None, call: Mapping[str, Any] | None
-) -> Options:
+def _options(like: Any, options: CheckOptions) -> Options:
+    """Add to the options what ``like`` makes binding: its family, torch's convention and its ranks."""
+    features, init, call = options.get("features"), options.get("init") or {}, options.get("call") or {}
     if like is None:
-        return Options(None, features, init or {}, call or {})
+        return Options(None, features, init, call)
     name = like if isinstance(like, str) else name_of(like)
     family = family_of(name)
     if family is None:
         raise UserError(f"like must be a normalization of torch.nn, such as torch.nn.BatchNorm2d, but {name} was given")
-    return Options(family, features, init or {}, call or {}, "torch", ranks_of(name, family) or None)
+    return Options(family, features, init, call, "torch", ranks_of(name, family) or None)

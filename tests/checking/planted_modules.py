@@ -532,7 +532,7 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(normalized_shape))
         self.bias = nn.Parameter(torch.zeros(normalized_shape))
 
-    axes = (-1,)
+    axes: tuple[int, ...] = (-1,)
     correction = 0
 
     def forward(self, x):
@@ -552,7 +552,7 @@ class LayerNormOverTime(LayerNorm):
 
 class LayerNormLastAxisAlone(LayerNorm):
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5):
-        super().__init__(normalized_shape, eps)
+        super().__init__(normalized_shape, eps)  # type: ignore[arg-type]
 
 
 class LayerNormTrailingAxes(LayerNormLastAxisAlone):

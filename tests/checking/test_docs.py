@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from normkit.checking.render import as_text
+from normkit.checking.report import Report
 from normkit.checking.run import examine
-from normkit.checking.target import load
+from normkit.checking.target.load import load
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "check.md"
@@ -31,23 +31,23 @@ CAUSES = {
 }
 
 
-def report_of(target):
+def report_of(target: str) -> Report:
     return examine(load(str(ROOT / target)), name=target, isolation="process")
 
 
-def without_numbers(text):
+def without_numbers(text: str) -> str:
     return re.sub(r"\d[\d.]*(e[+-]?\d+)?", "#", " ".join(text.split()))
 
 
 @pytest.mark.parametrize("target", CAUSES)
-def test_gallery(target):
+def test_gallery(target: str) -> None:
     report = report_of(target)
     assert CAUSES[target] <= set(report.codes)
     shown = dict(BLOCK.findall(PAGE.read_text()))
-    assert without_numbers(shown[target]) == without_numbers(as_text(report))
+    assert without_numbers(shown[target]) == without_numbers(str(report))
 
 
 if __name__ == "__main__":
     PAGE.write_text(
-        BLOCK.sub(lambda m: f"```console\n$ normkit check {m[1]}\n{as_text(report_of(m[1]))}\n```", PAGE.read_text())
+        BLOCK.sub(lambda m: f"```console\n$ normkit check {m[1]}\n{report_of(m[1])}\n```", PAGE.read_text())
     )

@@ -1,12 +1,18 @@
 """torch.nn's own layers and functions, and normkit's on every back end: no findings, notes aside."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch.nn import functional as F
 
 import normkit
+from normkit.checking.report import Report
 from normkit.checking.run import examine
+
+Array = npt.NDArray[Any]
 
 TORCH = [
     torch.nn.BatchNorm1d,
@@ -40,12 +46,12 @@ LAYERS = [name for name in normkit.__all__ if "Norm" in name and "Act" not in na
 FUNCTIONS = ["batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"]
 
 
-def beyond_notes(report):
+def beyond_notes(report: Report) -> list[tuple[str, str, str, str]]:
     return [(f.severity, f.code, f.message, f.evidence) for f in report.findings if f.severity != "note"]
 
 
 @pytest.mark.parametrize("target", TORCH, ids=lambda target: getattr(target, "__name__", repr(target)))
-def test_torch(target):
+def test_torch(target: Any) -> None:
     report = examine(target)
     assert beyond_notes(report) == []
     assert not [reason for reason in report.skipped.values() if reason.startswith("could not")]
@@ -53,14 +59,14 @@ def test_torch(target):
 
 @pytest.mark.parametrize("backend", ["auto", "eager", pytest.param("aten", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYERS + FUNCTIONS)
-def test_normkit(name, backend):
+def test_normkit(name: str, backend: str) -> None:
     target = getattr(normkit, name, None) or getattr(normkit.functional, name)
     with normkit.use_backend(backend):
         assert beyond_notes(examine(target)) == []
 
 
 @pytest.mark.parametrize("backend", ["auto", "numba"])
-def test_a_norm_with_an_activation_differs_by_that_alone(backend):
+def test_a_norm_with_an_activation_differs_by_that_alone(backend: str) -> None:
     with normkit.use_backend(backend):
         assert beyond_notes(examine(normkit.BatchNormAct2d(6, apply_act=False))) == []
         (found,) = beyond_notes(examine(normkit.BatchNormAct2d(6)))
@@ -69,32 +75,41 @@ def test_a_norm_with_an_activation_differs_by_that_alone(backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS + FUNCTIONS)
-def test_normkit_compiled(name):
+def test_normkit_compiled(name: str) -> None:
     target = getattr(normkit, name, None) or getattr(normkit.functional, name)
     with normkit.use_backend("numba"):
         assert beyond_notes(examine(target)) == []
 
 
-def batch_norm(x, running_mean, running_var, weight, bias, training=True, momentum=0.1, eps=1e-5):
+def batch_norm(
+    x: Array,
+    running_mean: Array,
+    running_var: Array,
+    weight: Array,
+    bias: Array,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Array:
     return normkit.functional.batch_norm(
         np.asarray(x), running_mean, running_var, weight, bias, training, momentum, eps
     )
 
 
-def layer_norm(x, normalized_shape, weight, bias, eps=1e-5):
+def layer_norm(x: Array, normalized_shape: Any, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
     return normkit.functional.layer_norm(np.asarray(x), normalized_shape, weight, bias, eps)
 
 
-def group_norm(x, num_groups, weight, bias, eps=1e-5):
+def group_norm(x: Array, num_groups: int, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
     return normkit.functional.group_norm(np.asarray(x), num_groups, weight, bias, eps)
 
 
-def rms_norm(x, normalized_shape, weight, eps=None):
+def rms_norm(x: Array, normalized_shape: Any, weight: Array, eps: float | None = None) -> Array:
     return normkit.functional.rms_norm(np.asarray(x), normalized_shape, weight, eps)
 
 
 @pytest.mark.parametrize("target", [batch_norm, layer_norm, group_norm, rms_norm], ids=lambda target: target.__name__)
-def test_normkit_on_numpy_arrays(target):
+def test_normkit_on_numpy_arrays(target: Any) -> None:
     report = examine(target)
     assert report.identity.library == "numpy"
     assert beyond_notes(report) == []

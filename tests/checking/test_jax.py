@@ -8,7 +8,7 @@ from normkit.checking.run import examine
 pytest.importorskip("jax")
 pytestmark = pytest.mark.interop
 
-PLANTED = {
+PLANTED: dict[str, dict[str, str]] = {
     "layer_norm": {},
     "batch_norm_every_call_trains": {
         "eval-ignores-running-stats": "error",
@@ -27,7 +27,7 @@ FAST = ("layer_norm",)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in PLANTED]
 )
-def test_planted(name):
+def test_planted(name: str) -> None:
     import planted_jax
 
     report = examine(getattr(planted_jax, name))
@@ -36,7 +36,7 @@ def test_planted(name):
 
 
 @pytest.mark.slow
-def test_object_in_memory_runs_here_since_a_fork_would_hang():
+def test_object_in_memory_runs_here_since_a_fork_would_hang() -> None:
     import planted_jax
 
     report = normkit.check(planted_jax.layer_norm)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normkit import reference
-from normkit.checking.families import expected_patterns
+from normkit.checking.measure.axes import expected_patterns
 from normkit.checking.patterns import reducing, standardize
-from normkit.checking.subject import Geometry
+from normkit.checking.target.geometry import Geometry
 from normkit.spec import Norm
 
 
@@ -19,7 +19,7 @@ from normkit.spec import Norm
     eps=st.floats(1e-6, 1.0),
     seed=st.integers(0, 1000),
 )
-def test_standardize_is_the_reference(family, rank, eps, seed):
+def test_standardize_is_the_reference(family: str, rank: int, eps: float, seed: int) -> None:
     geometry = Geometry(last=family in ("layer", "rms"))
     shape = geometry.shape(rank)
     x = np.random.default_rng(seed).normal(1.0, 2.0, shape)
@@ -31,7 +31,7 @@ def test_standardize_is_the_reference(family, rank, eps, seed):
         "rms": Norm("layer", centred=False, normalized_shape=geometry.features),
     }[family]
     pattern = expected_patterns(family, geometry, rank)[0]
-    y = standardize(x, pattern, eps=eps, centred=family != "rms")
+    y = standardize(x, pattern, eps=eps, subtract_mean=family != "rms")
     np.testing.assert_allclose(y, reference.normalize(x, norm, eps=eps).y, atol=1e-12)
 
 
@@ -46,7 +46,7 @@ def test_standardize_is_the_reference(family, rank, eps, seed):
         ((0,), "N"),
     ],
 )
-def test_words(axes, words):
+def test_words(axes: tuple[int, ...], words: str) -> None:
     pattern = reducing((2, 3, 4, 5), axes, "NCHW")
     assert pattern.words == words
     assert pattern.count == np.prod([(2, 3, 4, 5)[axis] for axis in axes], dtype=int)

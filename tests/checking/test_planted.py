@@ -1,5 +1,7 @@
 """Every code is fired by a planted fault, alone, and the correct twin fires nothing."""
 
+from typing import Any
+
 import planted_articles as articles
 import planted_modules as modules
 import planted_variants as variants
@@ -9,7 +11,7 @@ import torch
 from normkit.checking.rules import RULES
 from normkit.checking.run import examine
 
-CORRECT = [
+CORRECT: list[Any] = [
     modules.BatchNorm,
     modules.LayerNorm,
     modules.LayerNormTrailingAxes,
@@ -29,7 +31,7 @@ CORRECT = [
 ]
 
 # target: the codes that it fires, each with its severity; a second code is implied by the same fault
-PLANTED = {
+PLANTED: dict[Any, dict[str, str]] = {
     modules.FailsInEvaluation: {"call-fails": "error"},
     modules.FlattensOutput: {"output-shape": "error"},
     modules.PromotesToDouble: {"output-dtype": "error"},
@@ -173,33 +175,33 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("target", CORRECT, ids=lambda target: target.__name__)
-def test_correct_twin_fires_nothing(target):
+def test_correct_twin_fires_nothing(target: Any) -> None:
     assert examine(target).findings == ()
 
 
 @pytest.mark.parametrize(("target", "expected"), PLANTED.items(), ids=lambda value: getattr(value, "__name__", ""))
-def test_fault_fires_its_code_alone(target, expected):
+def test_fault_fires_its_code_alone(target: Any, expected: dict[str, str]) -> None:
     report = examine(target)
     assert {finding.code: finding.severity for finding in report.findings} == expected
 
 
-def test_every_code_is_planted():
+def test_every_code_is_planted() -> None:
     assert {code for codes in PLANTED.values() for code in codes} == set(RULES)
 
 
-def test_whole_tensor_is_named():
+def test_whole_tensor_is_named() -> None:
     finding = examine(articles.BatchNorm2D).findings[0]
     assert finding.message == "averages over the whole tensor"
     assert "360 of 360" in finding.evidence
 
 
-def test_what_a_reshape_did_is_named():
+def test_what_a_reshape_did_is_named() -> None:
     assert "other places" in examine(variants.LosesTheOrderOfAxes).findings[0].message
     assert "every 6th element of memory" in examine(variants.spatial_batch_norm).findings[0].message
     assert "sum of squares" in examine(variants.SumOfSquares).findings[0].message
 
 
-def test_settings_and_generators_are_left_as_they_were():
+def test_settings_and_generators_are_left_as_they_were() -> None:
     torch.manual_seed(7)
     state = torch.get_rng_state()
     examine(modules.SwitchesGradOff)

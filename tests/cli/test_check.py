@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,12 @@ from normkit.cli import main
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+Run = Callable[..., tuple[Any, str, str]]
+
+
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run_command(*arguments):
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_command(*arguments: str) -> tuple[Any, str, str]:
         monkeypatch.setattr(sys, "argv", ["normkit", "check", *arguments])
         monkeypatch.setenv("COLUMNS", "100")
         with pytest.raises(SystemExit) as caught:
@@ -25,14 +30,14 @@ def run(monkeypatch, capsys):
     return run_command
 
 
-def test_equivalent(run):
+def test_equivalent(run: Run) -> None:
     code, out, err = run("torch.nn:BatchNorm2d")
     assert code == 0, err
     assert "N, H, W: per channel" in out
     assert "Equivalent to torch.nn.BatchNorm2d: no findings." in out
 
 
-def test_deviating(run):
+def test_deviating(run: Run) -> None:
     code, out, _ = run(f"{EXAMPLES}/whole_tensor.py:BatchNorm2D")
     assert code == 1
     assert "wrong-axes: averages over the whole tensor" in out
@@ -40,7 +45,7 @@ def test_deviating(run):
     assert "1 error, 2" in out
 
 
-def test_json(run):
+def test_json(run: Run) -> None:
     code, out, _ = run(f"{EXAMPLES}/annotated.py:LayerNorm", "--format", "json")
     report = json.loads(out)
     assert code == 1
@@ -52,7 +57,7 @@ def test_json(run):
     assert all(finding["evidence"] and finding["fix"] and finding["why"] for finding in report["findings"])
 
 
-def test_github(run, monkeypatch):
+def test_github(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(EXAMPLES.parent)
     code, out, _ = run("examples/whole_tensor.py:BatchNorm2D", "--format", "github")
     lines = out.splitlines()
@@ -64,7 +69,7 @@ def test_github(run, monkeypatch):
 
 
 @pytest.mark.parametrize("output", ["text", "json", "github"])
-def test_crash_midway_shows_what_was_found(run, tmp_path, output):
+def test_crash_midway_shows_what_was_found(run: Run, tmp_path: Path, output: str) -> None:
     path = tmp_path / "norms.py"
     path.write_text(
         "import os\n"
@@ -83,14 +88,14 @@ def test_crash_midway_shows_what_was_found(run, tmp_path, output):
         assert out.index("affine-missing") < out.index("eps-differs")
 
 
-def test_piped_output_has_no_trailing_blanks_and_no_markup(run):
+def test_piped_output_has_no_trailing_blanks_and_no_markup(run: Run) -> None:
     for arguments in (["--list"], ["--explain", "wrong-axes"], [f"{EXAMPLES}/annotated.py:LayerNorm"]):
         out = run(*arguments)[1]
         assert not [line for line in out.splitlines() if line != line.rstrip()]
     assert "``" not in run(f"{EXAMPLES}/annotated.py:LayerNorm", "--format", "github")[1]
 
 
-def test_options_reach_the_target(run, tmp_path):
+def test_options_reach_the_target(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "norms.py"
     path.write_text(
         "import numpy as np\n"
@@ -112,7 +117,7 @@ def test_options_reach_the_target(run, tmp_path):
     assert report["findings"] == []
 
 
-def test_convention(run):
+def test_convention(run: Run) -> None:
     assert run("torch.nn:BatchNorm2d", "--convention", "keras")[0] == 1
 
 
@@ -128,7 +133,7 @@ def test_convention(run):
         (("--explain", "wrong-axis"), "did you mean wrong-axes?"),
     ],
 )
-def test_cannot_run(run, arguments, message):
+def test_cannot_run(run: Run, arguments: tuple[str, ...], message: str) -> None:
     code, out, err = run(*arguments)
     assert code == 2
     assert out == ""
@@ -136,7 +141,7 @@ def test_cannot_run(run, arguments, message):
     assert "Traceback" not in err
 
 
-def test_list(run):
+def test_list(run: Run) -> None:
     code, out, _ = run("--list")
     assert code == 0
     assert all(rule in out for rule in RULES)
@@ -145,7 +150,7 @@ def test_list(run):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_check_documents_itself(run, rule):
+def test_every_check_documents_itself(run: Run, rule: str) -> None:
     code, out, _ = run("--explain", rule)
     assert code == 0
     for part in ("what", "why it matters", "how to fix", "severity", "applies to"):

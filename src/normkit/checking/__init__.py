@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from normkit.checking.options import Options
+from normkit.checking.process import TIMEOUT, check_object, check_target
 from normkit.checking.report import Finding, Identity, Report
 
 __all__ = ["Finding", "Identity", "Options", "Report", "check"]
@@ -21,7 +22,7 @@ def check(
     init: Mapping[str, Any] | None = None,
     call: Mapping[str, Any] | None = None,
     convention: str | None = None,
-    timeout: float = 60.0,
+    timeout: float = TIMEOUT,
     isolated: bool = True,
 ) -> Report:
     """Find out what a normalization layer computes, and what about it deviates from its torch.nn twin.
@@ -49,15 +50,7 @@ def check(
     >>> report.ok, report.identity.reduces
     (True, 'N, H, W: per channel')
     """
-    from normkit.checking.isolate import check_object, check_target
-
     options = Options(family, features, init or {}, call or {}, convention)
     if isinstance(obj, str):
         return check_target(obj, options, timeout)
-    from normkit.checking.callables import name_of
-
-    if isolated:
-        return check_object(obj, options, name_of(obj), timeout)
-    from normkit.checking.run import examine
-
-    return examine(obj, options)
+    return check_object(obj, options, timeout, isolated=isolated)

@@ -1,13 +1,11 @@
-"""What a user may fix when the check cannot, or should not, find it out by itself."""
+"""The options by which a user fixes what the check cannot, or should not, find out by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
+from normkit.checking.families import CONVENTIONS, TITLES
 from normkit.errors import UserError
-
-FAMILIES = ("batch", "layer", "group", "instance", "rms")
-CONVENTIONS = ("torch", "keras", "flax", "onnx")
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,22 @@ class Options:
     ranks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _one_of("family (--as)", self.family, FAMILIES)
+        _one_of("family (--as)", self.family, TITLES)
         _one_of("convention", self.convention, CONVENTIONS)
         if self.features is not None and self.features < 1:
             raise UserError(f"features must be at least 1, but {self.features} was given")
 
 
-def _one_of(what: str, given: str | None, allowed: tuple[str, ...]) -> None:
+class CheckOptions(TypedDict, total=False):
+    """The keyword arguments of ``normkit.check`` that hold for any layer, whatever it is held against."""
+
+    features: int | None
+    init: Mapping[str, Any] | None
+    call: Mapping[str, Any] | None
+    timeout: float
+    isolated: bool
+
+
+def _one_of(what: str, given: str | None, allowed: Collection[str]) -> None:
     if given is not None and given not in allowed:
         raise UserError(f"{what} must be one of {', '.join(allowed)}, but {given!r} was given")

@@ -1,7 +1,7 @@
 """Which elements share a statistic: the one thing that tells the normalizations apart, as labels.
 
 A pattern labels every element of the input with the statistic that it belongs to. Whatever a layer averages over,
-right or wrong, is such a labelling, so one definition of "normalize" (``standardize``) serves them all.
+right or wrong, is such a labelling. So one definition of "normalize" (``standardize``) serves them all.
 """
 
 import itertools
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from normkit.checking.arrays import Values
-
+Values = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 
 
@@ -36,20 +35,20 @@ class Pattern:
 
     @property
     def count(self) -> int:
-        """How many elements a statistic averages."""
+        """The number of elements that a statistic averages."""
         return int(np.bincount(self.labels.reshape(-1))[0])
 
     @property
     def statistics(self) -> int:
-        """How many statistics there are."""
+        """The number of statistics."""
         return int(self.labels.max()) + 1
 
     def same(self, other: "Pattern") -> bool:
-        """Whether both share out the elements alike."""
+        """Whether both label the elements alike."""
         return bool(np.array_equal(self.labels, other.labels))
 
     def average(self, values: Values) -> Values:
-        """The mean of each statistic's elements, spread over them."""
+        """Return the mean of each statistic's elements, spread over them."""
         flat = self.labels.reshape(-1)
         means = np.bincount(flat, values.reshape(-1)) / np.bincount(flat)
         return means[self.labels]
@@ -62,12 +61,12 @@ def standardize(
     *,
     eps: float = 0.0,
     ddof: int = 0,
-    centred: bool = True,
+    subtract_mean: bool = True,
 ) -> Values:
-    """(x - mean) / sqrt(var + eps) in float64: the definition that targets are held against."""
+    """Compute (x - mean) / sqrt(var + eps) in float64: the definition that targets are held against."""
     var_over = var_over or mean_over
-    mean = mean_over.average(x) if centred else np.zeros_like(x)
-    centre = var_over.average(x) if centred else mean
+    mean = mean_over.average(x) if subtract_mean else np.zeros_like(x)
+    centre = var_over.average(x) if subtract_mean else mean
     var = var_over.average((x - centre) ** 2) * var_over.count / max(var_over.count - ddof, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray((x - mean) / np.sqrt(var + eps))
@@ -93,8 +92,8 @@ def grouping(shape: tuple[int, ...], groups: int, channel: int, names: str, *, s
     """
     sample = np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
     size = shape[channel] // groups
-    places = np.arange(shape[channel])
-    index = places // size if kind == "neighbours" else places % groups
+    channels = np.arange(shape[channel])
+    index = channels // size if kind == "neighbours" else channels % groups
     column = index.reshape([-1 if axis == channel else 1 for axis in range(len(shape))])
     if kind == "memory":
         run = int(np.prod(shape[1:])) // groups
@@ -113,13 +112,13 @@ def grouping(shape: tuple[int, ...], groups: int, channel: int, names: str, *, s
 
 
 def columns(shape: tuple[int, ...], count: int) -> Pattern:
-    """Average over the columns of the memory cut into rows of ``count`` elements."""
+    """Average over the columns of the memory, cut into rows of ``count`` elements."""
     labels = np.arange(int(np.prod(shape))).reshape(shape) % count
     return Pattern(f"every {count}th element of memory, as reshape(-1, {count}) without a transpose gives", labels)
 
 
 def candidates(shape: tuple[int, ...], channel: int, names: str) -> Iterator[Pattern]:
-    """Every labelling that a layer may plausibly have, the simplest first."""
+    """Yield every labelling that a layer may plausibly have, the simplest first."""
     for count in range(len(shape) + 1):
         for axes in itertools.combinations(range(len(shape)), count):
             yield reducing(shape, axes, names)

@@ -1,14 +1,43 @@
-"""What a check hands back: plain frozen data, the same in every process and in JSON."""
+"""The outcome of a check: plain frozen data, the same in every process and in JSON, and its text for people.
+
+The text is cut into sections of (label, text) lines. The plain text here and the coloured one of the command line show
+the same sections.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from normkit.checking.families import CONVENTIONS, TITLES
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 Isolation = Literal["process", "fork", "none"]
+
+WIDTH = 100
+"""Of plain text, in characters."""
+
+_LABEL = 16
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with (label, text) lines below it; findings carry their severity."""
+
+    heading: str
+    lines: list[tuple[str, str]]
+    severity: Severity | None = None
+
+    def __str__(self) -> str:
+        blocks = [wrapped(self.heading, rest="  ")]
+        for label, text in self.lines:
+            prefix = f"  {label:<{_LABEL}}  "
+            blocks.append(wrapped(text, first=prefix, rest=" " * len(prefix)))
+        return "\n".join(blocks)
 
 
 @dataclass(frozen=True)
@@ -22,10 +51,15 @@ class Finding:
     why: str
     fix: str
 
+    def section(self) -> Section:
+        """Return its text."""
+        lines = [("measured", self.evidence), ("why it matters", self.why), ("how to fix", self.fix)]
+        return Section(f"{self.severity}  {self.code}: {self.message}", lines, self.severity)
+
 
 @dataclass(frozen=True)
 class Identity:
-    """What the code computes, as measured. A field that does not apply or could not be measured is None.
+    """The measured properties of the code. A field that does not apply or could not be measured is None.
 
     ``update_mean`` and ``update_var`` are the pair (a, b) of ``new = a * old + b * batch``.
     """
@@ -94,16 +128,16 @@ class Report:
         return tuple(finding.code for finding in self.findings)
 
     def count(self, severity: Severity) -> int:
-        """How many findings have this severity."""
+        """Count the findings of this severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for ``json.dumps``."""
+        """Return plain data, ready for ``json.dumps``."""
         return {**dataclasses.asdict(self), "ok": self.ok}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Report":
-        """The inverse of ``to_dict``."""
+        """Make a report of plain data: the inverse of ``to_dict``."""
         kept = {name: value for name, value in plain.items() if name != "ok"}
         identity = {name: _frozen(value) for name, value in kept["identity"].items()}
         kept["identity"] = Identity(**identity)
@@ -111,11 +145,118 @@ class Report:
         kept["passed"] = tuple(kept["passed"])
         return cls(**kept)
 
-    def __str__(self) -> str:
-        from normkit.checking.render import as_text
+    def sections(self) -> list[Section]:
+        """Return its text, in order: what the target computes, then each finding."""
+        return [Section("What it computes, as measured", _facts(self)), *(f.section() for f in self.findings)]
 
-        return as_text(self)
+    def verdict(self) -> str:
+        """Return the last line: equivalent or not, and how much was found."""
+        counts = [_plural(self.count(severity), severity) for severity in SEVERITIES if self.count(severity)]
+        found = ", ".join(counts) if counts else "no findings"
+        relation = "Equivalent to" if self.ok else "Not equivalent to"
+        under = "" if self.convention == "torch" else f" under {CONVENTIONS[self.convention].title}'s convention"
+        ran = len(self.passed) + len(set(self.codes))
+        blocked = sum(reason.startswith(("needs", "could not")) for reason in self.skipped.values())
+        tail = f", {blocked} skipped until others pass" if blocked else ""
+        return f"{relation} {self.twin}{under}: {found}. {ran} checks ran{tail}."
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.target, *map(str, self.sections()), wrapped(self.verdict())])
+
+
+def errors_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Sort findings by severity."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def wrapped(text: str, *, first: str = "", rest: str = "") -> str:
+    """Break text into lines, the first and the others indented."""
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def number(value: float) -> str:
+    """Write a number for people: four significant digits, no exponent where it can be avoided."""
+    value = float(value) + 0.0  # no negative zero
+    if not math.isfinite(value):
+        return "NaN or infinity"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    return f"{value:.3g}"
+
+
+def interval(low: float, high: float) -> str:
+    """Write the range of some numbers for people; a single number where all are equal."""
+    return number(low) if low == high else f"{number(low)} … {number(high)}"
 
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    """The identity, one line a fact; facts that do not apply are left out."""
+    identity = report.identity
+    kind = {"module class": "a module", "module": "a module", "class": "a class", "object": "an object"}
+    library = {"torch": "torch tensors", "numpy": "NumPy arrays", "jax": "JAX arrays"}[identity.library]
+    lines = [
+        ("family", f"{TITLES[report.family]}, {report.family_reason}"),
+        ("built as", f"{identity.built}, {kind.get(identity.kind, 'a function')} on {library}"),
+        ("takes", f"inputs of rank {', '.join(map(str, identity.ranks))}; measured on {identity.layout}"),
+        ("averages over", identity.reduces or "could not be told"),
+        ("formula", _formula(identity)),
+        ("running mean", _update(identity.update_mean, "mean", identity.initial.get("running_mean"))),
+        ("running variance", _running_variance(identity)),
+        ("evaluation", identity.evaluation or ""),
+        ("output", _output(identity)),
+        ("parameters", "; ".join(f"{name} {words}" for name, words in identity.parameters.items()) or "none"),
+        ("saved", ", ".join(identity.saved) or "nothing" if identity.saved is not None else ""),
+        ("run in", _ISOLATION[report.isolation]),
+    ]
+    return [(label, text) for label, text in lines if text]
+
+
+_ISOLATION: dict[Isolation, str] = {
+    "process": "",
+    "fork": "a fork of the calling process; what importing it prints or changes was not seen",
+    "none": "the calling process, on copies, with no time limit; what importing it prints or changes was not seen",
+}
+
+
+def _formula(identity: Identity) -> str:
+    if identity.centred is None:
+        return "none of (x - mean) / sqrt(var + eps)"
+    eps = f"{identity.eps:g}" if identity.eps is not None else ""
+    denominator = {
+        "inside": f"sqrt(var + {eps})",
+        "outside": f"(sqrt(var) + {eps})",
+        "clamp": f"sqrt(max(var, {eps}))",
+        "missing": "sqrt(var)",
+    }[identity.eps_place or "missing"]
+    if not identity.centred:
+        return f"x / {denominator.replace('var', 'mean square')}"
+    return f"(x - mean) / {denominator}, {identity.variance} variance"
+
+
+def _update(pair: tuple[float, float] | None, batch: str, initial: str | None) -> str:
+    if pair is None:
+        return ""
+    start = f", starts at {initial}" if initial is not None else ""
+    if pair[1] == 0.0:
+        return f"never moves{start}"
+    return f"new = {pair[0]:g}·old + {pair[1]:g}·{batch}{start}"
+
+
+def _running_variance(identity: Identity) -> str:
+    text = _update(identity.update_var, f"{identity.running_variance} variance", identity.initial.get("running_var"))
+    return text or ("follows no such average" if identity.update_mean else "")
+
+
+def _output(identity: Identity) -> str:
+    same = [dtype for dtype, out in identity.output_dtype.items() if out == dtype]
+    other = [f"{dtype} in: {out}" for dtype, out in identity.output_dtype.items() if out != dtype]
+    kept = f"dtype as the input ({', '.join(same)})" if same else ""
+    return "; ".join(part for part in (f"shape {identity.output_shape}", kept, *other) if part)

@@ -1,22 +1,24 @@
-"""Run every check on a target, in the order of their prerequisites."""
+"""Check a target in this process: resolve, measure, run the checks, report."""
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Any
 
 import torch
 
-from normkit.checking.callables import name_of
-from normkit.checking.errors import TargetError
-from normkit.checking.identify import identify
-from normkit.checking.lab import Lab
+from normkit.checking.measure.identify import identify
+from normkit.checking.measure.lab import Measurements, measure
 from normkit.checking.options import Options
-from normkit.checking.report import SEVERITIES, Finding, Isolation, Report
-from normkit.checking.resolve import resolve
+from normkit.checking.report import Finding, Isolation, Report, errors_first
 from normkit.checking.rules import RULES, Rule
-from normkit.checking.settle import open_lab
-from normkit.checking.surroundings import Preserved
+from normkit.checking.target.callables import definition_of, name_of
+from normkit.checking.target.errors import TargetError
+from normkit.checking.target.global_state import preserved
+from normkit.checking.target.load import ImportEffects
+from normkit.checking.target.resolve import resolve
 
 Progress = Callable[[str, Sequence[Finding]], None]
 
@@ -26,10 +28,9 @@ def examine(
     options: Options | None = None,
     *,
     name: str | None = None,
-    import_changes: tuple[str, ...] = (),
-    import_output: str = "",
+    import_effects: ImportEffects | None = None,
     isolation: Isolation = "none",
-    progress: Progress = lambda stage, findings: None,
+    progress: Progress = lambda doing, findings: None,
 ) -> Report:
     """Check ``target`` in this process.
 
@@ -37,36 +38,34 @@ def examine(
         target: A class, an instance or a function.
         options: What the user fixed.
         name: What to call the target in the report.
-        import_changes: Global state that importing the target changed.
-        import_output: What importing the target printed.
-        isolation: Where this process stands, for the report.
+        import_effects: What importing the target did, where that was seen.
+        isolation: What this process is to the caller, for the report.
         progress: Told what is being done and what was found so far, so that a hang or a crash can be placed.
     Raises:
         CannotRunError: the target cannot be built or called.
     """
     options = options or Options()
     started = time.perf_counter()
-    with Preserved():
+    with preserved():
         torch.set_num_threads(1)  # the inputs are tiny
         progress("finding out how to build and call it", ())
-        ways = resolve(target, options)
+        candidates = resolve(target, options)
         progress("measuring what it computes", ())
-        lab = open_lab(ways, options)
-        lab.import_changes, lab.import_output = import_changes, import_output
-        findings, passed, skipped = _run_rules(lab, progress)
-        progress("describing what it computes", findings)
-        identity = identify(lab)
-    source, line = _where(target)
+        probe = measure(candidates, options, import_effects or ImportEffects())
+        results = _run_rules(probe, progress)
+        progress("describing what it computes", results.findings)
+        identity = identify(probe)
+    source, line = _source_of(target)
     return Report(
         target=name or name_of(target),
-        family=lab.family,
-        family_reason=lab.family_reason,
-        twin=_twin(lab, findings),
-        convention=lab.convention_name,
+        family=probe.family,
+        family_reason=probe.family_reason,
+        twin=_reference_layer(probe, results.findings),
+        convention=probe.convention_name,
         identity=identity,
-        findings=errors_first(findings),
-        passed=tuple(passed),
-        skipped=skipped,
+        findings=errors_first(results.findings),
+        passed=tuple(results.passed),
+        skipped=results.skipped,
         seconds=round(time.perf_counter() - started, 3),
         source=source,
         line=line,
@@ -74,70 +73,79 @@ def examine(
     )
 
 
-def errors_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The findings by severity."""
-    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+@dataclass
+class _Results:
+    """The outcome of the checks, by code; ``failed`` are those that others cannot build on."""
+
+    findings: list[Finding] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
 
 
-def _run_rules(lab: Lab, progress: Progress) -> tuple[list[Finding], list[str], dict[str, str]]:
-    findings: list[Finding] = []
-    passed: list[str] = []
-    skipped: dict[str, str] = {}
-    failed: set[str] = set()
-    done: set[str] = set()
-
-    def run(code: str) -> None:
-        if code in done:
-            return
-        done.add(code)
-        rule: Rule = RULES[code]()
-        for needed in rule.requires:
-            run(needed)
-        if lab.family not in rule.families:
-            skipped[code] = f"does not apply to {lab.family} normalization"
-            return
-        blocking = next((needed for needed in rule.requires if needed in failed), None)
-        if blocking is not None:
-            failed.add(code)
-            skipped[code] = f"needs {blocking} to pass"
-            return
-        progress(f"checking {code}", findings)
-        try:
-            reason = rule.not_applicable(lab)
-            if reason is not None:
-                skipped[code] = reason
-                return
-            found = list(rule.check(lab))
-        except TargetError as error:
-            failed.add(code)
-            skipped[code] = f"could not be measured: {error}"
-            return
-        findings.extend(found)
-        if any(finding.severity != "note" for finding in found):
-            failed.add(code)
-        if not found:
-            passed.append(code)
-
-    for code in RULES:
-        run(code)
-    return findings, passed, skipped
+def _run_rules(probe: Measurements, progress: Progress) -> _Results:
+    results = _Results()
+    for code in run_order(RULES):
+        rule = RULES[code]()
+        blocking = next((needed for needed in rule.requires if needed in results.failed), None)
+        if probe.family not in rule.families:
+            results.skipped[code] = f"does not apply to {probe.family} normalization"
+        elif blocking is not None:
+            results.failed.add(code)
+            results.skipped[code] = f"needs {blocking} to pass"
+        else:
+            progress(f"checking {code}", results.findings)
+            _run_rule(rule, probe, results)
+    return results
 
 
-def _twin(lab: Lab, findings: list[Finding]) -> str:
+def _run_rule(rule: Rule, probe: Measurements, results: _Results) -> None:
+    try:
+        reason = rule.not_applicable(probe)
+        found = [] if reason is not None else list(rule.check(probe))
+    except TargetError as error:
+        results.failed.add(rule.code)
+        results.skipped[rule.code] = f"could not be measured: {error}"
+        return
+    results.findings.extend(found)
+    if reason is not None:
+        results.skipped[rule.code] = reason
+    elif not found:
+        results.passed.append(rule.code)
+    elif any(finding.severity != "note" for finding in found):
+        results.failed.add(rule.code)
+
+
+def run_order(rules: Mapping[str, type[Rule]]) -> list[str]:
+    """Order the checks: each after those that it requires, otherwise as they are listed."""
+    order: dict[str, None] = {}
+    for code in rules:
+        graph: dict[str, tuple[str, ...]] = {}
+        pending = [code]
+        while pending:
+            needed = pending.pop()
+            if needed not in graph:
+                graph[needed] = rules[needed].requires
+                pending += graph[needed]
+        order |= dict.fromkeys(TopologicalSorter(graph).static_order())
+    return list(order)
+
+
+def _reference_layer(probe: Measurements, findings: list[Finding]) -> str:
     """The layer of torch.nn, with the arguments that take away what the target does not have."""
     codes = {finding.code for finding in findings}
     lacks = []
     if "affine-missing" in codes:
-        none = "elementwise_affine=False" if lab.family in ("layer", "rms") else "affine=False"
-        lacks.append(none if not lab.affine else "bias=False")
+        none = "elementwise_affine=False" if probe.family in ("layer", "rms") else "affine=False"
+        lacks.append(none if not probe.affine else "bias=False")
     if "running-stats-missing" in codes:
         lacks.append("track_running_stats=False")
-    return f"{lab.twin}(..., {', '.join(lacks)})" if lacks else lab.twin
+    return f"{probe.reference_layer}(..., {', '.join(lacks)})" if lacks else probe.reference_layer
 
 
-def _where(target: Any) -> tuple[str | None, int | None]:
-    owner = target if inspect.isclass(target) or inspect.isroutine(target) else type(target)
+def _source_of(target: Any) -> tuple[str | None, int | None]:
+    definition = definition_of(target)
     try:
-        return inspect.getsourcefile(owner), inspect.getsourcelines(owner)[1]
+        return inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
     except (OSError, TypeError):
         return None, None

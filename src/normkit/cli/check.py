@@ -12,13 +12,12 @@ import typer
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
-    from normkit.checking.errors import CannotRunError
-    from normkit.checking.render import Section
-    from normkit.checking.report import Report
+    from normkit.checking.report import Report, Section
+    from normkit.checking.target.errors import CannotRunError
 
 
 class Format(StrEnum):
-    """How the report is printed."""
+    """The format of the report."""
 
     text = "text"
     json = "json"
@@ -62,9 +61,9 @@ def check(
         raise UserError(
             "expected a TARGET such as layers.py:BatchNorm2d (or --list, or --explain CODE); none was given"
         )
-    from normkit.checking.errors import CannotRunError
-    from normkit.checking.isolate import check_target
     from normkit.checking.options import Options
+    from normkit.checking.process import check_target
+    from normkit.checking.target.errors import CannotRunError
 
     options = Options(family, features, _values(init, "--init"), _values(call, "--call"), convention)
     try:
@@ -77,7 +76,7 @@ def check(
 
 
 def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:
-    """NAME=VALUE pairs; a value is a Python literal, or else a word."""
+    """Read NAME=VALUE pairs; a value is a Python literal, or else a word."""
     values = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
@@ -91,41 +90,41 @@ def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def _print(report: "Report", output: Format) -> None:
-    from normkit.checking import render
+    from normkit.checking.github import annotations
 
     if output is Format.json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     elif output is Format.github:
         if report.findings:
-            typer.echo(render.as_github(report.findings, report.source, report.line))
-        typer.echo(render.verdict(report))
+            typer.echo(annotations(report.findings, report.source, report.line))
+        typer.echo(report.verdict())
     else:
-        _print_blocks(report.target, render.sections(report), render.verdict(report), report.ok)
+        _print_blocks(report.target, report.sections(), report.verdict(), ok=report.ok)
 
 
 def _print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
-    """What was found before the target ended its process; the message of the error follows, from the caller."""
-    from normkit.checking import render
+    """Print what was found before the target ended its process; the caller prints the error itself."""
+    from normkit.checking.github import annotations
 
     if output is Format.json:
         findings = [asdict(finding) for finding in error.findings]
         typer.echo(json.dumps({"target": target, "error": str(error), "findings": findings, "ok": False}, indent=2))
     elif error.findings and output is Format.github:
-        typer.echo(render.as_github(error.findings))
+        typer.echo(annotations(error.findings))
     elif error.findings:
-        _print_blocks(target, [render.of_finding(finding) for finding in error.findings])
+        _print_blocks(target, [finding.section() for finding in error.findings])
 
 
-def _print_blocks(target: str, sections: Iterable["Section"], verdict: str = "", ok: bool = False) -> None:
-    """Plain text where it goes to a file or a pipe, colours and the terminal's width where somebody looks at it."""
+def _print_blocks(target: str, sections: Iterable["Section"], verdict: str = "", *, ok: bool = False) -> None:
+    """Print plain text to a file or a pipe; use colours and the full width on a terminal."""
     from rich.console import Console
     from rich.text import Text
 
-    from normkit.checking import render
+    from normkit.checking.report import wrapped
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        blocks = [target, *map(render.text_of, sections), *([render.wrapped(verdict)] if verdict else [])]
+        blocks = [target, *map(str, sections), *([wrapped(verdict)] if verdict else [])]
         typer.echo("\n\n".join(blocks))
         return
     console.print(Text(target, style="bold"))
@@ -182,15 +181,14 @@ def _explain(code: str) -> None:
 
     from rich.console import Console
 
-    from normkit.checking import render
     from normkit.checking.rules import RULES
 
     if code not in RULES:
         close = get_close_matches(code, RULES, n=1)
         hint = f"did you mean {close[0]}?" if close else "normkit check --list names them all"
         raise UserError(f"no check has the code {code!r}: {hint}")
-    console, section = Console(highlight=False), render.documentation(code)
+    console, section = Console(highlight=False), RULES[code].documentation()
     if console.is_terminal:
         _print_section(console, section)
     else:
-        typer.echo(render.text_of(section))
+        typer.echo(str(section))

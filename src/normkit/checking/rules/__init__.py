@@ -4,6 +4,7 @@ from normkit.checking.rules import (
     affine,
     axes,
     formula,
+    global_state,
     gradient,
     inputs,
     modes,
@@ -12,11 +13,10 @@ from normkit.checking.rules import (
     output,
     running,
     state,
-    surroundings,
 )
 from normkit.checking.rules.base import Rule
 
-_MODULES = (output, modes, axes, formula, running, momentum, state, affine, gradient, numerics, inputs, surroundings)
+_MODULES = (output, modes, axes, formula, running, momentum, state, affine, gradient, numerics, inputs, global_state)
 
 RULES: dict[str, type[Rule]] = {rule.code: rule for module in _MODULES for rule in module.RULES}
 

@@ -1,16 +1,14 @@
-"""Weight and bias: there, registered, of the right shape, starting at one and zero, applied as they should be."""
+"""Weight and bias: present, registered, of the right shape, starting at one and zero, applied as they should be."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from normkit.checking.arrays import Values
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, interval, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.state import AFFINE
 
 
 class AffineRule(Rule):
@@ -18,8 +16,8 @@ class AffineRule(Rule):
 
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "it has neither weight nor bias" if not lab.affine else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "it has neither weight nor bias" if not probe.affine else None
 
 
 class AffineMissing(Rule):
@@ -36,19 +34,19 @@ class AffineMissing(Rule):
     severity = "warning"
     requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if lab.family == "instance":
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if probe.family == "instance":
             return "instance normalization has none by default"
-        return "an instance may do without" if lab.subject.kind in ("module", "object") else None
+        return "an instance may do without" if probe.builder.is_instance else None
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        wanted = ("weight",) if lab.family == "rms" else ("weight", "bias")
-        after = lab.train(steps=1).slots()  # some make them in the first call
-        missing = [role for role in wanted if role not in lab.affine and role not in after]
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        wanted = ("weight",) if probe.family == "rms" else ("weight", "bias")
+        after = probe.train(steps=1).slots()  # some make them in the first call
+        missing = [role for role in wanted if role not in probe.affine and role not in after]
         if missing:
             yield self.finding(
                 f"has no {' and no '.join(missing)}",
-                f"found under usual names: {', '.join(lab.affine) or 'nothing'}",
+                f"found under usual names: {', '.join(probe.affine) or 'nothing'}",
             )
 
 
@@ -70,19 +68,19 @@ class AffineIgnored(AffineRule):
         "group-order",
     )
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
         for training in (True, False):
-            layer = lab.train(steps=1)
-            x = lab.x()
-            plain = lab.forward(layer, x, training)
-            held = layer.read("weight", "bias")
+            layer = probe.train(steps=1)
+            x = probe.x()
+            plain = probe.forward(layer, x, training=training)
+            held = layer.read(*AFFINE)
             generator = np.random.default_rng(4)
             values = {role: generator.uniform(0.5, 2.0, value.size) for role, value in held.items()}
-            layer = lab.train(steps=1)
+            layer = probe.train(steps=1)
             layer.write(**values)
-            actual = lab.forward(layer, x, training)
-            factor = values["weight"] + (1 - lab.unit_weight) if "weight" in values else None
-            wanted = lab.scaled(plain, factor, values.get("bias"))
+            actual = probe.forward(layer, x, training=training)
+            factor = values["weight"] + (1 - probe.unit_weight) if "weight" in values else None
+            wanted = probe.scaled(plain, factor, values.get("bias"))
             if wanted is None:
                 continue
             gap = float(np.abs(actual - wanted).max())
@@ -106,8 +104,8 @@ class AffineOffset(AffineRule):
     code = "affine-offset"
     severity = "note"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        if lab.unit_weight == 0.0:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        if probe.unit_weight == 0.0:
             yield self.finding(
                 "multiplies by 1 + weight", "weight starts at 0 and the output is normalized all the same"
             )
@@ -124,26 +122,23 @@ class AffineInit(AffineRule):
     code = "affine-init"
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "affine-offset")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if lab.subject.kind == "function":
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if probe.builder.kind == "function":
             return "the caller of a function chooses the initial values"
-        if lab.subject.kind in ("module", "object"):
+        if probe.builder.is_instance:
             return "an instance may have been trained"
-        return super().not_applicable(lab)
+        return super().not_applicable(probe)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        held = lab.layer(neutral=False).read("weight", "bias")
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        held = probe.layer(neutral=False).read(*AFFINE)
         wrong = []
         for role, start in (("weight", 1.0), ("bias", 0.0)):
             if role in held and not np.allclose(held[role], start):
-                wrong.append(f"{role} starts at {_range(held[role])} rather than {number(start)}")
-        if wrong and lab.unit_weight == 1.0:
+                wrong.append(
+                    f"{role} starts at {interval(held[role].min(), held[role].max())} rather than {number(start)}"
+                )
+        if wrong and probe.unit_weight == 1.0:
             yield self.finding(wrong[0], "; ".join(wrong))
-
-
-def _range(values: Values) -> str:
-    low, high = float(values.min()), float(values.max())
-    return number(low) if low == high else f"{number(low)} … {number(high)}"
 
 
 class AffineShape(AffineRule):
@@ -158,20 +153,20 @@ class AffineShape(AffineRule):
     code = "affine-shape"
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "wrong-axes", "group-order")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        if lab.subject.kind == "function" and (not lab.subject.keepdims or lab.rank == 2):
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        if probe.builder.kind == "function" and (not probe.builder.keepdims or probe.rank == 2):
             return  # it takes the shape that it is given
-        layer = lab.layer(neutral=False)
+        layer = probe.layer(neutral=False)
         held = {role: slot.read() for role, slot in layer.slots().items() if role in ("weight", "bias")}
-        expected = lab.geometry.features
+        expected = probe.geometry.features
         shapes = {role: tuple(getattr(value, "shape", ())) for role, value in held.items()}
         wrong = {role: shape for role, shape in shapes.items() if shape != expected}
         if wrong:
             same_size = all(int(np.prod(shape)) == int(np.prod(expected)) for shape in wrong.values())
             listed = ", ".join(f"{role} {shape}" for role, shape in wrong.items())
-            by_caller = lab.subject.kind == "function"
+            by_caller = probe.builder.kind == "function"
             yield self.finding(
-                f"{'expects' if by_caller else 'keeps'} {listed}; {lab.twin} has {expected}",
+                f"{'expects' if by_caller else 'keeps'} {listed}; {probe.reference_layer} has {expected}",
                 f"{listed}; expected {expected}",
                 severity="note" if by_caller else "warning" if same_size else "error",
             )
@@ -189,16 +184,16 @@ class ParametersNotRegistered(AffineRule):
     code = "parameters-not-registered"
     requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return super().not_applicable(lab) if lab.subject.is_module else "only a torch.nn.Module has parameters"
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return super().not_applicable(probe) if probe.builder.is_module else "only a torch.nn.Module has parameters"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        layer: Any = lab.layer(neutral=False)
-        known = {id(parameter) for parameter in layer.thing.parameters()}
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        layer: Any = probe.layer(neutral=False)
+        registered = {id(parameter) for parameter in layer.instance.parameters()}
         slots = layer.slots()
-        loose = [slots[role].path for role in lab.affine if id(slots[role].read()) not in known]
+        loose = [slots[role].path for role in probe.affine if id(slots[role].read()) not in registered]
         if loose:
-            listed = ", ".join(name for name, _ in layer.thing.named_parameters()) or "nothing"
+            listed = ", ".join(name for name, _ in layer.instance.named_parameters()) or "nothing"
             yield self.finding(
                 f"{' and '.join(loose)} {'are' if len(loose) > 1 else 'is'} not registered as parameters",
                 f"parameters() lists: {listed}",

@@ -1,32 +1,31 @@
-"""What is averaged over: the axes, the groups, for every rank and batch size."""
+"""The axes and groups that are averaged over, for every rank and batch size."""
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.errors import TargetError
 from normkit.checking.families import TITLES
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Pattern
-from normkit.checking.report import Finding
-from normkit.checking.resolve import accept
-from normkit.checking.rig import Rig
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.errors import TargetError
+from normkit.checking.target.resolve import accept
+from normkit.checking.target.state import AFFINE
 
 
-def in_words(pattern: Pattern | None, lab: "Lab") -> str:
-    """What a measured pattern does, as the rest of a sentence."""
+def in_words(pattern: Pattern | None, probe: Measurements) -> str:
+    """Say what a measured pattern does, as the rest of a sentence."""
     if pattern is None:
         return "averages over an irregular set of elements"
     if pattern.count == 1:
         return "averages over nothing: each output depends on its own input alone"
     if pattern.axes is not None and len(pattern.axes) == pattern.labels.ndim:
         return "averages over the whole tensor"
-    if lab.family == "batch" and pattern.axes is not None and 0 not in pattern.axes:
+    if probe.family == "batch" and pattern.axes is not None and 0 not in pattern.axes:
         return f"averages per sample as well, over {pattern.words}"
     return f"averages over {pattern.words}"
 
@@ -43,12 +42,12 @@ class WrongAxes(Rule):
     code = "wrong-axes"
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        if lab.grouped_otherwise(lab.rank):
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        if probe.has_wrong_groups(probe.rank):
             return  # group-order says it
-        if lab.rectified:
+        if probe.applies_relu:
             return  # formula-wrong says it
-        if lab.scattered:
+        if probe.is_permuted:
             yield self.finding(
                 "puts the normalized values in other places than their inputs",
                 "sorted, the outputs are those of the definition",
@@ -56,44 +55,44 @@ class WrongAxes(Rule):
                 "reshape alone does not bring axes back.",
             )
             return
-        order = [lab.rank, *(rank for rank in lab.ranks if rank != lab.rank)]
+        order = [probe.rank, *(rank for rank in probe.ranks if rank != probe.rank)]
         for rank in order:
-            if lab.as_expected(rank):
+            if probe.as_expected(rank):
                 continue
-            pattern, expected = lab.pattern(rank), lab.expected(rank)[0]
-            shape, names = lab.geometry.shape(rank), lab.geometry.axis_names(rank)
+            pattern, expected = probe.pattern(rank), probe.expected(rank)[0]
+            shape, names = probe.geometry.shape(rank), probe.geometry.axis_names(rank)
             size = int(np.prod(shape))
-            message = in_words(pattern, lab)
-            if rank != lab.rank:
+            message = in_words(pattern, probe)
+            if rank != probe.rank:
                 message += f" when the input has rank {rank}"
             reach = f"changing one element of a {shape} input ({names}) moves "
             reach += f"{pattern.count} of {size} outputs" if pattern is not None else "no regular set of outputs"
             yield self.finding(
                 message,
-                f"{reach}; {TITLES[lab.family]} moves {expected.count}",
-                fix=f"{TITLES[lab.family].capitalize()} averages over {expected.words}. {self.hint(lab, expected)}",
+                f"{reach}; {TITLES[probe.family]} moves {expected.count}",
+                fix=f"{TITLES[probe.family].capitalize()} averages over {expected.words}. {self.hint(probe, expected)}",
             )
             return
-        yield from self.split_statistics(lab)
+        yield from self.split_statistics(probe)
 
-    def split_statistics(self, lab: "Lab") -> Iterator[Finding]:
+    def split_statistics(self, probe: Measurements) -> Iterator[Finding]:
         """The mean and the variance may average over different axes."""
-        formula = lab.formula
+        formula = probe.formula
         if formula is None or formula.mean_over.same(formula.var_over):
             return
         yield self.finding(
             f"the mean averages over {formula.mean_over.words}, the variance over {formula.var_over.words}",
-            f"with these two the output is reproduced to {number(formula.misfit)}",
-            fix=f"Take both over {lab.expected()[0].words}.",
+            f"with these two the output is reproduced to {number(formula.residual)}",
+            fix=f"Take both over {probe.expected()[0].words}.",
         )
 
-    def hint(self, lab: "Lab", expected: Pattern) -> str:
+    def hint(self, probe: Measurements, expected: Pattern) -> str:
         """The code that would do it."""
         if expected.axes is None:
             return "Reshape to (N, groups, -1) and reduce the last axis."
         axes = expected.axes
-        keep = "keepdim=True" if lab.library.name == "torch" else "keepdims=True"
-        return f"Write x.mean({axes if len(axes) > 1 else axes[0]}, {keep}), and the same for the variance."
+        shown = axes if len(axes) > 1 else axes[0]
+        return f"Write x.mean({shown}, {probe.library.keepdims}), and the same for the variance."
 
 
 class GroupOrder(Rule):
@@ -109,18 +108,18 @@ class GroupOrder(Rule):
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic")
     families: ClassVar[tuple[str, ...]] = ("group",)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        expected = lab.expected()[0]
-        if lab.grouped_otherwise(lab.rank):
-            pattern = lab.pattern()
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        expected = probe.expected()[0]
+        if probe.has_wrong_groups(probe.rank):
+            pattern = probe.pattern()
             assert pattern is not None
             yield self.finding(
                 f"groups the wrong channels: {pattern.words}",
                 f"one element moves {pattern.count} outputs; expected {expected.words}, which moves {expected.count}",
             )
             return
-        groups, channels = lab.geometry.groups, lab.geometry.features[0]
-        sizes = {role: values.size for role, values in lab.layer(neutral=False).read("weight", "bias").items()}
+        groups, channels = probe.geometry.groups, probe.geometry.features[0]
+        sizes = {role: values.size for role, values in probe.layer(neutral=False).read(*AFFINE).items()}
         if groups != channels and groups in sizes.values():
             yield self.finding(
                 f"weight and bias belong to the {groups} groups, not to the {channels} channels",
@@ -147,17 +146,17 @@ class BatchSizeDependent(Rule):
         "running-stats-updated-in-eval",
     )
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        few = lab.library.compiles
-        least = 2 if lab.family == "batch" else 1
-        for rank in (lab.rank,) if few else lab.ranks:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        few = probe.library.compiles
+        least = 2 if probe.family == "batch" else 1
+        for rank in (probe.rank,) if few else probe.ranks:
             wrong: dict[int, str] = {}
             for batch in (size for size in ((1, 2, 4, 5) if few else (1, 2, 3, 4, 5, 8)) if size >= least):
-                trouble = self._training(lab, rank, batch)
+                trouble = self._training(probe, rank, batch)
                 if trouble:
                     wrong[batch] = f"a batch of {batch} {trouble}"
             for batch in (1, 2, 4):
-                if batch not in wrong and (gap := self._evaluation(lab, rank, batch)):
+                if batch not in wrong and (gap := self._evaluation(probe, rank, batch)):
                     wrong[batch] = f"a batch of {batch} {gap}"
             if wrong:
                 listed = ", ".join(str(batch) for batch in sorted(wrong))
@@ -167,31 +166,31 @@ class BatchSizeDependent(Rule):
                 )
                 return
 
-    def _training(self, lab: "Lab", rank: int, batch: int) -> str | None:
-        formula = lab.formula
+    def _training(self, probe: Measurements, rank: int, batch: int) -> str | None:
+        formula = probe.formula
         if formula is None:
             return None
-        x = lab.x(rank, batch)
+        x = probe.x(rank, batch)
         try:
-            y = lab.forward(lab.layer(rank), x)
+            y = probe.forward(probe.layer(rank), x)
             if y.shape != x.shape:
                 return f"gives shape {y.shape}"
-            gap = min(float(np.abs(y - formula.on(p).apply(x)).max()) for p in lab.expected(rank, batch))
+            gap = min(float(np.abs(y - formula.on(p).apply(x)).max()) for p in probe.expected(rank, batch))
             if gap < 2e-3:
                 return None
-            return f"{in_words(lab.pattern(rank, batch), lab)} (differs by {number(gap)})"
+            return f"{in_words(probe.pattern(rank, batch), probe)} (differs by {number(gap)})"
         except TargetError as error:
             return f"raises {error.error!r}"[:120]
 
-    def _evaluation(self, lab: "Lab", rank: int, batch: int) -> str | None:
+    def _evaluation(self, probe: Measurements, rank: int, batch: int) -> str | None:
         """With running statistics a sample's result depends on nothing else in its batch."""
-        if lab.family == "batch" and (not lab.state or lab.evaluation.statistics != "running"):
+        if probe.family == "batch" and (not probe.state or probe.evaluation.statistics != "running"):
             return None
-        x = lab.x(rank)
+        x = probe.x(rank)
         try:
-            layer = lab.train(rank, steps=1)
-            whole = lab.forward(layer, x, training=False)
-            part = lab.forward(layer, x[:batch], training=False)
+            layer = probe.train(rank, steps=1)
+            whole = probe.forward(layer, x, training=False)
+            part = probe.forward(layer, x[:batch], training=False)
         except TargetError as error:
             return f"raises {error.error!r} in evaluation"[:120]
         if part.shape != x[:batch].shape:
@@ -211,25 +210,25 @@ class RankUnsupported(Rule):
 
     code = "rank-unsupported"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        promised = lab.resolved.claim.ranks
-        usual = {"layer": (2, 3, 4), "rms": (2, 3, 4), "group": (3, 4)}.get(lab.family, ())
-        wanted = promised or tuple(rank for rank in usual if rank > len(lab.geometry.features))
-        refused = [rank for rank in wanted if rank not in lab.resolved.ranks]
-        if lab.ranks_out_of_reach:
-            beyond = ", ".join(map(str, lab.ranks_out_of_reach))
-            pattern = lab.pattern(lab.ranks_out_of_reach[-1])
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        promised = probe.resolved.claim.ranks
+        usual = {"layer": (2, 3, 4), "rms": (2, 3, 4), "group": (3, 4)}.get(probe.family, ())
+        wanted = promised or tuple(rank for rank in usual if rank > len(probe.geometry.features))
+        refused = [rank for rank in wanted if rank not in probe.resolved.ranks]
+        if probe.accepted_but_wrong_ranks:
+            beyond = ", ".join(map(str, probe.accepted_but_wrong_ranks))
+            pattern = probe.pattern(probe.accepted_but_wrong_ranks[-1])
             axes = pattern.axes if pattern is not None else None
             yield self.finding(
-                f"is right for rank {', '.join(map(str, lab.ranks))} only: "
+                f"is right for rank {', '.join(map(str, probe.ranks))} only: "
                 f"it takes rank {beyond} and averages over axes {axes} all the same",
                 f"the axes are {axes} for rank {beyond} too",
                 severity="warning",
             )
         if refused:
-            reasons = [f"rank {rank}: {lab.resolved.refused.get(rank, 'not taken')}" for rank in refused]
+            reasons = [f"rank {rank}: {probe.resolved.refused.get(rank, 'not taken')}" for rank in refused]
             yield self.finding(
-                f"refuses inputs of rank {', '.join(map(str, refused))}, which {lab.twin} takes",
+                f"refuses inputs of rank {', '.join(map(str, refused))}, which {probe.reference_layer} takes",
                 "; ".join(reasons),
                 severity="error" if promised else "warning",
             )
@@ -251,27 +250,29 @@ class TrailingAxes(Rule):
 
     _SIZES = (2, 4, 6)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        shapes = [p for s in lab.subject.signatures() if (p := s.parameter_of("features")) and "shape" in p.name]
+    def not_applicable(self, probe: Measurements) -> str | None:
+        shapes = [p for s in probe.builder.signatures() if (p := s.parameter_of("features")) and "shape" in p.name]
         if not shapes:
             return "no argument takes the shape of several axes"
         return "it takes one size, as its annotation says" if shapes[0].annotation in (int, "int") else None
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        for count in (2,) if lab.library.compiles else (2, 3):
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        for count in (2,) if probe.library.compiles else (2, 3):
             sizes = self._SIZES[-count:]
-            subject = dataclasses.replace(lab.subject.with_geometry(features=sizes, last=True), features_as_tuple=True)
-            taken = accept(subject, lab.resolved.claim)
+            builder = dataclasses.replace(
+                probe.builder.with_geometry(features=sizes, last=True), features_as_tuple=True
+            )
+            taken = accept(builder, probe.resolved.claim)
             if not taken.ranks:
                 continue  # refusing it is clear
-            rig = Rig(taken, subject, lab.family)
+            wider = Probe(taken, builder, probe.family)
             for rank in taken.ranks[:2]:
-                if rig.as_expected(rank):
+                if wider.as_expected(rank):
                     continue
-                pattern, expected = rig.pattern(rank), rig.expected(rank)[0]
-                shape, reach = rig.geometry.shape(rank), "no regular set of" if pattern is None else pattern.count
+                pattern, expected = wider.pattern(rank), wider.expected(rank)[0]
+                shape, reach = wider.geometry.shape(rank), "no regular set of" if pattern is None else pattern.count
                 yield self.finding(
-                    f"{in_words(pattern, lab)} when it is built for the last {count} axes, {sizes}",
+                    f"{in_words(pattern, probe)} when it is built for the last {count} axes, {sizes}",
                     f"input {shape}: changing one element moves {reach} outputs; expected {expected.count}",
                 )
                 return

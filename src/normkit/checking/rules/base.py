@@ -4,14 +4,11 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from normkit.checking.report import Finding, Severity
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.families import TITLES
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, Section, Severity
 
 
 class Rule(ABC):
@@ -25,20 +22,33 @@ class Rule(ABC):
     severity: ClassVar[Severity] = "error"
     requires: ClassVar[tuple[str, ...]] = ()
     """Codes that must have found nothing (notes aside); otherwise this check is skipped."""
-    families: ClassVar[tuple[str, ...]] = ("batch", "layer", "group", "instance", "rms")
+    families: ClassVar[tuple[str, ...]] = tuple(TITLES)
     """The families that it applies to."""
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        """Why it does not apply to this target; None where it does."""
+    def not_applicable(self, probe: Measurements) -> str | None:
+        """Say why it does not apply to this target; None where it does."""
         return None
 
     @abstractmethod
-    def check(self, lab: "Lab") -> Iterator[Finding]:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
         """Make the experiment and yield what deviates."""
 
     @classmethod
+    def documentation(cls) -> Section:
+        """Return what the check looks for, why, and how to fix what it finds."""
+        lines = [
+            ("what", cls.section("what")),
+            ("why it matters", cls.section("why")),
+            ("how to fix", cls.section("fix")),
+            ("severity", cls.severity),
+            ("applies to", ", ".join(cls.families)),
+            ("runs after", ", ".join(cls.requires)),
+        ]
+        return Section(cls.code, [(label, text) for label, text in lines if text])
+
+    @classmethod
     def section(cls, name: str) -> str:
-        """One part of the documentation, on one line: "what", "why" or "fix"; code is in single backticks there."""
+        """Return a part of the documentation on one line: "what", "why" or "fix"; code is in single backticks there."""
         paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
         if name == "what":
             found = paragraphs[0]
@@ -50,17 +60,7 @@ class Rule(ABC):
     def finding(
         self, message: str, evidence: str, *, severity: Severity | None = None, fix: str | None = None
     ) -> Finding:
-        """A finding with this check's severity and documentation, unless others are given."""
+        """Make a finding with this check's severity and documentation, unless others are given."""
         return Finding(
             self.code, severity or self.severity, message, evidence, self.section("why"), fix or self.section("fix")
         )
-
-
-def number(value: float) -> str:
-    """A number for people: three significant digits, no exponent where it can be avoided."""
-    value += 0.0  # no negative zero
-    if not np.isfinite(value):
-        return "NaN or infinity"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4g}"
-    return f"{value:.3g}"

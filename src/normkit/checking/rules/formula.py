@@ -1,19 +1,18 @@
 """The formula: (x - mean) / sqrt(var + eps), with the biased variance and eps in its place."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.errors import TargetError
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.formula import fit
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.errors import TargetError
 
 _FLOAT32_EPS = 1.1920929e-07
-_PROBE = 0.03
+_TEST_EPS = 0.03
 
 
 class FormulaRule(Rule):
@@ -26,8 +25,8 @@ class FormulaRule(Rule):
         "formula-wrong",
     )
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "the formula could not be measured" if lab.formula is None else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "the formula could not be measured" if probe.formula is None else None
 
 
 class FormulaWrong(Rule):
@@ -42,11 +41,11 @@ class FormulaWrong(Rule):
     code = "formula-wrong"
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "its axes could not be told" if lab.formula is None and not lab.rectified else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "its axes could not be told" if probe.formula is None and not probe.applies_relu else None
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        formula = lab.formula
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        formula = probe.formula
         if formula is None:
             yield self.finding(
                 "sets what is negative after normalizing to zero, as ReLU does",
@@ -54,9 +53,9 @@ class FormulaWrong(Rule):
                 fix="Leave the activation to a layer of its own, or compare the layer without it.",
             )
         elif not formula.fits:
-            yield self.finding(self._message(lab), f"the best fit leaves a difference of {number(formula.misfit)}")
-        elif formula.centred != (lab.family != "rms"):
-            if formula.centred:
+            yield self.finding(self._message(probe), f"the best fit leaves a difference of {number(formula.residual)}")
+        elif formula.subtract_mean != (probe.family != "rms"):
+            if formula.subtract_mean:
                 yield self.finding(
                     "subtracts the mean, which RMS normalization does not",
                     "adding a constant to the input leaves the output unchanged",
@@ -64,15 +63,16 @@ class FormulaWrong(Rule):
             else:
                 yield self.finding(
                     "does not subtract the mean: it divides by the root of the mean square",
-                    f"as RMS normalization it fits to {number(formula.misfit)}",
-                    fix="Subtract the mean. If it is meant to be RMS normalization in spite of its name, say --as rms.",
+                    f"as RMS normalization it fits to {number(formula.residual)}",
+                    fix="Subtract the mean. "
+                    "If it is meant to be RMS normalization in spite of its name, pass --as rms.",
                 )
 
-    def _message(self, lab: "Lab") -> str:
-        formula = lab.formula
+    def _message(self, probe: Measurements) -> str:
+        formula = probe.formula
         assert formula is not None
-        x = lab.x() - lab.x().mean()
-        small, large = (np.abs(lab.forward(lab.layer(), lab.cast(x * scale))).max() for scale in (1.0, 10.0))
+        x = probe.x() - probe.x().mean()
+        small, large = (np.abs(probe.forward(probe.layer(), probe.cast(x * scale))).max() for scale in (1.0, 10.0))
         power = round(float(np.log10(large / small)), 1) if small > 0 and np.isfinite(large / small) else 0.0
         if power == -1.0:
             return "divides by the variance, not by its square root"
@@ -80,7 +80,7 @@ class FormulaWrong(Rule):
             return "does not divide by the standard deviation"
         if abs(formula.scale * np.sqrt(formula.var_over.count) - 1) < 5e-3:
             return "divides by the root of the sum of squares, not of their mean"
-        if abs(formula.scale - 1) > 1e-3 and np.isfinite(formula.misfit):
+        if abs(formula.scale - 1) > 1e-3 and np.isfinite(formula.residual):
             return f"the output is {number(formula.scale)} times the normalized input"
         return "computes another formula than (x - mean) / sqrt(var + eps)"
 
@@ -96,14 +96,14 @@ class UnbiasedNormalization(FormulaRule):
 
     code = "unbiased-normalization"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        formula = lab.formula
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        formula = probe.formula
         if formula is not None and formula.ddof == 1:
             n = formula.var_over.count
             yield self.finding(
                 "normalizes by the unbiased variance",
                 f"with n = {n}: output {number(np.sqrt((n - 1) / n))} times the biased definition, "
-                f"which is sqrt((n - 1) / n); as unbiased it fits to {number(formula.misfit)}",
+                f"which is sqrt((n - 1) / n); as unbiased it fits to {number(formula.residual)}",
             )
 
 
@@ -118,14 +118,14 @@ class EpsMisplaced(FormulaRule):
     code = "eps-misplaced"
     requires: ClassVar[tuple[str, ...]] = (*FormulaRule.requires, "eps-missing")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        formula = lab.formula
-        places = {"training": (formula.place, formula.eps)} if formula else {}
-        evaluation = lab.evaluation if lab.state else None
-        if evaluation is not None and evaluation.place is not None:
-            places["evaluation"] = (evaluation.place, evaluation.eps or 0.0)
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        formula = probe.formula
+        modes = {"training": (formula.eps_place, formula.eps)} if formula else {}
+        evaluation = probe.evaluation if probe.state else None
+        if evaluation is not None and evaluation.eps_place is not None:
+            modes["evaluation"] = (evaluation.eps_place, evaluation.eps or 0.0)
         words = {"outside": "sqrt(var) + eps", "clamp": "sqrt(max(var, eps))"}
-        found = {mode: where for mode, where in places.items() if where[0] in words}
+        found = {mode: where for mode, where in modes.items() if where[0] in words}
         if found:
             place, eps = next(iter(found.values()))
             variance = 1e-12 if place == "outside" else eps
@@ -149,14 +149,14 @@ class EpsMissing(FormulaRule):
 
     code = "eps-missing"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        formula = lab.formula
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        formula = probe.formula
         if formula is None:
             return
-        if formula.place == "missing":
-            flat = np.zeros(lab.geometry.shape(lab.rank))
+        if formula.eps_place == "missing":
+            flat = np.zeros(probe.geometry.shape(probe.rank))
             try:
-                y = lab.forward(lab.layer(), flat)
+                y = probe.forward(probe.layer(), flat)
             except TargetError as error:
                 yield self.finding("fails on a constant input", str(error))
                 return
@@ -164,7 +164,7 @@ class EpsMissing(FormulaRule):
                 share = float(np.mean(~np.isfinite(y)))
                 yield self.finding("there is no eps", f"an all-zero input gives {share:.0%} NaN or infinite outputs")
                 return
-        if lab.state and lab.evaluation.place == "missing" and formula.place != "missing":
+        if probe.state and probe.evaluation.eps_place == "missing" and formula.eps_place != "missing":
             yield self.finding(
                 "there is no eps in evaluation", "a running variance of 1e-9 is divided by its plain root"
             )
@@ -183,22 +183,28 @@ class EpsDiffers(FormulaRule):
     severity = "note"
     requires: ClassVar[tuple[str, ...]] = (*FormulaRule.requires, "eps-misplaced", "eps-missing")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        formula = lab.formula
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        formula = probe.formula
         if formula is None:
             return
-        if lab.subject.accepts("eps") and lab.subject.kind not in ("module", "object"):
-            actual = lab.fit(eps=_PROBE).eps
-            if abs(actual / _PROBE - 1) > 0.02:
-                what = "enters squared" if abs(actual / _PROBE**2 - 1) < 0.05 else "is ignored"
+        if probe.builder.accepts("eps") and not probe.builder.is_instance:
+            actual = fit(
+                probe,
+                formula.mean_over,
+                formula.var_over,
+                subtract_mean=formula.subtract_mean,
+                eps=_TEST_EPS,
+            ).eps
+            if abs(actual / _TEST_EPS - 1) > 0.02:
+                what = "enters squared" if abs(actual / _TEST_EPS**2 - 1) < 0.05 else "is ignored"
                 yield self.finding(
                     f"the eps argument {what}",
-                    f"given {_PROBE}, measured {number(actual)}",
+                    f"given {_TEST_EPS}, measured {number(actual)}",
                     severity="error",
                     fix="Add the argument itself to the variance.",
                 )
                 return
-        evaluation = lab.evaluation.eps if lab.state else None
+        evaluation = probe.evaluation.eps if probe.state else None
         if evaluation is not None and abs(evaluation - formula.eps) > 0.02 * max(formula.eps, evaluation):
             yield self.finding(
                 f"evaluation uses eps = {number(evaluation)}, training {number(formula.eps)}",
@@ -207,14 +213,14 @@ class EpsDiffers(FormulaRule):
                 fix="Use one eps in both.",
             )
             return
-        usual = lab.convention[1].eps if lab.family == "batch" else _FLOAT32_EPS if lab.family == "rms" else 1e-5
-        if lab.subject.kind in ("module", "object") or abs(formula.eps / usual - 1) < 0.02 or formula.eps == 0.0:
+        usual = probe.convention.eps if probe.family == "batch" else _FLOAT32_EPS if probe.family == "rms" else 1e-5
+        if probe.builder.is_instance or abs(formula.eps / usual - 1) < 0.02 or formula.eps == 0.0:
             return
-        settable = lab.subject.accepts("eps")
-        if settable and lab.subject.declared("eps") is None:
+        settable = probe.builder.accepts("eps")
+        if settable and probe.builder.declared("eps") is None:
             return
         yield self.finding(
-            f"eps is {number(formula.eps)}, {lab.twin} has {number(usual)}",
+            f"eps is {number(formula.eps)}, {probe.reference_layer} has {number(usual)}",
             "the default of its argument, as measured" if settable else "measured; no argument changes it",
             severity="note" if settable else "warning",
         )

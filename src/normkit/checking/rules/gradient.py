@@ -1,16 +1,15 @@
 """The backward pass, held against differences of the target's own forward pass."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.errors import TargetError
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.gradients import affine_slopes
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.errors import TargetError
 
 _TOLERANCE = 0.03
 
@@ -20,9 +19,9 @@ class GradientRule(Rule):
 
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "formula-wrong", "input-mutated")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
+    def not_applicable(self, probe: Measurements) -> str | None:
         try:
-            return "it has no backward pass" if lab.gradients.gradients is None else None
+            return "it has no backward pass" if probe.backward.gradients is None else None
         except TargetError:
             return None
 
@@ -40,35 +39,34 @@ class StatisticsDetached(GradientRule):
     code = "statistics-detached"
     requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "wrong-axes", "train-uses-running-stats")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        formula = lab.formula
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        formula = probe.formula
         try:
-            measured = lab.gradients
+            backward = probe.backward
         except TargetError:
             return
-        if formula is None or measured.gradients is None or measured.gradients.dx is None:
+        if formula is None or backward.gradients is None or backward.gradients.dx is None:
             return
-        dx = measured.gradients.dx
-        if dx.shape != measured.x.shape or measured.error_of(dx) < _TOLERANCE:
+        dx = backward.gradients.dx
+        if dx.shape != backward.x.shape or backward.error_of(dx) < _TOLERANCE:
             return
-        g = lab.scaled(measured.dy, measured.affine.get("weight"), None)
+        g = probe.scaled(backward.dy, backward.affine.get("weight"), None)
         if g is None:
             return
-        deviation = measured.x - formula.mean_over.average(measured.x) if formula.centred else measured.x
-        x_hat = formula.apply(measured.x)
-        rstd = x_hat / deviation
-        mean_term = formula.mean_over.average(g) if formula.centred else 0 * g
+        x_hat = formula.apply(backward.x)
+        rstd = x_hat / formula.deviation(backward.x)
+        mean_term = formula.mean_over.average(g) if formula.subtract_mean else 0 * g
         var_term = x_hat * formula.var_over.average(g * x_hat)
         causes = {"the mean and the variance": g, "the variance": g - mean_term, "the mean": g - var_term}
         for what, inner in causes.items():
             scale = float(np.abs(dx).max()) + 1e-12
-            if what == "the mean" and not formula.centred:
+            if what == "the mean" and not formula.subtract_mean:
                 continue
             if float(np.abs(dx - inner * rstd).max()) / scale < 5e-3:
                 yield self.finding(
                     f"the backward pass treats {what} as constant",
                     f"dx equals that gradient to {number(float(np.abs(dx - inner * rstd).max()))}, and is off "
-                    f"the slope of the forward pass by {measured.error_of(dx):.0%}",
+                    f"the slope of the forward pass by {backward.error_of(dx):.0%}",
                 )
                 return
 
@@ -85,13 +83,13 @@ class GradientWrong(GradientRule):
     code = "gradient-wrong"
     requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "statistics-detached", "affine-ignored")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
         try:
-            measured = lab.gradients
+            backward = probe.backward
         except TargetError as error:
             yield self.finding("the backward pass fails", str(error))
             return
-        gradients = measured.gradients
+        gradients = backward.gradients
         assert gradients is not None
         if gradients.dx is None:
             yield self.finding(
@@ -99,14 +97,14 @@ class GradientWrong(GradientRule):
             )
             return
         wrong = []
-        if gradients.dx.shape != measured.x.shape:
-            wrong.append(f"dx has shape {gradients.dx.shape}, x {measured.x.shape}")
-        elif (off := measured.error_of(gradients.dx)) > _TOLERANCE:
+        if gradients.dx.shape != backward.x.shape:
+            wrong.append(f"dx has shape {gradients.dx.shape}, x {backward.x.shape}")
+        elif (off := backward.error_of(gradients.dx)) > _TOLERANCE:
             wrong.append(f"dx is off by {off:.0%} along random directions")
-        for role in lab.affine:
-            slopes = measured.affine_slopes(role)
+        for role in probe.affine:
+            slopes = affine_slopes(probe, backward, role)
             if role not in gradients.affine:
-                if role in measured.trained:
+                if role in backward.trainable:
                     wrong.append(f"no gradient reaches {role}")
                 continue
             got = gradients.affine[role].reshape(-1)

@@ -1,17 +1,17 @@
 """Unusual inputs: one value a channel, no sample at all, strided memory, NaN."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.arrays import Array, Values
-from normkit.checking.errors import TargetError
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.patterns import Values
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.arrays import Array
+from normkit.checking.target.errors import TargetError
+from normkit.checking.target.state import RUNNING
 
 _BASIC = ("output-shape", "not-deterministic")
 
@@ -29,23 +29,23 @@ class SingleValue(Rule):
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes", "eps-missing")
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        rank = min(lab.ranks)
-        shape = list(lab.geometry.shape(rank, 1))
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        rank = min(probe.ranks)
+        shape = list(probe.geometry.shape(rank, 1))
         for axis in range(1, rank):
-            if axis != lab.geometry.channel_axis(rank):
+            if axis != probe.geometry.channel_axis(rank):
                 shape[axis] = 1
-        layer = lab.layer(rank)
+        layer = probe.layer(rank)
         try:
-            y = lab.forward(layer, np.random.default_rng(1).normal(size=shape))
+            y = probe.forward(layer, np.random.default_rng(1).normal(size=shape))
         except TargetError:
             return
-        state = layer.read("running_mean", "running_var")
+        state = layer.read(*RUNNING)
         broken = [role for role, values in state.items() if not np.isfinite(values).all()]
         if not np.isfinite(y).all() or broken:
             where = " and ".join((["the output"] if not np.isfinite(y).all() else []) + broken)
             yield self.finding(f"one value a channel puts NaN or infinity in {where}", f"input of shape {tuple(shape)}")
-        elif lab.convention[0] == "torch":
+        elif probe.convention_name == "torch":
             yield self.finding(
                 "one value a channel is silently normalized to zero",
                 f"input of shape {tuple(shape)}: largest output {number(float(np.abs(y).max()))}, no error",
@@ -66,15 +66,15 @@ class EmptyBatch(Rule):
     severity = "warning"
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        shape = lab.geometry.shape(lab.rank, 0)
-        layer = lab.train(steps=1)
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        shape = probe.geometry.shape(probe.rank, 0)
+        layer = probe.train(steps=1)
         try:
-            y = lab.forward(layer, np.zeros(shape))
+            y = probe.forward(layer, np.zeros(shape))
         except TargetError as error:
             yield self.finding("fails on an empty batch", str(error), severity="note")
             return
-        state = layer.read("running_mean", "running_var")
+        state = layer.read(*RUNNING)
         broken = [role for role, values in state.items() if not np.isfinite(values).all()]
         if broken:
             yield self.finding(
@@ -96,24 +96,23 @@ class NonContiguous(Rule):
     code = "non-contiguous"
     requires: ClassVar[tuple[str, ...]] = _BASIC
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "JAX arrays have no strides" if lab.library.name == "jax" else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return None if probe.library.mutable else "JAX arrays have no strides"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        values = lab.x()
-        wanted = lab.forward(lab.layer(), values)
-        for name, x in self._layouts(lab, values).items():
-            trouble = _compare(lab, x, wanted)
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        values = probe.x()
+        wanted = probe.forward(probe.layer(), values)
+        for name, x in self._layouts(probe, values).items():
+            trouble = _compare(probe, x, wanted)
             if trouble:
                 yield self.finding(f"{trouble[0]} for {name} input", trouble[1])
                 return
 
-    def _layouts(self, lab: "Lab", values: Values) -> dict[str, Array]:
+    def _layouts(self, probe: Measurements, values: Values) -> dict[str, Array]:
         last = values.ndim - 1
-        flipped = lab.library.make(np.ascontiguousarray(np.moveaxis(values, last, 0)))
-        wide = lab.library.make(np.repeat(values, 2, axis=last))
-        order = (*range(1, values.ndim), 0)
-        transposed = flipped.permute(order) if lab.library.name == "torch" else flipped.transpose(order)
+        flipped = probe.library.make(np.ascontiguousarray(np.moveaxis(values, last, 0)))
+        wide = probe.library.make(np.repeat(values, 2, axis=last))
+        transposed = probe.library.transpose(flipped, (*range(1, values.ndim), 0))
         return {"a transposed": transposed, "a sliced": wide[..., ::2]}
 
 
@@ -129,19 +128,17 @@ class ChannelsLastWrong(Rule):
     code = "channels-last-wrong"
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "non-contiguous")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if lab.library.name != "torch":
+    def not_applicable(self, probe: Measurements) -> str | None:
+        formats = probe.library.channels_last_ranks
+        if not formats:
             return "a memory format of torch"
-        return None if {4, 5} & set(lab.ranks) else "it takes no input of rank 4 or 5"
+        return None if set(formats) & set(probe.ranks) else "it takes no input of rank 4 or 5"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        import torch
-
-        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-        for rank in (rank for rank in lab.ranks if rank in formats):
-            values = lab.x(rank)
-            x = lab.library.make(values).contiguous(memory_format=formats[rank])
-            trouble = _compare(lab, x, lab.forward(lab.layer(rank), values))
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        for rank in (rank for rank in probe.ranks if rank in probe.library.channels_last_ranks):
+            values = probe.x(rank)
+            x = probe.library.to_channels_last(probe.library.make(values))
+            trouble = _compare(probe, x, probe.forward(probe.layer(rank), values))
             if trouble:
                 yield self.finding(
                     f"{trouble[0]} in channels_last memory format", f"input of rank {rank}: {trouble[1]}"
@@ -149,9 +146,9 @@ class ChannelsLastWrong(Rule):
                 return
 
 
-def _compare(lab: "Lab", x: Array, wanted: Values) -> tuple[str, str] | None:
+def _compare(probe: Measurements, x: Array, wanted: Values) -> tuple[str, str] | None:
     try:
-        y = lab.library.values(lab.run(lab.layer(x.ndim), x))
+        y = probe.library.values(probe.run(probe.layer(x.ndim), x))
     except TargetError as error:
         return "fails", str(error)
     gap = float(np.abs(y - wanted).max()) if y.shape == wanted.shape else np.inf
@@ -175,14 +172,14 @@ class NanSpreads(Rule):
         "train-uses-running-stats",
     )
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        pattern = lab.pattern()
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        pattern = probe.pattern()
         if pattern is None or pattern.statistics < 2:
             return
-        x = lab.x()
-        layer = lab.layer()
+        x = probe.x()
+        layer = probe.layer()
         x.reshape(-1)[0] = np.nan
-        y = lab.forward(layer, x)
+        y = probe.forward(layer, x)
         others = pattern.labels != pattern.labels.reshape(-1)[0]
         lost = float(np.mean(np.isnan(y[others])))
         if lost > 0:
@@ -191,9 +188,9 @@ class NanSpreads(Rule):
                 f"one NaN in the input: {lost:.0%} of the outputs of other statistics are NaN",
             )
             return
-        state = layer.read("running_mean", "running_var")
+        state = layer.read(*RUNNING)
         spread = [r for r, v in state.items() if v.size > 1 and np.isnan(v).mean() > 1 / v.size + 1e-9]
-        if spread and lab.family == "batch":
+        if spread and probe.family == "batch":
             yield self.finding(f"a NaN in one channel spreads in {' and '.join(spread)}", "one NaN in the input")
 
 

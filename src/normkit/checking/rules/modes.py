@@ -1,15 +1,13 @@
 """Training and evaluation: which statistics are used, which are updated, and what switches between the two."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
 
 _BASIC = ("output-shape", "not-deterministic")
 
@@ -20,8 +18,8 @@ class ModeRule(Rule):
     requires: ClassVar[tuple[str, ...]] = _BASIC
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "it keeps no running statistics" if not lab.state else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "it keeps no running statistics" if not probe.state else None
 
 
 class TrainUsesRunningStats(ModeRule):
@@ -34,12 +32,12 @@ class TrainUsesRunningStats(ModeRule):
 
     code = "train-uses-running-stats"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        if lab.training_uses_state > 1e-3:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        if probe.training_uses_state > 1e-3:
             yield self.finding(
                 "training normalizes by the running statistics",
                 f"one input, running statistics doubled and shifted by 3: training outputs differ by "
-                f"{number(lab.training_uses_state)}",
+                f"{number(probe.training_uses_state)}",
             )
 
 
@@ -54,8 +52,8 @@ class EvalIgnoresRunningStats(ModeRule):
     code = "eval-ignores-running-stats"
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "formula-wrong", "eps-missing", "eps-misplaced", "affine-ignored")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        evaluation = lab.evaluation
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        evaluation = probe.evaluation
         if evaluation.statistics == "running":
             return
         messages = {
@@ -63,10 +61,10 @@ class EvalIgnoresRunningStats(ModeRule):
             "nothing": "evaluation returns its input unchanged",
             "other": "evaluation computes something other than (x - running_mean) / sqrt(running_var + eps)",
         }
-        no_mode = "" if lab.subject.says_mode else "no argument asks for it; "
+        no_mode = "" if probe.builder.has_mode_argument else "no argument asks for it; "
         yield self.finding(
             messages[evaluation.statistics],
-            f"{no_mode}after three batches, differs from the definition by {number(evaluation.misfit)}",
+            f"{no_mode}after three batches, differs from the definition by {number(evaluation.residual)}",
         )
 
 
@@ -81,22 +79,22 @@ class RunningStatsUpdatedInEval(ModeRule):
     code = "running-stats-updated-in-eval"
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "running-stats-not-updated", "running-stats-frozen")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if not lab.subject.says_mode and lab.evaluation.statistics == "batch":
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if not probe.builder.has_mode_argument and probe.evaluation.statistics == "batch":
             return "no argument asks for evaluation, so every call is training"
-        return super().not_applicable(lab)
+        return super().not_applicable(probe)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        layer = lab.train(steps=1)
-        before = layer.read(*lab.state)
-        lab.forward(layer, lab.x(seed=9) * 2 + 5, training=False)
-        after = layer.read(*lab.state)
-        moved = {role: float(np.abs(after[role] - before[role]).max()) for role in before if role in after}
-        changed = [role for role, change in moved.items() if change > 0]
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        layer = probe.train(steps=1)
+        before = layer.read(*probe.state)
+        probe.forward(layer, probe.x(seed=9) * 2 + 5, training=False)
+        after = layer.read(*probe.state)
+        changes = {role: float(np.abs(after[role] - before[role]).max()) for role in before if role in after}
+        changed = [role for role, change in changes.items() if change > 0]
         if changed:
             yield self.finding(
                 f"evaluation changes {' and '.join(changed)}",
-                "; ".join(f"{role} moved by {number(moved[role])} in one evaluation call" for role in changed),
+                "; ".join(f"{role} moved by {number(changes[role])} in one evaluation call" for role in changed),
             )
 
 
@@ -111,14 +109,14 @@ class ModeByGrad(ModeRule):
 
     code = "mode-by-grad"
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "only torch has a grad mode" if lab.library.name != "torch" else super().not_applicable(lab)
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return super().not_applicable(probe) if probe.library.records_graph else "only torch has a grad mode"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        x = lab.x(seed=5) * 2 + 3
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        x = probe.x(seed=5) * 2 + 3
         for training in (False, True):
-            with_grad = lab.forward(lab.train(), x, training, grad=True)
-            without = lab.forward(lab.train(), x, training, grad=False)
+            with_grad = probe.forward(probe.train(), x, training=training, grad=True)
+            without = probe.forward(probe.train(), x, training=training, grad=False)
             gap = float(np.abs(with_grad - without).max())
             if gap > 1e-3:
                 mode = "training" if training else "evaluation"

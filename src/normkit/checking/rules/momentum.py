@@ -1,17 +1,13 @@
 """Momentum: which of the two values it weighs, how much, and what None means."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from normkit.checking.conventions import PROBE, momentum_ignored, momentum_of_old
-from normkit.checking.errors import TargetError
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import number
+from normkit.checking.measure.lab import TEST_MOMENTUM, Measurements
+from normkit.checking.measure.running_stats import Update, measure_update
+from normkit.checking.report import Finding, number
 from normkit.checking.rules.running import RunningRule
-from normkit.checking.running import Update, measure_update
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.target.errors import TargetError
 
 
 class MomentumInverted(RunningRule):
@@ -25,28 +21,28 @@ class MomentumInverted(RunningRule):
 
     code = "momentum-inverted"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update, (name, convention) = lab.update, lab.convention
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        update, convention = probe.update, probe.convention
         assert update is not None
-        of_old = momentum_of_old(lab)
-        if of_old is None or update.mean is None:
+        weighs_old = probe.momentum_weighs_old
+        if weighs_old is None or update.mean is None:
             return
-        declared = lab.subject.declared("momentum")
+        declared = probe.builder.declared("momentum")
         shown = f"new = {number(update.mean[0])}·old + {number(update.mean[1])}·batch"
         shown += f" with momentum = {declared}" if isinstance(declared, float) else ""
-        if of_old == convention.momentum_of_old:
-            if name != "torch" and lab.options.convention is None:
+        if weighs_old == convention.momentum_weighs_old:
+            if probe.convention_name != "torch" and probe.options.convention is None:
                 yield self.finding(
                     f"momentum weighs the old value, as in {convention.title}",
                     f"{shown}; in torch it weighs the batch",
                     severity="note",
                 )
             return
-        harmless = lab.options.convention is None and update.mean[1] < 0.5
-        harmless = harmless or (lab.options.convention is None and declared is None)
-        what = "old value" if of_old else "new batch"
+        harmless = probe.options.convention is None and update.mean[1] < 0.5
+        harmless = harmless or (probe.options.convention is None and declared is None)
+        what = "old value" if weighs_old else "new batch"
         yield self.finding(
-            f"momentum weighs the {what}" + (", as in Keras, Flax and ONNX" if harmless and of_old else ""),
+            f"momentum weighs the {what}" + (", as in Keras, Flax and ONNX" if harmless and weighs_old else ""),
             shown,
             severity="note" if harmless else "error",
         )
@@ -64,8 +60,8 @@ class MomentumDiffers(RunningRule):
     code = "momentum-differs"
     requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-inverted", "running-var-wrong")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update = lab.update
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        update = probe.update
         assert update is not None
         if update.mean is None:
             yield self.finding(
@@ -73,7 +69,7 @@ class MomentumDiffers(RunningRule):
                 "no a, b make new = a·old + b·mean for four batches",
             )
             return
-        if update.cumulative or "running_var" not in lab.state or update.var is None:
+        if update.cumulative or "running_var" not in probe.state or update.var is None:
             return
         (a, b), (c, d) = update.mean, update.var
         measured = f"mean: {number(a)}·old + {number(b)}·batch; variance: {number(c)}·old + {number(d)}·batch"
@@ -81,19 +77,19 @@ class MomentumDiffers(RunningRule):
             yield self.finding("the coefficients of the running average do not add up to one", measured)
         elif abs(b - d) > 5e-3:
             yield self.finding("mean and variance are averaged with different momentum", measured)
-        elif lab.subject.accepts("momentum") and momentum_ignored(lab):
-            yield self.finding("the momentum argument is ignored", f"given {PROBE}, measured {measured}")
+        elif probe.builder.accepts("momentum") and probe.momentum_ignored:
+            yield self.finding("the momentum argument is ignored", f"given {TEST_MOMENTUM}, measured {measured}")
         else:
-            yield from self._default(lab, b, measured)
+            yield from self._default(probe, b, measured)
 
-    def _default(self, lab: "Lab", b: float, measured: str) -> Iterator[Finding]:
-        if lab.subject.kind in ("module", "object"):
+    def _default(self, probe: Measurements, b: float, measured: str) -> Iterator[Finding]:
+        if probe.builder.is_instance:
             return
-        accepts = lab.subject.accepts("momentum")
-        if accepts and lab.subject.declared("momentum") is None:
+        accepts = probe.builder.accepts("momentum")
+        if accepts and probe.builder.declared("momentum") is None:
             return
-        convention = lab.convention[1]
-        usual = 1 - convention.momentum if convention.momentum_of_old else convention.momentum
+        convention = probe.convention
+        usual = 1 - convention.momentum if convention.momentum_weighs_old else convention.momentum
         if min(abs(b - usual), abs(b - 0.1)) > 1e-3:
             yield self.finding(
                 f"by default a batch weighs {number(b)}, {number(usual)} in {convention.title}",
@@ -114,14 +110,14 @@ class MomentumNone(RunningRule):
     families: ClassVar[tuple[str, ...]] = ("batch",)
     requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-differs")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if not lab.subject.is_class or not lab.subject.accepts("momentum"):
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if not probe.builder.is_class or not probe.builder.accepts("momentum"):
             return "its constructor takes no momentum"
-        return super().not_applicable(lab)
+        return super().not_applicable(probe)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
         try:
-            update = measure_update(lab, momentum=None)
+            update = measure_update(probe, momentum=None)
         except TargetError:
             return  # refusing it is clear; only a wrong average is a fault
         if not update.cumulative:

@@ -1,27 +1,26 @@
-"""Precision: large means, half types, the order of rounding."""
+"""Precision: large means, half-precision dtypes, the order of rounding."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.arrays import Values
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.patterns import Values
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.arrays import TORCH
 
 _BASIC = ("output-shape", "not-deterministic", "formula-wrong", "eps-missing", "train-uses-running-stats")
 
 
-def _error(lab: "Lab", values: Values, dtype: str) -> float:
+def _error(probe: Measurements, values: Values, dtype: str) -> float:
     """The largest difference from the formula, evaluated in float64 on the rounded input."""
-    formula = lab.formula
+    formula = probe.formula
     assert formula is not None
-    x = lab.library.make(values, dtype)
-    y = lab.library.values(lab.run(lab.layer_as(dtype), x))
-    gap = np.abs(y - formula.apply(lab.library.values(x)))
+    x = probe.library.make(values, dtype)
+    y = probe.library.values(probe.run(probe.layer_as(dtype), x))
+    gap = np.abs(y - formula.apply(probe.library.values(x)))
     return float(np.inf if not np.isfinite(gap).all() else gap.max())
 
 
@@ -30,8 +29,8 @@ class PrecisionRule(Rule):
 
     requires: ClassVar[tuple[str, ...]] = _BASIC
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "the formula could not be measured" if lab.formula is None else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "the formula could not be measured" if probe.formula is None else None
 
 
 class Cancellation(PrecisionRule):
@@ -46,9 +45,9 @@ class Cancellation(PrecisionRule):
     code = "cancellation"
     families: ClassVar[tuple[str, ...]] = ("batch", "layer", "group", "instance")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        noise = np.random.default_rng(31).normal(size=lab.geometry.shape(lab.rank))
-        errors = {ratio: _error(lab, noise + ratio, "float32") for ratio in (1e2, 1e3, 1e4)}
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        noise = np.random.default_rng(31).normal(size=probe.geometry.shape(probe.rank))
+        errors = {ratio: _error(probe, noise + ratio, "float32") for ratio in (1e2, 1e3, 1e4)}
         if errors[1e4] > 0.05:
             listed = ", ".join(f"{number(error)} at {ratio:.0e}" for ratio, error in errors.items())
             yield self.finding(
@@ -71,26 +70,26 @@ class HalfAccumulation(PrecisionRule):
     severity = "warning"
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "output-dtype")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if lab.library.name == "numpy":
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if not probe.library.half_precision_dtypes:
             return "NumPy code is not run in half precision"
-        if all(lab.output_dtypes[dtype].startswith("raises") for dtype in ("bfloat16", "float16")):
+        if all(probe.output_dtypes[dtype].startswith("raises") for dtype in probe.library.half_precision_dtypes):
             return "it refuses half precision"
-        return super().not_applicable(lab)
+        return super().not_applicable(probe)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        noise = np.random.default_rng(32).normal(size=lab.geometry.shape(lab.rank))
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        noise = np.random.default_rng(32).normal(size=probe.geometry.shape(probe.rank))
         # torch's own batch norm rounds scale and shift to the parameters' bfloat16: off by up to 0.2, others by 0.02
-        rounded = 0.4 if lab.family in ("batch", "instance") else 0.06
+        rounded = 0.4 if probe.family in ("batch", "instance") else 0.06
         trials = {
-            "bfloat16, mean / std 60": (noise + (0.0 if lab.family == "rms" else 60.0), "bfloat16", rounded),
+            "bfloat16, mean / std 60": (noise + (0.0 if probe.family == "rms" else 60.0), "bfloat16", rounded),
             "float16, std 300": (noise * 300.0, "float16", 0.02),
         }
         shown = []
         for name, (values, dtype, allowed) in trials.items():
-            if lab.output_dtypes[dtype].startswith("raises"):
+            if probe.output_dtypes[dtype].startswith("raises"):
                 continue
-            error = _error(lab, values, dtype)
+            error = _error(probe, values, dtype)
             if error > allowed:
                 shown.append(f"{name}: off by {number(error)}, {number(allowed)} would pass")
         if shown:
@@ -111,28 +110,28 @@ class RmsDtypeOrder(PrecisionRule):
     families: ClassVar[tuple[str, ...]] = ("rms",)
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "half-accumulation", "output-dtype")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if lab.library.name != "torch" or "weight" not in lab.affine:
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if probe.library is not TORCH or "weight" not in probe.affine:
             return "needs torch and a weight"
-        if lab.output_dtypes["bfloat16"].startswith("raises"):
+        if probe.output_dtypes["bfloat16"].startswith("raises"):
             return "it refuses bfloat16"
-        return super().not_applicable(lab)
+        return super().not_applicable(probe)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        formula = lab.formula
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        formula = probe.formula
         assert formula is not None
 
         def half(values: Values) -> Values:
-            return lab.library.values(lab.library.make(values, "bfloat16"))
+            return probe.library.values(probe.library.make(values, "bfloat16"))
 
-        x = half(lab.x())
-        layer = lab.layer_as("bfloat16")
+        x = half(probe.x())
+        layer = probe.layer_as("bfloat16")
         size = layer.read("weight")["weight"].size
         layer.write(weight=np.random.default_rng(33).uniform(0.3, 1.7, size))
         weight = layer.read("weight")["weight"]
         x_hat = formula.apply(x)
-        y = lab.library.values(lab.run(layer, lab.library.make(x, "bfloat16")))
-        once, twice = lab.scaled(x_hat, weight, None), lab.scaled(half(x_hat), weight, None)
+        y = probe.library.values(probe.run(layer, probe.library.make(x, "bfloat16")))
+        once, twice = probe.scaled(x_hat, weight, None), probe.scaled(half(x_hat), weight, None)
         if once is None or twice is None:
             return
         matches_once, matches_twice = float(np.mean(y == half(once))), float(np.mean(y == half(twice)))

@@ -1,18 +1,16 @@
-"""What comes out: its shape, its dtype, its memory, and whether it is the same each time."""
+"""The output: its shape, its dtype, its memory, and whether it is the same each time."""
 
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.errors import TargetError
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.errors import TargetError
 
 
 class CallFails(Rule):
@@ -25,12 +23,12 @@ class CallFails(Rule):
 
     code = "call-fails"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        for rank in lab.ranks:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        for rank in probe.ranks:
             try:
-                layer = lab.train(rank, steps=2)
-                lab.forward(layer, lab.x(rank), training=False)
-                lab.forward(layer, lab.x(rank))
+                layer = probe.train(rank, steps=2)
+                probe.forward(layer, probe.x(rank), training=False)
+                probe.forward(layer, probe.x(rank))
             except TargetError as error:
                 yield self.finding(f"{error.doing} fails", str(error))
                 return
@@ -47,11 +45,11 @@ class OutputShape(Rule):
     code = "output-shape"
     requires: ClassVar[tuple[str, ...]] = ("call-fails",)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        for rank in lab.ranks:
-            x = lab.x(rank)
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        for rank in probe.ranks:
+            x = probe.x(rank)
             for training in (True, False):
-                y = lab.run(lab.layer(rank), lab.library.make(x), training)
+                y = probe.run(probe.layer(rank), probe.library.make(x), training=training)
                 if tuple(y.shape) != x.shape:
                     mode = "training" if training else "evaluation"
                     yield self.finding(
@@ -73,15 +71,15 @@ class OutputDtype(Rule):
     code = "output-dtype"
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "parameters-not-registered")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        results = lab.output_dtypes
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        results = probe.output_dtypes
         changed = [f"{d} in, {r} out" for d, r in results.items() if not r.startswith("raises") and r != d]
         if changed:
-            parameters = "" if lab.subject.is_module else " (weight and bias as the target keeps them)"
+            parameters = "" if probe.builder.is_module else " (weight and bias as the target keeps them)"
             yield self.finding(
                 f"the output's dtype is not the input's: {changed[0]}",
                 "; ".join(changed) + parameters,
-                severity="error" if lab.subject.is_module else "warning",
+                severity="error" if probe.builder.is_module else "warning",
             )
         elif results.get("float64", "").startswith("raises"):
             yield self.finding("refuses float64", f"float64 in, {results['float64']}", severity="warning")
@@ -99,16 +97,16 @@ class InputMutated(Rule):
     code = "input-mutated"
     requires: ClassVar[tuple[str, ...]] = ("call-fails",)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "JAX arrays cannot be written to" if lab.library.name == "jax" else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return None if probe.library.mutable else "JAX arrays cannot be written to"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
         for training in (True, False):
-            layer = lab.layer() if training else lab.train(steps=1)
-            before = lab.x()
-            x = lab.library.make(before)
-            lab.run(layer, x, training)
-            change = float(np.abs(lab.library.values(x) - before).max())
+            layer = probe.layer() if training else probe.train(steps=1)
+            before = probe.x()
+            x = probe.library.make(before)
+            probe.run(layer, x, training=training)
+            change = float(np.abs(probe.library.values(x) - before).max())
             if change > 0 or np.isnan(change):
                 mode = "training" if training else "evaluation"
                 yield self.finding(
@@ -128,16 +126,16 @@ class OutputAliasesInput(Rule):
     code = "output-aliases-input"
     requires: ClassVar[tuple[str, ...]] = ("input-mutated",)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "JAX arrays cannot be written to" if lab.library.name == "jax" else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return None if probe.library.mutable else "JAX arrays cannot be written to"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
+    def check(self, probe: Measurements) -> Iterator[Finding]:
         for training in (True, False):
             for trained in (False, True):
-                layer = lab.train(steps=1) if trained else lab.layer()
-                x = lab.library.make(lab.x())
-                y = lab.run(layer, x, training)
-                if lab.library.shares_memory(x, y):
+                layer = probe.train(steps=1) if trained else probe.layer()
+                x = probe.library.make(probe.x())
+                y = probe.run(layer, x, training=training)
+                if probe.library.shares_memory(x, y):
                     mode = "training" if training else "evaluation"
                     yield self.finding(
                         f"returns the input's own memory in {mode}",
@@ -157,8 +155,8 @@ class NotDeterministic(Rule):
     code = "not-deterministic"
     requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        for mode, gap in zip(("training", "evaluation"), lab.deterministic, strict=True):
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        for mode, gap in zip(("training", "evaluation"), probe.deterministic, strict=True):
             if gap > 0:
                 yield self.finding(
                     f"gives another result each time in {mode}",
@@ -179,15 +177,15 @@ class Prints(Rule):
     code = "prints"
     severity = "note"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        if lab.import_output.strip():
-            lines = lab.import_output.strip().splitlines()
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        lines = probe.import_effects.output.strip().splitlines()
+        if lines:
             yield self.finding("prints when it is imported", f"{len(lines)} lines, the first: {lines[0][:80]!r}")
         heard = io.StringIO()
         try:
             with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
-                layer = lab.train(steps=1)
-                lab.forward(layer, lab.x(), training=False)
+                layer = probe.train(steps=1)
+                probe.forward(layer, probe.x(), training=False)
         except TargetError:
             return
         lines = heard.getvalue().strip().splitlines()

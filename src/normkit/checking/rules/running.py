@@ -1,16 +1,13 @@
 """The running statistics: kept at all, initial values, updated, biased or not."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.conventions import still_statistics
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
 
 _BASIC = ("output-shape", "not-deterministic")
 
@@ -21,8 +18,8 @@ class RunningRule(Rule):
     requires: ClassVar[tuple[str, ...]] = (*_BASIC, "running-stats-not-updated", "running-stats-frozen", "wrong-axes")
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "it keeps no running statistics" if lab.update is None else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "it keeps no running statistics" if probe.update is None else None
 
 
 class RunningStatsMissing(Rule):
@@ -39,11 +36,11 @@ class RunningStatsMissing(Rule):
     requires: ClassVar[tuple[str, ...]] = _BASIC
     families: ClassVar[tuple[str, ...]] = ("batch",)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "an instance may do without" if lab.subject.kind in ("module", "object") else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "an instance may do without" if probe.builder.is_instance else None
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        missing = [role for role in ("running_mean", "running_var") if role not in lab.state]
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        missing = [role for role in ("running_mean", "running_var") if role not in probe.state]
         if missing:
             yield self.finding(
                 "keeps no running statistics" if len(missing) == 2 else f"keeps no {missing[0]}",
@@ -63,15 +60,15 @@ class RunningStatsInit(RunningRule):
     code = "running-stats-init"
     requires: ClassVar[tuple[str, ...]] = _BASIC
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if lab.subject.kind in ("module", "object"):
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if probe.builder.is_instance:
             return "an instance may have been trained"
-        if lab.subject.kind == "function" and lab.subject.call().name_of("running_mean"):
+        if probe.builder.kind == "function" and probe.builder.call().name_of("running_mean"):
             return "the caller of a function chooses the initial values"
-        return super().not_applicable(lab)
+        return super().not_applicable(probe)
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update = lab.update
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        update = probe.update
         assert update is not None
         wrong = []
         for role, start in (("running_mean", 0.0), ("running_var", 1.0)):
@@ -80,9 +77,9 @@ class RunningStatsInit(RunningRule):
                 wrong.append(f"{role} starts at {number(float(initial.reshape(-1)[0]))} rather than {number(start)}")
         if wrong:
             yield self.finding(wrong[0], "; ".join(wrong) + ", read before the first batch")
-        elif update.first_replaces or len(update.initial) < len(lab.state):
+        elif update.first_replaces or len(update.initial) < len(probe.state):
             how = "is set from the first batch" if update.first_replaces else "does not exist before the first batch"
-            missing = sorted(set(lab.state) - set(update.initial))
+            missing = sorted(set(probe.state) - set(update.initial))
             if missing or update.first_replaces:
                 yield self.finding(
                     f"the running average {how}",
@@ -103,10 +100,10 @@ class RunningStatsNotUpdated(RunningRule):
     code = "running-stats-not-updated"
     requires: ClassVar[tuple[str, ...]] = _BASIC
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update = lab.update
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        update = probe.update
         assert update is not None
-        still = [role for role in still_statistics(lab) if role not in update.written]
+        still = [role for role in probe.unchanged_stats if role not in update.written]
         if still:
             yield self.finding(
                 f"training leaves {' and '.join(still)} as {'they are' if len(still) == 2 else 'it is'}",
@@ -125,10 +122,10 @@ class RunningStatsFrozen(RunningRule):
     code = "running-stats-frozen"
     requires: ClassVar[tuple[str, ...]] = _BASIC
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update = lab.update
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        update = probe.update
         assert update is not None
-        frozen = [role for role in still_statistics(lab) if role in update.written]
+        frozen = [role for role in probe.unchanged_stats if role in update.written]
         if frozen:
             yield self.finding(
                 f"{' and '.join(frozen)} {'are' if len(frozen) == 2 else 'is'} written in every step but never moves",
@@ -148,20 +145,20 @@ class BiasedRunningVar(RunningRule):
     code = "biased-running-var"
     requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong", "unbiased-normalization")
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update, convention = lab.update, lab.convention[1]
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        update, convention = probe.update, probe.convention
         assert update is not None
         if update.var is None:
             return
         if update.unbiased == convention.unbiased_running:
-            if not update.unbiased and lab.options.convention is None:
+            if not update.unbiased and probe.options.convention is None:
                 yield self.finding(
                     f"the running variance is biased, as in {convention.title}",
                     "torch stores the unbiased one",
                     severity="note",
                 )
             return
-        n = lab.expected()[0].count
+        n = probe.expected()[0].count
         kind = "unbiased" if update.unbiased else "biased"
         evidence = f"the running variance moves by {number(update.factor)} times the batch's biased variance; "
         evidence += f"n / (n - 1) is {number(n / (n - 1))} for n = {n}"
@@ -178,12 +175,12 @@ class RunningVarWrong(RunningRule):
 
     code = "running-var-wrong"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        update = lab.update
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        update = probe.update
         assert update is not None
-        if "running_var" not in lab.state:
+        if "running_var" not in probe.state:
             return
-        n = lab.expected()[0].count
+        n = probe.expected()[0].count
         if update.of_std:
             yield self.finding(
                 "the running variance averages the standard deviation", "new = a·old + b·std fits exactly"

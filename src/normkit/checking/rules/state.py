@@ -1,19 +1,17 @@
-"""What is kept: saved, copied, moved, and free of the graph."""
+"""The state: saved, copied, moved, and free of the graph."""
 
 import copy
 import pickle
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from normkit.checking.errors import RAISED
-from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule, number
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.measure.lab import Measurements
+from normkit.checking.report import Finding, number
+from normkit.checking.rules.base import Rule
+from normkit.checking.target.errors import RAISED
 
 
 class StateNotSaved(Rule):
@@ -29,16 +27,16 @@ class StateNotSaved(Rule):
     code = "state-not-saved"
     requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if not lab.subject.is_module:
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if not probe.builder.is_module:
             return "only a torch.nn.Module has a state_dict"
-        return None if lab.state else "it keeps no running statistics"
+        return None if probe.state else "it keeps no running statistics"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        layer: Any = lab.train(steps=1)
-        module, slots = layer.thing, layer.slots()
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        layer: Any = probe.train(steps=1)
+        module, slots = layer.instance, layer.slots()
         saved = {id(value) for value in module.state_dict(keep_vars=True).values()}
-        lost = [slots[role].path for role in lab.state if id(slots[role].read()) not in saved]
+        lost = [slots[role].path for role in probe.state if id(slots[role].read()) not in saved]
         if not lost:
             return
         module.double()
@@ -66,19 +64,19 @@ class StateAttached(Rule):
     code = "state-attached"
     requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        if lab.library.name != "torch":
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if not probe.library.records_graph:
             return "only torch records a graph"
-        return None if lab.state else "it keeps no running statistics"
+        return None if probe.state else "it keeps no running statistics"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        layer = lab.layer(neutral=False)
-        x = lab.library.make(lab.x()).requires_grad_(True).clone()  # no leaf, so that it may be written to
-        lab.run(layer, x)
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        layer = probe.layer(neutral=False)
+        x = probe.library.make(probe.x()).requires_grad_().clone()  # no leaf, so that it may be written to
+        probe.run(layer, x)
         slots = layer.slots()
-        attached = [slots[r].path for r in lab.state if getattr(slots[r].read(), "requires_grad", False)]
+        attached = [slots[r].path for r in probe.state if getattr(slots[r].read(), "requires_grad", False)]
         if attached:
-            held = type(slots[lab.state[0]].read().grad_fn).__name__
+            held = type(slots[probe.state[0]].read().grad_fn).__name__
             yield self.finding(
                 f"{' and '.join(attached)} carr{'y' if len(attached) > 1 else 'ies'} the autograd graph",
                 f"after one training step requires_grad is True, grad_fn is {held}",
@@ -103,29 +101,29 @@ class NotCopyable(Rule):
         "running-stats-updated-in-eval",
     )
 
-    def not_applicable(self, lab: "Lab") -> str | None:
-        return "a function holds no state" if lab.subject.kind == "function" else None
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "a function holds no state" if probe.builder.kind == "function" else None
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        layer: Any = lab.train(steps=1)
-        x = lab.x()
-        wanted = lab.forward(layer, x, training=False)
-        kind = type(layer.thing)
-        ways: dict[str, Any] = {"copy.deepcopy": copy.deepcopy}
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        layer: Any = probe.train(steps=1)
+        x = probe.x()
+        wanted = probe.forward(layer, x, training=False)
+        kind = type(layer.instance)
+        copiers: dict[str, Any] = {"copy.deepcopy": copy.deepcopy}
         if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind:  # pickle finds it by name
-            ways["pickle"] = lambda thing: pickle.loads(pickle.dumps(thing))
-        for name, way in ways.items():
+            copiers["pickle"] = lambda instance: pickle.loads(pickle.dumps(instance))
+        for name, copy_of in copiers.items():
             try:
-                twin = way(layer.thing)
+                copied = copy_of(layer.instance)
             except RAISED as error:
                 yield self.finding(f"{name} fails", f"{type(error).__name__}: {str(error)[:120]}")
                 return
-            original = layer.thing
-            layer.thing = twin
-            gap = float(np.abs(lab.forward(layer, x, training=False) - wanted).max())
-            lab.forward(layer, x * 3 + 5)
-            layer.thing = original
-            drift = float(np.abs(lab.forward(layer, x, training=False) - wanted).max())
+            original = layer.instance
+            layer.instance = copied
+            gap = float(np.abs(probe.forward(layer, x, training=False) - wanted).max())
+            probe.forward(layer, x * 3 + 5)
+            layer.instance = original
+            drift = float(np.abs(probe.forward(layer, x, training=False) - wanted).max())
             if gap > 1e-6 or drift > 1e-6:
                 what = "gives another result" if gap > 1e-6 else "shares its running statistics with the original"
                 yield self.finding(f"the copy made by {name} {what}", f"outputs differ by {number(max(gap, drift))}")

@@ -1,4 +1,4 @@
-"""What stops a check, as opposed to what a check finds."""
+"""The errors that stop a check, as opposed to the findings of a check."""
 
 import traceback
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from normkit.checking.report import Finding
 from normkit.errors import UserError
 
 RAISED = (Exception, SystemExit)
-"""What the target's code may raise without that being an error of the check."""
+"""The exceptions of the target's code that are no errors of the check."""
 
 
 class CannotRunError(UserError):
@@ -38,13 +38,13 @@ class TargetError(Exception):
 
 
 def describe(error: BaseException) -> str:
-    """One line for an exception: its type, the first line of its message, and where in the target it came from."""
+    """Write one line for an exception: its type, the first line of its message, its line in the target's code."""
     message = (str(error).strip().splitlines() or [""])[0]
     if len(message) > 160:
         message = message[:157] + "..."
     frames = traceback.extract_tb(error.__traceback__)
-    place = next((f for f in reversed(frames) if not _ours(f.filename)), None)
-    where = f" ({place.filename.rpartition('/')[2]}:{place.lineno})" if place else ""
+    frame = next((f for f in reversed(frames) if not _ours(f.filename)), None)
+    where = f" ({frame.filename.rpartition('/')[2]}:{frame.lineno})" if frame else ""
     return f"{type(error).__name__}: {message}{where}" if message else f"{type(error).__name__}{where}"
 
 

@@ -4,12 +4,26 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from normkit.checking.errors import CannotRunError, describe
-from normkit.checking.names import family_of
+from normkit.checking.target.errors import CannotRunError, describe
+from normkit.checking.target.names import family_of
+
+
+@dataclass(frozen=True)
+class ImportEffects:
+    """The effects of importing a target on the process around it.
+
+    Args:
+        changes: The global state that it changed, in words.
+        output: The text that it printed.
+    """
+
+    changes: tuple[str, ...] = ()
+    output: str = ""
 
 
 def load(target: str) -> Any:
@@ -18,37 +32,37 @@ def load(target: str) -> Any:
     Raises:
         CannotRunError: the file or module does not exist, fails when imported, or has no such name.
     """
-    place, _, name = target.rpartition(":")
-    if len(place) < 2:  # no colon, or only that of a Windows drive
-        place, name = target, ""
-    is_file = place.endswith(".py") or "/" in place or "\\" in place
-    module = _import(place, is_file)
+    location, _, name = target.rpartition(":")
+    if len(location) < 2:  # no colon, or only that of a Windows drive
+        location, name = target, ""
+    is_file = location.endswith(".py") or "/" in location or "\\" in location
+    module = _import(location, is_file=is_file)
     if not name:
         return _only_candidate(module, target)
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
             raise CannotRunError(
-                f"{place} has no {name!r}; it defines: {', '.join(_defined(module)) or 'nothing callable'}"
+                f"{location} has no {name!r}; it defines: {', '.join(_defined(module)) or 'nothing callable'}"
             )
         found = getattr(found, part)
     return found
 
 
-def _import(place: str, is_file: bool) -> ModuleType:
-    if is_file and not Path(place).is_file():
-        raise CannotRunError(f"expected a Python file, but {place} does not exist: give path/to/file.py:Name")
+def _import(location: str, *, is_file: bool) -> ModuleType:
+    if is_file and not Path(location).is_file():
+        raise CannotRunError(f"expected a Python file, but {location} does not exist: give path/to/file.py:Name")
     try:
-        return _import_file(Path(place).resolve()) if is_file else _import_module(place)
+        return _import_file(Path(location).resolve()) if is_file else _import_module(location)
     except CannotRunError:
         raise
     except SystemExit as error:
         raise CannotRunError(
-            f"importing {place} ended the program (exit {error.code}): put what is meant for a script under "
+            f"importing {location} ended the program (exit {error.code}): put what is meant for a script under "
             'if __name__ == "__main__":'
         ) from error
     except Exception as error:
-        raise CannotRunError(f"importing {place} raised {describe(error)}") from error
+        raise CannotRunError(f"importing {location} raised {describe(error)}") from error
 
 
 def _import_module(name: str) -> ModuleType:

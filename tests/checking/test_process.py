@@ -2,6 +2,9 @@
 
 import os
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import planted_modules as modules
@@ -9,9 +12,9 @@ import pytest
 import torch
 
 from normkit.checking import Options, check
-from normkit.checking.errors import CannotRunError
-from normkit.checking.isolate import check_target
-from normkit.checking.target import load
+from normkit.checking.process import check_target
+from normkit.checking.target.errors import CannotRunError
+from normkit.checking.target.load import load
 
 GOOD = """
     import numpy as np
@@ -21,9 +24,12 @@ GOOD = """
 """
 
 
+Write = Callable[[str], str]
+
+
 @pytest.fixture
-def written(tmp_path):
-    def write(text, name="layers.py"):
+def written(tmp_path: Path) -> Write:
+    def write(text: str, name: str = "layers.py") -> str:
         path = tmp_path / name
         path.write_text(textwrap.dedent(text))
         return str(path)
@@ -31,19 +37,19 @@ def written(tmp_path):
     return write
 
 
-def test_file(written):
+def test_file(written: Write) -> None:
     report = check(written(GOOD) + ":layer_norm")
     assert report.findings == ()
     assert report.target.endswith("layers.py:layer_norm")
-    assert report.source.endswith("layers.py")
+    assert str(report.source).endswith("layers.py")
     assert report.line == 3
 
 
-def test_module():
+def test_module() -> None:
     assert check("torch.nn:LayerNorm").ok
 
 
-def test_print_and_seed_at_import(written, capfd):
+def test_print_and_seed_at_import(written: Write, capfd: pytest.CaptureFixture[str]) -> None:
     script = "import numpy as np\nnp.random.seed(0)\nprint('training ...')\n"
     report = check(written(script + textwrap.dedent(GOOD)) + ":layer_norm")
     assert set(report.codes) == {"prints", "global-state"}
@@ -51,24 +57,24 @@ def test_print_and_seed_at_import(written, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_crash(written):
+def test_crash(written: Write) -> None:
     with pytest.raises(CannotRunError, match=r"SIGABRT while finding out how to build and call it"):
         check(written("import os\ndef layer_norm(x): os.abort()") + ":layer_norm")
 
 
-def test_exit(written):
+def test_exit(written: Write) -> None:
     with pytest.raises(CannotRunError, match="exit status 3"):
         check(written("import os\ndef layer_norm(x): os._exit(3)") + ":layer_norm")
 
 
 @pytest.mark.slow
-def test_hang_at_import(written):
+def test_hang_at_import(written: Write) -> None:
     with pytest.raises(CannotRunError, match="did not finish within 20 s; it was stopped while importing it"):
         check_target(written("while True: pass") + ":layer_norm", Options(), timeout=20)
 
 
 @pytest.mark.parametrize("fork", [True, False])
-def test_what_was_found_before_a_crash_is_kept(written, fork):
+def test_what_was_found_before_a_crash_is_kept(written: Write, fork: bool) -> None:
     text = (
         textwrap.dedent(GOOD)
         .replace("1e-5", "1e-3")
@@ -81,8 +87,8 @@ def test_what_was_found_before_a_crash_is_kept(written, fork):
     assert [finding.code for finding in caught.value.findings] == ["eps-differs"]
 
 
-def test_what_was_found_before_a_hang_is_kept():
-    def layer_norm(x, eps=1e-3):
+def test_what_was_found_before_a_hang_is_kept() -> None:
+    def layer_norm(x: Any, eps: float = 1e-3) -> Any:
         while not x.size:
             pass
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
@@ -92,7 +98,7 @@ def test_what_was_found_before_a_hang_is_kept():
     assert {"eps-differs", "affine-missing"} <= {finding.code for finding in caught.value.findings}
 
 
-def test_fork_leaves_nothing_behind(written, capfd):
+def test_fork_leaves_nothing_behind(written: Write, capfd: pytest.CaptureFixture[str]) -> None:
     script = "import torch, os\ntorch.set_default_dtype(torch.float64)\nos.environ['X_NORMKIT'] = '1'\nprint('hello')\n"
     report = check_target(written(script + textwrap.dedent(GOOD)) + ":layer_norm", Options(), fork=True)
     assert set(report.codes) == {"prints", "global-state"}
@@ -102,11 +108,11 @@ def test_fork_leaves_nothing_behind(written, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_report_says_where_it_ran(monkeypatch):
+def test_report_says_where_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     forked = check(modules.LayerNorm)
     assert forked.isolation == "fork"
     assert "a fork of the calling process" in str(forked)
-    monkeypatch.setattr("normkit.checking.isolate._CAN_FORK", False)
+    monkeypatch.setattr("normkit.checking.process._CAN_FORK", False)
     here = check(modules.LayerNorm)
     assert here.isolation == "none"
     assert "run in            the calling process, on copies" in str(here)
@@ -114,17 +120,17 @@ def test_report_says_where_it_ran(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_target_that_ends_the_program(error):
-    def layer_norm(x):
+def test_target_that_ends_the_program(error: type[BaseException]) -> None:
+    def layer_norm(x: Any) -> Any:
         raise error(4)
 
     with pytest.raises(CannotRunError, match=f"raised {error.__name__}: 4"):
         check(layer_norm)
 
 
-def test_in_memory_object_is_forked_as_it_is(capfd):
+def test_in_memory_object_is_forked_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     class BatchNorm(modules.BatchNorm):
-        def unbiased(self, var, x):
+        def unbiased(self, var: Any, x: Any) -> Any:
             print("somewhere else")
             return var
 
@@ -133,15 +139,15 @@ def test_in_memory_object_is_forked_as_it_is(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_in_memory_object_hangs_and_crashes():
-    def layer_norm(x):
+def test_in_memory_object_hangs_and_crashes() -> None:
+    def layer_norm(x: Any) -> Any:
         while True:
             pass
 
     with pytest.raises(CannotRunError, match="did not finish within 1 s"):
         check(layer_norm, timeout=1)
 
-    def crashing_layer_norm(x):
+    def crashing_layer_norm(x: Any) -> Any:
         import os
 
         os.abort()
@@ -150,19 +156,19 @@ def test_in_memory_object_hangs_and_crashes():
         check(crashing_layer_norm)
 
 
-def test_in_memory_object_cannot_change_this_process():
+def test_in_memory_object_cannot_change_this_process() -> None:
     check(modules.SwitchesGradOff)
     check(modules.Seeds)
     assert torch.get_default_dtype() is torch.float32
     before = torch.nn.BatchNorm2d(6)
     check(before)
-    assert int(before.num_batches_tracked) == 0
+    assert before.num_batches_tracked == 0
 
 
-def test_in_this_process_an_instance_stays_as_it_is():
+def test_in_this_process_an_instance_stays_as_it_is() -> None:
     layer = torch.nn.BatchNorm2d(6)
     check(layer, isolated=False)
-    assert int(layer.num_batches_tracked) == 0
+    assert layer.num_batches_tracked == 0
     assert torch.equal(layer.weight, torch.ones(6))
 
 
@@ -179,23 +185,23 @@ def test_in_this_process_an_instance_stays_as_it_is():
         ("", "", "defines nothing callable"),
     ],
 )
-def test_cannot_be_loaded(written, text, target, message):
+def test_cannot_be_loaded(written: Write, text: str, target: str, message: str) -> None:
     with pytest.raises(CannotRunError, match=message):
         load(written(text) + target)
 
 
-def test_no_such_file_or_module(tmp_path):
+def test_no_such_file_or_module(tmp_path: Path) -> None:
     with pytest.raises(CannotRunError, match="does not exist"):
         load(str(tmp_path / "none.py") + ":f")
     with pytest.raises(CannotRunError, match=r"no module is called 'nowhere\.at_all'"):
         load("nowhere.at_all:f")
 
 
-def test_the_only_normalization_of_a_file_need_not_be_named(written):
+def test_the_only_normalization_of_a_file_need_not_be_named(written: Write) -> None:
     assert load(written(GOOD)).__name__ == "layer_norm"
 
 
-def test_file_inside_a_package(tmp_path):
+def test_file_inside_a_package(tmp_path: Path) -> None:
     package = tmp_path / "somepackage"
     package.mkdir()
     (package / "__init__.py").write_text("")

@@ -1,28 +1,21 @@
-"""What Python tells about a target without running it: its kind, its name, its constructor, its call."""
+"""Inspect a target without running it: its kind, its name, its constructor, its call, its library."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 
-def words_in(function: Any) -> list[str]:
-    """The strings in the code of a function and of the functions of its module that it calls."""
-    code, around = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-    if code is None:
-        return []
-    called = [around[name].__code__ for name in code.co_names if inspect.isfunction(around.get(name))]
-    return [word for part in (code, *called) for word in part.co_consts if isinstance(word, str)]
+from normkit.checking.target.arrays import JAX, TORCH, Library, likely_libraries
 
 
 def name_of(target: Any) -> str:
-    """The name that a target goes by."""
+    """Return the name that a target goes by."""
     return str(getattr(target, "__name__", type(target).__name__))
 
 
 def kind_of(target: Any) -> str:
-    """module class, module, class, object or function."""
-    import torch
-
+    """Tell a "module class", "module", "class", "object" and "function" from one another."""
     if isinstance(target, torch.nn.Module):
         return "module"
     if inspect.isclass(target):
@@ -32,8 +25,13 @@ def kind_of(target: Any) -> str:
     return "object"
 
 
+def definition_of(target: Any) -> Any:
+    """Return the class or the function whose code a target runs."""
+    return target if inspect.isclass(target) or kind_of(target) == "function" else type(target)
+
+
 def constructor_of(target: type) -> Callable[..., Any]:
-    """The class itself, or the first constructor in its ancestry that names its arguments."""
+    """Return the first constructor in the ancestry of a class that names its arguments."""
     for kind in target.__mro__:
         function = kind.__dict__.get("__init__")
         if function is None or kind is object:
@@ -52,7 +50,7 @@ def _without_self(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def forward_of(target: Any, kind: str) -> Callable[..., Any]:
-    """What a call of the target runs, without self."""
+    """Return what a call of the target runs, without self."""
     if kind == "function":
         return target  # type: ignore[no-any-return]
     owner = target if inspect.isclass(target) else type(target)
@@ -70,7 +68,7 @@ def _is_slot(function: Any) -> bool:
 
 
 def backward_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The hand-written backward function that stands beside a forward function: its name with another ending."""
+    """Return the hand-written backward function beside a forward function: its name with another ending."""
     name = getattr(function, "__name__", "")
     around = getattr(function, "__globals__", {})
     for other in (name.replace("forward", "backward"), f"{name}_backward", f"{name}_grad", f"d_{name}"):
@@ -78,3 +76,36 @@ def backward_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
         if other != name and inspect.isfunction(candidate) and len(inspect.signature(candidate).parameters) == 2:
             return candidate
     return None
+
+
+def words_in(function: Any) -> list[str]:
+    """Return the strings in the code of a function and of the functions of its module that it calls."""
+    code, around = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    if code is None:
+        return []
+    called = [around[name].__code__ for name in code.co_names if inspect.isfunction(around.get(name))]
+    return [word for part in (code, *called) for word in part.co_consts if isinstance(word, str)]
+
+
+def libraries_of(target: Any) -> list[Library]:
+    """Return the libraries whose arrays a target may work on, the likeliest first."""
+    if "module" in kind_of(target):
+        return [TORCH]
+    definition = definition_of(target)
+    libraries = likely_libraries(global_names(definition))
+    if JAX not in libraries and "jax" in getattr(inspect.getmodule(definition), "__dict__", {}):
+        libraries.insert(0, JAX)
+    return libraries
+
+
+def global_names(definition: Any) -> set[str]:
+    """Return every global name that the code of a function, or of a class's methods, refers to."""
+    functions = [definition]
+    if not inspect.isroutine(definition):
+        functions = [value for value in vars(definition).values() if inspect.isroutine(value)]
+    names: set[str] = set()
+    for function in functions:
+        code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+        if code is not None:
+            names |= set(code.co_names)
+    return names

@@ -1,16 +1,13 @@
-"""What the target does to the process around it."""
+"""The effects of the target on the process around it."""
 
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from normkit.checking import surroundings
+from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import Finding
 from normkit.checking.rules.base import Rule
-
-if TYPE_CHECKING:
-    from normkit.checking.lab import Lab
+from normkit.checking.target.global_state import changes, preserved, reseeded, snapshot
 
 
 class GlobalState(Rule):
@@ -25,24 +22,25 @@ class GlobalState(Rule):
 
     code = "global-state"
 
-    def check(self, lab: "Lab") -> Iterator[Finding]:
-        if lab.import_changes:
-            yield self.finding("importing it changes global state", "; ".join(lab.import_changes), severity="warning")
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        imported = probe.import_effects.changes
+        if imported:
+            yield self.finding("importing it changes global state", "; ".join(imported), severity="warning")
 
         def use() -> None:
             with warnings.catch_warnings(), contextlib.suppress(Exception):
                 warnings.simplefilter("ignore")
-                layer = lab.subject.new_unseeded(lab.rank)
-                layer.free = True
-                layer.forward(lab.x())
-                layer.forward(lab.x(), training=False)
+                layer = probe.builder.build_unseeded(probe.rank)
+                layer.sets_grad_mode = False
+                layer.forward(probe.x())
+                layer.forward(probe.x(), training=False)
 
-        with surroundings.Preserved():
-            before = surroundings.snapshot()
+        with preserved():
+            before = snapshot()
             use()
-            changed = surroundings.changes(before, surroundings.snapshot())
-        with surroundings.Preserved():
-            seeded = [f"{name}'s random generator was seeded" for name in surroundings.reseeded(use)]
+            changed = changes(before, snapshot())
+        with preserved():
+            seeded = [f"{name}'s random generator was seeded" for name in reseeded(use)]
         changed = [change for change in changed if not change.startswith("torch's seed")] + seeded
         if changed:
             yield self.finding("building or calling it changes global state", "; ".join(changed))

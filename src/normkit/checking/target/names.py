@@ -1,4 +1,4 @@
-"""The names that people give to the arguments and attributes of a normalization layer, and what each one means."""
+"""The names that people give to the arguments and attributes of a normalization layer, and what each means."""
 
 import re
 
@@ -101,7 +101,7 @@ _ROLE_OF = {name: role for role, names in NAMES.items() for name in names}
 
 
 def role_of(name: str) -> Role | None:
-    """What an argument or attribute of this name usually is, or None."""
+    """Tell what an argument or attribute of this name usually is; None where the name tells nothing."""
     if name == "G":
         return "groups"
     plain = name.strip("_").lower()
@@ -109,11 +109,11 @@ def role_of(name: str) -> Role | None:
 
 
 def family_of(name: str) -> str | None:
-    """The kind of normalization that a name promises: batch, layer, group, instance, rms, or None."""
+    """Tell the family that a name promises: batch, layer, group, instance or rms; None where it promises none."""
     lower = name.lower()
-    beside_norm = re.search(r"(batch|group|instance|rms|layer)_?norm", lower)
-    if beside_norm is not None:
-        return beside_norm[1]
+    before_norm = re.search(r"(batch|group|instance|rms|layer)_?norm", lower)
+    if before_norm is not None:
+        return before_norm[1]
     for family in ("batch", "group", "instance", "rms"):
         if family in lower:
             return family
@@ -125,7 +125,7 @@ def family_of(name: str) -> str | None:
 
 
 def ranks_of(name: str, family: str | None) -> tuple[int, ...]:
-    """The input ranks that a name promises: BatchNorm2d means 4. Empty where it promises none."""
+    """Tell the input ranks that a name promises: BatchNorm2d means 4. Empty where it promises none."""
     lower = name.lower()
     found = re.search(r"(?<![0-9])([123])d(?![a-z0-9])", lower)
     if found is None:

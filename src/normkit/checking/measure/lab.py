@@ -1,0 +1,252 @@
+"""All measurements of a target that the checks share, each made once; and the choice of what they are made on."""
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+
+from normkit.checking.families import CONVENTIONS, Convention, reference_layer
+from normkit.checking.measure.formula import Formula, measure_formula
+from normkit.checking.measure.gradients import Backward, measure_backward
+from normkit.checking.measure.probe import Probe
+from normkit.checking.measure.running_stats import Evaluation, Update, measure_evaluation, measure_update
+from normkit.checking.options import Options
+from normkit.checking.patterns import Values
+from normkit.checking.target.adapter import Adapter
+from normkit.checking.target.builder import Builder
+from normkit.checking.target.errors import TargetError
+from normkit.checking.target.load import ImportEffects
+from normkit.checking.target.resolve import Resolved
+from normkit.checking.target.state import RUNNING
+
+TEST_MOMENTUM = 0.3
+"""A momentum that tells its two meanings apart."""
+
+_BATCHES = (4, 2, 3)
+
+
+class Measurements(Probe):
+    """A probe that keeps what it measures.
+
+    Args:
+        resolved: What was found out about the target.
+        builder: How to build and call it.
+        family: The family it is held against.
+        family_reason: How that was decided.
+        options: What the user fixed.
+        import_effects: What importing the target did.
+    """
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        builder: Builder,
+        family: str,
+        family_reason: str,
+        options: Options,
+        import_effects: ImportEffects,
+    ) -> None:
+        super().__init__(resolved, builder, family)
+        self.family_reason = family_reason
+        self.options = options
+        self.import_effects = import_effects
+
+    @cached_property
+    def reference_layer(self) -> str:
+        """The layer of torch.nn that does the same."""
+        return reference_layer(self.family, self.resolved.claim.ranks or (self.rank,))
+
+    @cached_property
+    def deterministic(self) -> tuple[float, float]:
+        """The largest difference between calls on equal input, in training and in evaluation."""
+        x = self.x()
+        found = []
+        for training in (True, False):
+            results = []
+            for seed in range(3):
+                layer = self.layer()
+                self.library.seed(seed)  # whatever it draws while it runs shall differ
+                results.append(self.forward(layer, x, training=training))
+            gaps = [float(np.nanmax(np.abs(other - results[0]), initial=0.0)) for other in results[1:]]
+            found.append(max(gaps))
+        return found[0], found[1]
+
+    @cached_property
+    def output_dtypes(self) -> dict[str, str]:
+        """The dtype of the output for each dtype of the input, or what is raised."""
+        found = {}
+        for dtype in self.library.dtypes:
+            try:
+                y = self.run(self.layer_as(dtype), self.library.make(self.x(), dtype))
+                found[dtype] = self.library.dtype(y)
+            except TargetError as error:
+                found[dtype] = f"raises {type(error.error).__name__}"
+        return found
+
+    def layer_as(self, dtype: str) -> Adapter:
+        """Build a layer for inputs of this dtype: a module is converted, a function gets its arrays in it."""
+        layer = self.layer()
+        with self.running(f"converting it to {dtype}"):
+            layer.convert(dtype)
+        return layer
+
+    @cached_property
+    def formula(self) -> Formula | None:
+        """The formula that it computes in training; None where the axes cannot be measured."""
+        return measure_formula(self)
+
+    @cached_property
+    def backward(self) -> Backward:
+        """The target's gradients, with the slopes of its forward pass."""
+        return measure_backward(self)
+
+    def scaled(self, plain: Values, weight: Values | None, bias: Values | None) -> Values | None:
+        """Compute plain * weight + bias, along the channels or the last axes; None where the sizes fit neither."""
+        trailing = plain.shape[plain.ndim - len(self.geometry.features) :]
+        channels = plain.shape[self.geometry.channel_axis(plain.ndim)]
+        for values, join in ((weight, np.multiply), (bias, np.add)):
+            if values is None:
+                continue
+            if len(trailing) > 1 and values.size == int(np.prod(trailing)):
+                plain = join(plain, values.reshape(trailing))
+            elif values.size in (1, channels):
+                plain = join(plain, values.reshape(self.geometry.per_channel(plain.ndim)))
+            else:
+                return None
+        return plain
+
+    # Running statistics
+
+    @cached_property
+    def state(self) -> tuple[str, ...]:
+        """The running statistics that it keeps, once it has seen a batch."""
+        layer = self.layer()
+        self.forward(layer, self.x())
+        slots = layer.slots()
+        return tuple(role for role in RUNNING if role in slots)
+
+    @cached_property
+    def training_uses_state(self) -> float:
+        """The largest change of the training output when the running statistics change."""
+        if not self.state:
+            return 0.0
+        x = self.x()
+        fresh, other = self.layer(), self.layer()
+        for layer in (fresh, other):
+            self.forward(layer, self.x(seed=100))  # some keep nothing before the first batch
+        held = other.read(*self.state)
+        other.write(**{role: values * 2.0 + 3.0 for role, values in held.items()})
+        return float(np.abs(self.forward(fresh, x) - self.forward(other, x)).max())
+
+    @cached_property
+    def update(self) -> Update | None:
+        """The update of the running statistics; None where there are none."""
+        return measure_update(self) if self.state else None
+
+    @property
+    def unchanged_stats(self) -> tuple[str, ...]:
+        """The running statistics that training leaves at their values."""
+        return tuple(role for role in self.state if self.update is not None and role not in self.update.updated)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The measured behaviour in evaluation."""
+        return measure_evaluation(self, self.formula)
+
+    # Momentum, and whose convention it follows
+
+    @cached_property
+    def update_with_test_momentum(self) -> Update | None:
+        """The update under another momentum than the default; None where it has no such argument."""
+        if self.builder.is_instance or not self.builder.accepts("momentum") or not self.state:
+            return None
+        try:
+            return measure_update(self, momentum=TEST_MOMENTUM)
+        except TargetError:
+            return None
+
+    @property
+    def momentum_weighs_old(self) -> bool | None:
+        """Whether momentum is the weight of the old value; None where that cannot be measured."""
+        update = self.update_with_test_momentum
+        if update is None or update.mean is None:
+            return None
+        if abs(update.mean[1] - TEST_MOMENTUM) < 0.01:
+            return False
+        return True if abs(update.mean[1] - (1 - TEST_MOMENTUM)) < 0.01 else None
+
+    @property
+    def momentum_ignored(self) -> bool:
+        """Whether another momentum changes nothing."""
+        other, update = self.update_with_test_momentum, self.update
+        if other is None or update is None or other.mean is None or update.mean is None:
+            return False
+        return bool(np.allclose(other.mean, update.mean, atol=1e-4)) and self.momentum_weighs_old is None
+
+    @cached_property
+    def convention_name(self) -> str:
+        """The convention that applies: the one asked for, or Flax's or Keras' where the code follows it."""
+        return self.options.convention or self._natural_convention()
+
+    @property
+    def convention(self) -> Convention:
+        """The convention that applies."""
+        return CONVENTIONS[self.convention_name]
+
+    def _natural_convention(self) -> str:
+        """Flax or Keras where the code does as they do: momentum weighs the old value, the variance is biased."""
+        update = self.update
+        if update is None or update.mean is None or update.var is None or update.unbiased:
+            return "torch"
+        declared = self.builder.declared("momentum")
+        if not self.momentum_weighs_old or (isinstance(declared, float) and declared <= 0.5):
+            return "torch"
+        eps = self.formula.eps if self.formula else 0.0
+        return "keras" if abs(eps - 1e-3) < 1e-4 else "flax"
+
+
+def measure(candidates: list[Resolved], options: Options, import_effects: ImportEffects) -> Measurements:
+    """Choose the family and the way to call a target that make sense, and open its measurements.
+
+    Args:
+        candidates: The ways to build and call it.
+        options: What the user fixed.
+        import_effects: What importing it did.
+    """
+    family, reason = _family(candidates)
+    resolved, builder = _best(candidates, family)
+    measurements = Measurements(resolved, builder, family, reason, options, import_effects)
+    if builder.momentum_required and measurements.momentum_weighs_old:
+        builder = dataclasses.replace(builder, momentum=0.9)  # the usual value of that meaning
+        measurements = Measurements(resolved, builder, family, reason, options, import_effects)
+    return measurements
+
+
+def _family(candidates: list[Resolved]) -> tuple[str, str]:
+    """The family it claims, or the one whose axes it reduces; with the reason."""
+    claim = candidates[0].claim
+    if claim.family is not None:
+        return claim.family, claim.reason
+    for family in ("batch", "instance", "group", "layer"):
+        probe = Probe(*_best(candidates, family), family)
+        if _as_expected(probe):
+            formula = measure_formula(probe)
+            return (family if formula is None or formula.subtract_mean else "rms"), "by what it averages over"
+    return "batch", "a guess: its axes are those of no family; pass --as"
+
+
+def _best(candidates: list[Resolved], family: str) -> tuple[Resolved, Builder]:
+    """The candidate and the batch size at which the axes are the family's; the first ones where they never are."""
+    for batch in (candidates[0].builder.geometry.batch, *_BATCHES):
+        for resolved in candidates:
+            builder = resolved.builder.with_geometry(batch=batch)
+            if _as_expected(Probe(resolved, builder, family)):
+                return resolved, builder
+    return candidates[0], candidates[0].builder
+
+
+def _as_expected(probe: Probe) -> bool:
+    try:
+        return probe.as_expected()
+    except TargetError:
+        return False

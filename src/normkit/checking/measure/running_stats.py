@@ -1,0 +1,251 @@
+"""Measure the running statistics: the update new = a·old + b·batch, the initial values, what evaluation does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normkit.checking.measure.formula import TOLERANCE, Formula, fit_eps
+from normkit.checking.measure.probe import Probe
+from normkit.checking.patterns import Pattern, Values, reducing
+from normkit.checking.target.errors import TargetError
+from normkit.checking.target.state import RUNNING
+
+_STEPS = 4
+
+Step = tuple[float, float]
+"""(a, b) of new = a·old + b·batch, for one step."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """The update rule of the running statistics.
+
+    Args:
+        mean: (a, b) of new = a·old + b·batch for the mean; None where no such rule fits.
+        var: The same for the variance, b relative to the variance that it follows.
+        unbiased: Whether the running variance follows the unbiased variance.
+        of_std: Whether the running variance is a standard deviation.
+        factor: What the running variance follows, as a multiple of the biased variance.
+        cumulative: Whether it is the plain average over all batches so far.
+        first_replaces: Whether the first batch replaces the initial values.
+        updated: Which statistics changed their value.
+        written: Which statistics were written to, even where the value stayed.
+        initial: The values before the first batch, inferred where none were kept yet; missing where there were none.
+    """
+
+    mean: Step | None
+    var: Step | None
+    unbiased: bool
+    of_std: bool
+    factor: float
+    cumulative: bool
+    first_replaces: bool
+    updated: tuple[str, ...]
+    written: tuple[str, ...]
+    initial: dict[str, Values]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measured behaviour in evaluation.
+
+    Args:
+        statistics: running, batch, nothing (returns its input) or other.
+        residual: The difference to the definition with running statistics.
+        eps: The eps that evaluation uses; None where it could not be measured.
+        eps_place: inside, outside, clamp or missing; None where it could not be measured.
+    """
+
+    statistics: str
+    residual: float
+    eps: float | None = None
+    eps_place: str | None = None
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """The running statistics over a few batches.
+
+    Args:
+        initial: The running statistics before the first batch, where there were any.
+        history: The running statistics before and after each batch.
+        batches: The statistics of each batch: the mean, and the biased variance.
+        written: Which running statistics were written to.
+    """
+
+    initial: dict[str, Values]
+    history: dict[str, list[Values]]
+    batches: dict[str, list[Values]]
+    written: tuple[str, ...]
+
+
+def measure_update(probe: Probe, **overrides: Any) -> Update:
+    """Feed batches of different mean and variance, and fit what comes of them.
+
+    Args:
+        probe: The target.
+        overrides: Arguments by role that an experiment sets: ``momentum=0.3``.
+    """
+    trace = _trace(probe, **overrides)
+    history, means, variances = trace.history, trace.batches["running_mean"], trace.batches["running_var"]
+    n = probe.expected()[0].count
+    mean_steps = _steps(history["running_mean"], means)
+    var_steps, of_std = _steps(history["running_var"], variances), False
+    if var_steps is None and history["running_var"]:
+        var_steps = _steps(history["running_var"], [np.sqrt(var) for var in variances])
+        of_std = var_steps is not None
+    mean, var = _last(mean_steps), _last(var_steps)
+    cumulative = _is_cumulative(mean_steps) and _is_cumulative(var_steps)
+    weight = (mean_steps[-1][1] if mean_steps else 0.0) or (1 - var[0] if var else 0.0)
+    factor = var_steps[-1][1] / weight if var_steps and abs(weight) > 1e-6 else 1.0
+    unbiased = n > 1 and abs(factor - n / (n - 1)) < abs(factor - 1)
+    if var is not None:
+        var = (var[0], var[1] * (n - 1) / n if unbiased else var[1])
+    return Update(
+        mean=mean,
+        var=var,
+        unbiased=unbiased,
+        of_std=of_std,
+        factor=factor,
+        cumulative=cumulative,
+        first_replaces=not cumulative and bool(mean) and _replaced(history["running_mean"], means),
+        updated=tuple(r for r, kept in history.items() if any(not np.array_equal(kept[0], v) for v in kept)),
+        written=trace.written,
+        initial={**trace.initial, **_inferred(trace, {"running_mean": mean_steps, "running_var": var_steps})},
+    )
+
+
+def _trace(probe: Probe, **overrides: Any) -> _Trace:
+    layer = probe.layer(**overrides)
+    per_channel, within = _per_channel(probe), probe.expected()[0]
+    initial = layer.read(*RUNNING)
+    history = {role: [initial[role]] if role in initial else [] for role in RUNNING}
+    batches: dict[str, list[Values]] = {role: [] for role in RUNNING}
+    written: set[str] = set()
+    for step in range(_STEPS):
+        x = probe.x(seed=200 + step) * (1.0 + 0.5 * step) + step
+        before = {role: _stamp(slot.read()) for role, slot in layer.slots().items()}
+        probe.forward(layer, x)
+        after = {role: _stamp(slot.read()) for role, slot in layer.slots().items()}
+        written |= {role for role in after if role in RUNNING and after[role] != before.get(role)}
+        for role, values in zip(RUNNING, _moments(probe.cast(x), per_channel, within), strict=True):
+            batches[role].append(values)
+        for role, values in layer.read(*RUNNING).items():
+            history[role].append(values)
+    return _Trace(initial, history, batches, tuple(sorted(written)))
+
+
+def _inferred(trace: _Trace, steps: dict[str, list[Step] | None]) -> dict[str, Values]:
+    """The initial values of statistics that did not exist before the first batch, by extrapolation."""
+    found = {}
+    for role, fitted in steps.items():
+        if role not in trace.initial and fitted and abs(fitted[-1][0]) > 1e-3:
+            a, b = fitted[-1]
+            start = (trace.history[role][0].reshape(-1) - b * trace.batches[role][0]) / a
+            if np.allclose(start, start[0], atol=1e-3):
+                found[role] = np.round(start, 3)
+    return found
+
+
+def _per_channel(probe: Probe) -> Pattern:
+    geometry, rank = probe.geometry, probe.rank
+    reduced = tuple(axis for axis in range(rank) if axis != geometry.channel_axis(rank))
+    return reducing(geometry.shape(rank), reduced, geometry.axis_names(rank))
+
+
+def _moments(x: Values, per_channel: Pattern, within: Pattern) -> tuple[Values, Values]:
+    """Mean and biased variance a channel; where statistics are per sample (instance), their averages over samples."""
+    flat = per_channel.labels.reshape(-1)
+    counts = np.bincount(flat)
+    mean = np.bincount(flat, x.reshape(-1)) / counts
+    return mean, np.bincount(flat, ((x - within.average(x)) ** 2).reshape(-1)) / counts
+
+
+def _stamp(held: object) -> tuple[int, int]:
+    """A value that changes whenever a slot is assigned, or a torch tensor is written to."""
+    return id(held), int(getattr(held, "_version", 0))
+
+
+def _steps(history: list[Values], batches: list[Values]) -> list[Step] | None:
+    """Fit (a, b) to each step; None where a step is no such mixture."""
+    history = history[-len(batches) - 1 :]
+    found = []
+    for old, new, batch in zip(history[:-1], history[1:], batches[-len(history) + 1 :], strict=True):
+        if new.size != batch.size:
+            return None
+        design = np.stack([np.broadcast_to(old.reshape(-1), batch.shape), batch], axis=1)
+        solution = np.linalg.lstsq(design, new.reshape(-1), rcond=None)[0]
+        residual = np.abs(design @ solution - new.reshape(-1)).max()
+        if not np.isfinite(residual) or residual > 1e-4 * max(np.abs(new).max(), 1e-3):
+            return None
+        found.append((float(solution[0]), float(solution[1])))
+    return found or None
+
+
+def _last(steps: list[Step] | None) -> Step | None:
+    return (round(steps[-1][0], 6), round(steps[-1][1], 6)) if steps else None
+
+
+def _is_cumulative(steps: list[Step] | None) -> bool:
+    if not steps or len(steps) < 3:
+        return False
+    first = _STEPS - len(steps)
+    return all(abs(a - (first + k) / (first + k + 1)) < 0.02 for k, (a, _) in list(enumerate(steps))[1:])
+
+
+def _replaced(history: list[Values], batches: Sequence[Values]) -> bool:
+    first = history[-len(batches)]
+    return bool(first.size == batches[0].size and np.allclose(first.reshape(-1), batches[0], rtol=1e-3, atol=1e-4))
+
+
+def measure_evaluation(probe: Probe, formula: Formula | None) -> Evaluation:
+    """Train on a few batches, evaluate on others, and compare with both kinds of statistics.
+
+    Args:
+        probe: The target.
+        formula: What it computes in training.
+    """
+    layer = probe.train()
+    x = probe.x(seed=300) * 1.7 - 2.0
+    state = layer.read(*RUNNING)
+    y = probe.forward(layer, x, training=False)
+    if y.shape != x.shape:
+        return Evaluation("other", np.inf)
+    residual = np.inf
+    channels = x.shape[probe.geometry.channel_axis(x.ndim)]
+    if len(state) == 2 and all(values.size in (1, channels) for values in state.values()):
+        per_channel = probe.geometry.per_channel(x.ndim)
+        mean, var = (state[role].reshape(per_channel) for role in RUNNING)
+        residual = float(np.abs(y - (x - mean) / np.sqrt(var + (formula.eps if formula else 0.0))).max())
+    if residual < 10 * TOLERANCE:
+        return Evaluation("running", residual, *_evaluation_eps(probe))
+    if formula is not None and float(np.abs(y - formula.apply(x)).max()) < 10 * TOLERANCE:
+        return Evaluation("batch", residual)
+    if float(np.abs(y - x).max()) < 1e-4:
+        return Evaluation("nothing", residual)
+    return Evaluation("other", residual)
+
+
+def _evaluation_eps(probe: Probe) -> tuple[float | None, str | None]:
+    """Give it tiny running variances and read the denominator off its output."""
+    layer = probe.train(steps=1)
+    state = layer.read(*RUNNING)
+    if len(state) < 2:
+        return None, None
+    size = state["running_var"].size
+    var = np.geomspace(1e-16, 1e-3, size) if size > 1 else np.array([1e-6])
+    try:
+        layer.write(running_mean=np.zeros(size), running_var=var)
+        held = layer.read("running_var")["running_var"].reshape(-1)
+        y = probe.forward(layer, probe.cast(np.ones(probe.geometry.shape(probe.rank))), training=False)
+    except (TargetError, ValueError, TypeError):
+        return None, None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = np.abs(1 / y)
+    v = np.broadcast_to(held.reshape(probe.geometry.per_channel(probe.rank)), d.shape)
+    if not np.isfinite(d).all():
+        return 0.0, "missing"
+    order = np.argsort(v.reshape(-1))
+    return fit_eps(v.reshape(-1)[order][:, None], d.reshape(-1)[order][:, None])

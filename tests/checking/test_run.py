@@ -1,0 +1,27 @@
+"""The order of the checks."""
+
+from graphlib import CycleError
+
+import pytest
+
+from normkit.checking.rules import RULES
+from normkit.checking.rules.output import Prints
+from normkit.checking.run import run_order
+
+
+def test_every_check_runs_once_after_those_that_it_requires() -> None:
+    order = run_order(RULES)
+    assert sorted(order) == sorted(RULES)
+    for code, rule in RULES.items():
+        assert all(order.index(needed) < order.index(code) for needed in rule.requires), code
+
+
+def test_a_circle_of_requirements_is_refused() -> None:
+    class One(Prints):
+        requires = ("two",)
+
+    class Two(Prints):
+        requires = ("one",)
+
+    with pytest.raises(CycleError):
+        run_order({"one": One, "two": Two})
