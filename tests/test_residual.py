@@ -28,7 +28,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> tuple[Any, Tensor]:
     """The case's input and parameters, and a residual in the layout of the input."""
-    d = draw(Case(PLAIN, shape, lambda *_: torch.empty(0)), dtype, last, "both", 3)
+    d = draw(Case(PLAIN, shape), dtype, last, "both", 3)
     residual = torch.randn(shape, generator=torch.Generator().manual_seed(4)).to(dtype)
     return d, channels_last(residual) if last else residual
 

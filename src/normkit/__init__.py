@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "check", "choose", "functional", "use_backend"]
-__all__ += _layers
-__all__ += _model
+__all__ = ["UserError", "check", "choose", "functional", "use_backend", *_layers, *_model]  # noqa: PLE0604  (of names)
 
 
 def __dir__() -> list[str]:

@@ -28,7 +28,7 @@ def test_standardize_is_the_reference(family: str, rank: int, eps: float, seed: 
         "instance": Norm("instance"),
         "group": Norm("group", num_groups=geometry.groups),
         "layer": Norm("layer", normalized_shape=geometry.features),
-        "rms": Norm("layer", centred=False, normalized_shape=geometry.features),
+        "rms": Norm("layer", subtract_mean=False, normalized_shape=geometry.features),
     }[family]
     pattern = expected_patterns(family, geometry, rank)[0]
     y = standardize(x, pattern, eps=eps, subtract_mean=family != "rms")

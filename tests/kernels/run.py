@@ -28,8 +28,8 @@ class Results:
 
 def run(case: Case, data: Draw, use_torch: bool = False, running: Running | None = None) -> Results:
     """Forward and backward, with the kernels or with torch.nn.functional; with running statistics if given."""
-    inputs = [None if t is None else t.detach().requires_grad_() for t in (data.x, data.weight, data.bias)]
-    x, weight, bias = inputs
+    x = data.x.detach().requires_grad_()
+    weight, bias = (None if t is None else t.detach().requires_grad_() for t in (data.weight, data.bias))
     if use_torch:
         y = case.torch(x, weight, bias, data.eps)
     else:
@@ -37,4 +37,5 @@ def run(case: Case, data: Draw, use_torch: bool = False, running: Running | None
             epilogue = None if case.bounds is None else Epilogue(case.bounds)
             y = normalize(Call(x, case.norm, weight, bias, data.eps, running, running is None, epilogue))
     y.backward(data.dy)
-    return Results(y.detach(), *(None if t is None else t.grad for t in inputs))
+    assert x.grad is not None
+    return Results(y.detach(), x.grad, *(None if t is None else t.grad for t in (weight, bias)))

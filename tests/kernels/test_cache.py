@@ -1,5 +1,6 @@
 """What is compiled, when, and where it is kept."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -21,7 +22,7 @@ from tests.cases import Case, draw
 from tests.kernels.run import run
 from tests.kernels.test_processes import in_threads
 
-CASE = Case(Norm("batch"), (6, 5, 23, 23), str)
+CASE = Case(Norm("batch"), (6, 5, 23, 23))
 
 
 def python(code: str, **environment: str) -> str:
@@ -196,7 +197,7 @@ def test_a_damaged_file_is_made_anew(damage: Callable[[bytes], bytes], made: lis
     for _ in range(2):
         kernel_cache.find("module")
     assert len(made) == 2
-    assert path.read_bytes()[:32] == kernel_cache.hashlib.sha256(path.read_bytes()[32:]).digest()
+    assert path.read_bytes()[:32] == hashlib.sha256(path.read_bytes()[32:]).digest()
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(-1.0, 1), (1e9, 0)])

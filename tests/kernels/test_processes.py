@@ -22,7 +22,7 @@ from normkit.spec import Norm
 from tests.cases import Case, draw
 from tests.kernels.run import run
 
-CASE = Case(Norm("batch"), (8, 16, 20, 20), str)  # large enough for several threads
+CASE = Case(Norm("batch"), (8, 16, 20, 20))  # large enough for several threads
 DATA = draw(CASE, torch.float32)  # in the parent: torch's own parallel operations hang in a child that was forked
 
 
@@ -161,7 +161,7 @@ def test_eight_threads_at_once(kind: str) -> None:
 def test_inference_mode() -> None:
     expected = run(CASE, DATA).y
     with torch.inference_mode(), normkit.use_backend("numba"):
-        y = normalize(DATA.x, CASE.norm, DATA.weight, DATA.bias, DATA.eps)
+        y = normalize(Call(DATA.x, CASE.norm, DATA.weight, DATA.bias, DATA.eps))
         assert y.is_inference()
         assert torch.equal(y, expected)
 
@@ -206,7 +206,7 @@ def test_torch_says_how_many_threads(num_threads: int, monkeypatch: pytest.Monke
 
 def test_a_small_input_wakes_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_layer", lambda: pytest.fail("threads were woken"))
-    run(Case(Norm("batch"), (70, 6), str), draw(Case(Norm("batch"), (70, 6), str), torch.float32))
+    run(Case(Norm("batch"), (70, 6), str), draw(Case(Norm("batch"), (70, 6)), torch.float32))
 
 
 def test_what_is_packed_is_a_record() -> None:
