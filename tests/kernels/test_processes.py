@@ -14,7 +14,7 @@ import torch
 from numba import carray, cfunc, types
 
 import normkit
-from normkit.backends import normalize
+from normkit.backends import Call, normalize
 from normkit.backends.numba import Launch, threads
 from normkit.backends.numba.compile import pointer
 from normkit.backends.numba.record import ADDRESSES, CALL_STRUCT, FLOATS, RECORD, SHAPE_STRUCT, SIZES
@@ -206,7 +206,7 @@ def test_torch_says_how_many_threads(num_threads: int, monkeypatch: pytest.Monke
 
 def test_a_small_input_wakes_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_layer", lambda: pytest.fail("threads were woken"))
-    run(Case(Norm("batch"), (70, 6), str), draw(Case(Norm("batch"), (70, 6)), torch.float32))
+    run(Case(Norm("batch"), (70, 6)), draw(Case(Norm("batch"), (70, 6)), torch.float32))
 
 
 def test_what_is_packed_is_a_record() -> None:
