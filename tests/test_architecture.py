@@ -25,7 +25,7 @@ ALLOWED = {
     "backends.numba": {"backends.processor", "spec"},
     "backends": {"spec", "statistics"},
     "functional": _CORE,
-    "layers": {*_CORE, "functional"},
+    "layers": _CORE,
     "model": {*_LIBRARY},
     "checking": {"errors", "spec", "reference"},
     "testing": {"errors", "checking"},
