@@ -27,7 +27,7 @@ ALLOWED = {
     "functional": _CORE,
     "layers": _CORE,
     "model": {*_LIBRARY},
-    "checking": {"errors", "spec", "reference"},
+    "checking": {"errors"},
     "testing": {"errors", "checking"},
     "normkit": {*_LIBRARY, "checking"},
     "train": {*_LIBRARY, "normkit", "threads"},
