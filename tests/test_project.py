@@ -10,7 +10,7 @@ import normkit
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_version_is_the_package_s() -> None:
+def test_the_version_stands_in_one_place() -> None:
     assert metadata.version("normkit") == normkit.__version__
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
