@@ -263,7 +263,7 @@ def test_a_feature_works_as_in_one_process(name: str, on_ranks: list[dict[str, A
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_done_is_refused_in_words(name: str, on_ranks: list[dict[str, Any]]) -> None:
     for each in on_ranks:
-        says = "leave fullgraph=True away" if name == "compiled_whole" else "use normkit.revert_sync_batchnorm, or eval"
+        says = "drop fullgraph=True" if name == "compiled_whole" else "use normkit.revert_sync_batchnorm, or eval"
         assert says in each[name]
 
 
