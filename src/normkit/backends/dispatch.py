@@ -54,8 +54,9 @@ def normalize(call: Call) -> Tensor:
     if is_compiling():
         return _in_graph(call)
     x = call.x
-    # a tiny normalization takes torch a few microseconds, so this is one condition, the fastest part first
-    if type(x) is Tensor and is_plain_context() and not is_forced() and (x.numel() < MIN_NUMEL or is_small(call)):
+    # a tiny normalization takes torch a few microseconds: all that is asked here must take less than one
+    plain = type(x) is Tensor and is_plain_context() and not is_forced()
+    if plain and (x.numel() < MIN_NUMEL or is_small(call)):
         try:
             y = aten.OPERATIONS[call.norm.kind](call)
         except (RuntimeError, IndexError):
@@ -63,7 +64,10 @@ def normalize(call: Call) -> Tensor:
             raise
         return y if call.epilogue is None else apply_epilogue(y, call.epilogue)
     check(call)
-    name = _choose(call).name
+    if plain:
+        name = "numba" if unsupported_reason(x, call.weight, call.bias) is None else "aten"
+    else:
+        name = _choose(call).name
     if name == "numba":
         return _by_kernel(call)
     return apply_epilogue((aten if name == "aten" else eager).normalize(call), call.epilogue)
