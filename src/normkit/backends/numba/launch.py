@@ -226,11 +226,14 @@ def forward(
     """
     threads = 1 if launch.single_threaded else num_threads
     phases = launch.split_phases if threads >= launch.split_from else _ONE_PHASE
-    x, y, residual, weight, bias, *statistics = pointers
-    call = CALL_STRUCT.pack(  # in the order of ADDRESSES and FLOATS
-        *(launch.function, phases, x, y, residual, weight or launch.ones, bias or launch.zeros, *statistics),
-        *(0, 0, 0, 0, scratch, scratch + launch.chunk_sum_bytes, 0, eps, momentum, *bounds),
-    )
+    x, y, residual, weight, bias, mean, var, rstd, shift, running_mean, running_var, num_batches_tracked = pointers
+    coefficients, (lower, upper) = scratch + launch.chunk_sum_bytes, bounds
+    # in the order of ADDRESSES and FLOATS; a tuple of arguments would cost as much as packing them
+    call = CALL_STRUCT.pack(
+        launch.function, phases, x, y, residual, weight or launch.ones, bias or launch.zeros, mean, var, rstd, shift,
+        running_mean, running_var, num_batches_tracked, 0, 0, 0, 0, scratch, coefficients, 0,
+        eps, momentum, lower, upper,
+    )  # fmt: skip
     run_kernel(call + launch.shape_struct, threads)
 
 
@@ -251,9 +254,10 @@ def backward(
     x, dy, dx, weight, mean, rstd, shift, dweight, dbias = pointers
     if dweight:
         phases |= 1 << REDUCE_PARTIALS
-    coefficients = scratch + launch.chunk_sum_bytes
-    call = CALL_STRUCT.pack(  # in the order of ADDRESSES and FLOATS
-        *(launch.function, phases, x, 0, 0, weight or launch.ones, launch.zeros, mean, 0, rstd, shift, 0, 0, 0),
-        *(dy, dx, dweight, dbias, scratch, coefficients, coefficients + launch.coefficient_bytes, 0.0, 0.0, *bounds),
-    )
+    coefficients, (lower, upper) = scratch + launch.chunk_sum_bytes, bounds
+    call = CALL_STRUCT.pack(
+        launch.function, phases, x, 0, 0, weight or launch.ones, launch.zeros, mean, 0, rstd, shift,
+        0, 0, 0, dy, dx, dweight, dbias, scratch, coefficients, coefficients + launch.coefficient_bytes,
+        0.0, 0.0, lower, upper,
+    )  # fmt: skip
     run_kernel(call + launch.shape_struct, threads)

@@ -21,6 +21,7 @@ from normkit.backends.numba.record import PHASES
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _FIRST = Struct("2q")  # of a RECORD: function and phases
+_PHASES = [tuple(phase for phase in range(PHASES) if bits >> phase & 1) for bits in range(1 << PHASES)]
 _PID = os.getpid()
 
 
@@ -34,8 +35,9 @@ class Layer(Protocol):
 def run_kernel(record: bytes, num_threads: int) -> None:
     """Run the kernel that a RECORD names, phase after phase; return when all of its work is done."""
     if num_threads <= 1:
-        kernel, phases = _kernel_of(record)
-        for phase in phases:
+        function, phases = _FIRST.unpack_from(record)
+        kernel = _function(function)
+        for phase in _PHASES[phases]:
             kernel(record, 0, 1, phase)
     else:
         _layer()(record, num_threads)
@@ -46,25 +48,15 @@ def threading_layer() -> str:
     return "threads" if _layer() is _with_threads else "openmp"
 
 
-def _kernel_of(record: bytes) -> tuple[Any, tuple[int, ...]]:
-    """Return the kernel of a record, and its phases."""
-    function, phases = _FIRST.unpack_from(record)
-    return _function(function), _phases(phases)
-
-
-@lru_cache(maxsize=1 << PHASES)
-def _phases(bits: int) -> tuple[int, ...]:
-    return tuple(phase for phase in range(PHASES) if bits >> phase & 1)
-
-
 @lru_cache(maxsize=256)
 def _function(address: int) -> Any:
     return _Signature(address)
 
 
 def _with_threads(record: bytes, num_threads: int) -> None:
-    kernel, phases = _kernel_of(record)
-    for phase in phases:
+    function, phases = _FIRST.unpack_from(record)
+    kernel = _function(function)
+    for phase in _PHASES[phases]:
         others: list[Future[None]] = [
             _pool(num_threads - 1).submit(kernel, record, part, num_threads, phase) for part in range(1, num_threads)
         ]
