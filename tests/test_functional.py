@@ -146,9 +146,9 @@ def test_unusual_inputs(name: str, x: torch.Tensor, function: str, backend: str)
         with normkit.use_backend(backend), pytest.raises(RuntimeError, match="the input is empty"):
             call(F, x)
         return
-    if x.shape[0] == 0 and function == "instance" and backend == "eager":
+    if x.numel() == 0 and function in ("instance", "group") and backend == "eager":
         with normkit.use_backend(backend):
-            assert call(F, x).shape == x.shape  # torch's own instance norm fails on it: IndexError
+            assert call(F, x).shape == x.shape  # torch's own instance norm fails on it, and from 2.14 on group norm
         return
     try:
         expected = call(TF, theirs)

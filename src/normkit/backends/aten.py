@@ -83,7 +83,7 @@ def _channel_norm(call: Call) -> Tensor:
     if y.requires_grad:
         fix_higher_derivatives(y, call.eps)
     y = y.permute(back)
-    return channels_last(y) if output_is_channels_last(call.norm, x) else y.contiguous()
+    return y if output_is_channels_last(call.norm, x) else y.contiguous()  # permuted, it is channels last
 
 
 def _group_norm(call: Call) -> Tensor:
