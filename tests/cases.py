@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as TF
 
 from normkit.spec import Norm, view
@@ -21,6 +22,11 @@ TOLERANCE = {
     torch.bfloat16: 1.6e-2,  # likewise: half a unit is 3.9e-3
 }
 DTYPES = tuple(TOLERANCE)
+
+
+def knows(layer: str, options: dict[str, object]) -> bool:
+    """Whether the installed torch has a layer with all of these arguments: `bias` came late to most of them."""
+    return not hasattr(nn, layer) or set(options) <= set(signature(getattr(nn, layer)).parameters)
 
 
 def _unnamed(*_: object) -> Tensor:

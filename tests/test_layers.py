@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import normkit
+from tests.cases import knows
 
 NAMES = [name for name in normkit.layers.__all__ if hasattr(nn, name) and name != "SyncBatchNorm"]
 
@@ -47,6 +48,7 @@ CONFIGURATIONS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]
     ("LazyInstanceNorm2d", (), {"track_running_stats": False}, (6, 4, 3, 5)),
     ("LazyInstanceNorm3d", (), {"bias": False}, (2, 4, 3, 5, 2)),
 ]
+CONFIGURATIONS = [row for row in CONFIGURATIONS if knows(row[0], row[2])]
 every_configuration = pytest.mark.parametrize(
     ("name", "args", "kwargs", "shape"),
     CONFIGURATIONS,
@@ -216,11 +218,16 @@ def test_running_statistics_that_torch_refuses_are_an_error(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_running_statistics_of_another_type_are_taken_where_torch_takes_them(dtype: torch.dtype, backend: str) -> None:
     x, found = torch.randn(2, 4, 3, 3), []
-    for kind in (normkit.InstanceNorm2d, nn.InstanceNorm2d):
+    for kind in (nn.InstanceNorm2d, normkit.InstanceNorm2d):
         layer: Any = kind(4, track_running_stats=True)
         layer.running_mean, layer.running_var = layer.running_mean.to(dtype), layer.running_var.to(dtype)
-        with normkit.use_backend(backend):
-            found.append((layer(x), layer.running_mean, layer.running_var, layer.eval()(x)))
+        try:
+            with normkit.use_backend(backend):
+                found.append((layer(x), layer.running_mean, layer.running_var, layer.eval()(x)))
+        except RuntimeError as error:
+            if kind is nn.InstanceNorm2d:
+                pytest.skip(f"this torch does not take them: {error}")
+            raise
     torch.testing.assert_close(*found, rtol=1e-2, atol=1e-2)
 
 

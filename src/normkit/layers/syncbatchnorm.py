@@ -84,5 +84,7 @@ class SyncBatchNorm(SyncForward, BatchNorm):
         *,
         bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:  # not an argument of torch's class before 2.13
+            self.register_parameter("bias", None)
         self.process_group = process_group
