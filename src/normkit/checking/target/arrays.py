@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from normkit.checking.patterns import Values
+from normkit.checking.target.global_state import seed_torch
 
 Array = Any  # an array of the target's own library
 
@@ -192,7 +193,7 @@ class TorchLibrary(Library):
 
     def seed(self, seed: int = 20) -> None:
         super().seed(seed)
-        torch.manual_seed(seed)
+        seed_torch(seed)
 
 
 class JaxLibrary(Library):
