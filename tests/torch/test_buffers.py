@@ -123,3 +123,16 @@ def test_two_forwards_and_one_backward_under_ddp() -> None:
         for rank in range(2):
             for key, value in expected.items():
                 torch.testing.assert_close(ranks[rank][index][f"module.1.{key}"], value)
+
+
+def test_a_compiled_layer_keeps_copies_too() -> None:
+    found = []
+    for disturbed in (False, True):
+        layer, x, dy = layer_and_inputs("small batch norm")
+        compiled = torch.compile(layer, backend="aot_eager")
+        y = compiled.eval()(x)
+        if disturbed:
+            compiled.train()(x.detach() * 3 + 5)
+        found.append(torch.autograd.grad(y, [x, *layer.parameters()], dy))
+    for undisturbed, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, undisturbed, rtol=0.0, atol=0.0)
