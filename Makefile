@@ -13,7 +13,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[$*]'
 	touch $@
 
-demo: .venv/.test
+demo: .venv/.train
 	rm -rf runs/demo
 	$(BIN)/normkit train --data digits --norm batch --norm none --verify --out runs/demo
 

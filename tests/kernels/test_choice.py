@@ -47,6 +47,11 @@ def test_a_norm_that_is_none_is_an_error() -> None:
         choose(LARGE, norm="batch")  # type: ignore[arg-type]
 
 
+def test_an_array_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(TypeError, match=r"expected a torch\.Tensor; got ndarray: torch\.from_numpy"):
+        choose(LARGE.numpy())  # type: ignore[arg-type]
+
+
 def test_reasons_are_sentences() -> None:
     reasons = [choose(x).reason for x in (LARGE, LARGE[:, :9], *(x for x, _ in IMPOSSIBLE.values() if x.numel()))]
     with torch.autocast("cpu", torch.bfloat16):

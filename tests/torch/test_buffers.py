@@ -5,6 +5,7 @@ operation").
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def disturb(layer: nn.Module, x: Tensor, how: str) -> None:
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "differentiated twice"])
 def test_gradients_are_those_of_the_forward_pass(name: str, backend: str, how: str, mode: str, twice: bool) -> None:
-    if twice and name.startswith("large") and backend in ("aten", "eager"):
+    if name.startswith("large") and (backend != "auto" or twice):
         pytest.skip("the same code as for small inputs, and slow")
     found = []
     with normkit.use_backend(backend):
@@ -129,7 +130,7 @@ def test_a_compiled_layer_keeps_copies_too() -> None:
     found = []
     for disturbed in (False, True):
         layer, x, dy = layer_and_inputs("small batch norm")
-        compiled = torch.compile(layer, backend="aot_eager")
+        compiled: Any = torch.compile(layer, backend="aot_eager")
         y = compiled.eval()(x)
         if disturbed:
             compiled.train()(x.detach() * 3 + 5)

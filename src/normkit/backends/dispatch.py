@@ -95,8 +95,10 @@ def choose(
 
     Raises:
         RuntimeError: the back end that was forced cannot take this input.
-        TypeError: the norm is not a Norm.
+        TypeError: x is not a tensor, or the norm is not a Norm.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"choose expected a torch.Tensor; got {type(x).__name__}: torch.from_numpy(x) gives one")
     if not isinstance(norm, Norm):
         raise TypeError(f'choose expected a normkit.spec.Norm, such as Norm("batch"), as norm; got {norm!r}')
     statistics = Running(x, x, 0.0) if running else None  # that there are any is all that counts

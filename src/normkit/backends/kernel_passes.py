@@ -118,9 +118,19 @@ class _LaunchKey(NamedTuple):
 @lru_cache(maxsize=1024)
 def _launch(key: _LaunchKey) -> tuple[View, numba.Launch]:
     """Return the view of an input, and how a kernel is called on it."""
-    norm, shape, order, dtype, has_affine, *rest = key
-    v = view(norm, shape, order)
-    return v, numba.launch(numba.Variant(v, KERNEL_DTYPES[dtype], has_affine, norm.subtract_mean, *rest))
+    v = view(key.norm, key.shape, key.order)
+    variant = numba.Variant(
+        v,
+        KERNEL_DTYPES[key.dtype],
+        has_affine=key.has_affine,
+        subtract_mean=key.norm.subtract_mean,
+        precomputed=key.precomputed,
+        backward=key.backward,
+        transposed=key.transposed,
+        has_bounds=key.has_bounds,
+        has_residual=key.has_residual,
+    )
+    return v, numba.launch(variant)
 
 
 def _address(tensor: Tensor | None) -> int:

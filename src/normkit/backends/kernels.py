@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normkit.backends import eager
+from normkit.backends import eager, kernel_passes
 from normkit.backends.call import Call
 from normkit.backends.epilogue import bounds_backward
 from normkit.backends.higher_order import differentiable_gradients
-from normkit.backends.kernel_passes import Saved, backward, finite_bounds, forward, precomputed_stats
+from normkit.backends.kernel_passes import Saved, finite_bounds, precomputed_stats
 from normkit.backends.torch_internals import fast_apply
 from normkit.statistics import Running
 
@@ -27,7 +27,7 @@ def normalize(call: Call) -> Tensor:
             x = x.clone()
         y: Tensor = _apply(x, weight, bias, residual, call)
         return y
-    return forward(call).y
+    return kernel_passes.forward(call).y
 
 
 class _Normalize(torch.autograd.Function):
@@ -37,7 +37,7 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, call: Call
     ) -> Tensor:
-        y, mean, _, rstd, shift = forward(call._replace(x=x))
+        y, mean, _, rstd, shift = kernel_passes.forward(call._replace(x=x))
         bounds = call.bounds
         # where bounds hold a sum, it is the result that tells where
         ctx.sum_bounds = None if residual is None else bounds
@@ -70,7 +70,7 @@ class _Normalize(torch.autograd.Function):
 
             gradients = differentiable_gradients(plain, x, weight, ctx.bias, needed[:3], dy)
         else:
-            gradients = backward(dy, saved, needed[:3])
+            gradients = kernel_passes.backward(dy, saved, needed[:3])
         return (*gradients, dy if needed[3] else None, None)
 
 

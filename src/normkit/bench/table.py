@@ -146,7 +146,7 @@ def select(text: str = "", models: Sequence[str] = (), *, quick: bool = False) -
         rows = [row for row in rows if row.case.quick]
     found = [row for row in rows if row.matches(text.split())]
     if not found:
-        which = " of a `quick` run" if quick and not models else ""
+        which = " of a `quick` run, which has few of them," if quick and not models else ""
         raise UserError(
             f"`text` {text!r} matches none of {len(rows)} rows{which}; a row is called, for example, {rows[0].name!r}"
         )
