@@ -1,6 +1,8 @@
 """``normkit bench`` as a user runs it."""
 
+import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from normkit.bench.accuracy import Accuracy
 from normkit.bench.crossover import Crossover
@@ -19,10 +22,11 @@ from normkit.bench.memory import Memory
 from normkit.bench.progress import Progress
 from normkit.bench.results import Result
 from normkit.bench.runner import Times
+from normkit.bench.section import Section
 from normkit.bench.start import Start
 from normkit.bench.sync import SyncOverhead
 from normkit.bench.table import ROW_BY_NAME, ROWS
-from normkit.cli import main
+from normkit.cli import bench_output, console, main
 
 Run = Callable[..., tuple[object, str, str]]
 ROW = "BatchNorm1d (8,64) float32 evaluation"
@@ -227,3 +231,15 @@ def test_errors(run: Run, arguments: list[str], message: str, tmp_path: Path, mo
     assert message in " ".join(err.split())
     assert out == ""
     assert not any(path.is_file() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_table_loses_nothing_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=screen, force_terminal=True, width=width, highlight=False))
+    columns = ("case", *(f"column {number}" for number in range(8)))
+    row = ("BatchNorm2d (32,64,56,56) float32 forward", *(f"{number}.25 ms ±12%" for number in range(8)))
+    bench_output.print_section(Section("A title", columns, (row,), ("A note.",)))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+    assert all(cell in " ".join(shown.split()) for cell in row)
+    assert max(map(len, shown.splitlines())) <= width

@@ -50,18 +50,20 @@ def print_results(benchmark: "Benchmark", output: str, *, completed: bool) -> No
 
 
 def print_section(section: "Section") -> None:
-    """Print a table and its notes; in a pipe or a file as wide as it needs to be."""
+    """Print a table and its notes: in a pipe or a file as wide as it needs, on a narrower terminal row by row."""
     wide = console.out if console.out.is_terminal else Console(highlight=False, width=WIDTH_OF_FILES)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(section.columns):
-        if number == 0:
-            table.add_column(column, min_width=20, overflow="fold")
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in section.rows:
         table.add_row(*map(escape, row))
     wide.print(section.title, soft_wrap=True, style="bold", markup=False)
-    wide.print(table)
+    if wide.measure(table, options=wide.options.update(max_width=WIDTH_OF_FILES)).maximum <= wide.width:
+        wide.print(table)
+    else:
+        for name, *cells in section.rows:
+            named = [f"{column} {cell}" for column, cell in zip(section.columns[1:], cells, strict=True) if cell]
+            wide.print(f"{name}: {'; '.join(named) if len(cells) > 1 else cells[0]}", markup=False)
     for note in section.notes:
         wide.print(note, soft_wrap=True, markup=False)
     wide.print()
