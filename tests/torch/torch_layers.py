@@ -129,6 +129,12 @@ LAYERS = {
 LAYERS = {name: row for name, row in LAYERS.items() if knows(row.name, row.options)}
 
 
+def says_export() -> bool:
+    """Whether torch says that it exports while it compiles, as 2.10 does."""
+    asked = torch.compile(lambda x: (torch.compiler.is_exporting(), x + 1), backend="eager")
+    return bool(asked(torch.zeros(1))[0])
+
+
 def step(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """One forward and backward pass: the result, all gradients, all buffers."""
     x = x.detach().requires_grad_()

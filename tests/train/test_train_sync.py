@@ -120,7 +120,8 @@ def test_the_command_under_torchrun_equals_torch_in_one_process(tmp_path: Path) 
     options = ["--sync", "--verify", "--epochs", "1", "--format", "json", "--out", "run"]
     done = subprocess.run(torchrun(*options), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (verdict,) = json.loads(done.stdout)["verify"]  # one object, though two processes ran
+    *_, document = done.stdout.splitlines()  # torch 2.10's gloo says on standard output whom it is connected to
+    (verdict,) = json.loads(document)["verify"]  # one object, though two processes ran
     assert verdict["steps"] == 23
     assert verdict["loss"] <= LOSS_TOLERANCE
     assert verdict["gradient"] <= GRADIENT_TOLERANCE

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_exporting
 
 from normkit.backends import eager
 from normkit.backends.call import Call
@@ -145,16 +145,16 @@ def _running_of(call: Call) -> tuple[Tensor | None, Tensor | None, Any, Tensor |
 
     It keeps the statistics for the backward pass: in training without a use for them, so their version must not count
     (`.data` is an alias with a version of its own); in evaluation as they are, so what updates them later must not
-    reach them.
+    reach them. Traced and exported graphs hold the operation alone.
     """
     if call.running is None:
         return None, None, 0.0, None
     mean, var, momentum, tracked = call.running
-    if mean.requires_grad or var.requires_grad or not (_needs_graph(call) and _is_recording()):
+    if mean.requires_grad or var.requires_grad or not _needs_graph(call) or is_tracing() or is_exporting():
         return mean, var, momentum, tracked
-    if call.use_input_stats:
-        return mean.data, var.data, momentum, tracked
-    return mean.clone(), var.clone(), momentum, tracked
+    if not call.use_input_stats:
+        return mean.clone(), var.clone(), momentum, tracked
+    return (mean, var, momentum, tracked) if is_compiling() else (mean.data, var.data, momentum, tracked)
 
 
 def _needs_graph(call: Call) -> bool:
