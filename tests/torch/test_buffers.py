@@ -130,7 +130,7 @@ def test_two_forwards_and_one_backward_under_ddp() -> None:
 @pytest.mark.parametrize("autocast", [False, True], ids=["our operators", "torch's"])
 def test_a_compiled_layer_keeps_copies_too(autocast: bool) -> None:
     if says_export():
-        pytest.skip("this torch (2.10) says that it exports whenever it compiles: its operation alone is in the graph")
+        pytest.skip("this torch says that it exports whenever it compiles: its operation alone is in the graph")
     found = []
     for disturbed in (False, True):
         layer, x, dy = layer_and_inputs("small batch norm")

@@ -60,7 +60,7 @@ def test_graphs_hold_our_operators(name: str) -> None:
         return graph
 
     if says_export():
-        pytest.skip("this torch (2.10) says that it exports whenever it compiles: its own operations are in the graph")
+        pytest.skip("this torch says that it exports whenever it compiles: its own operations are in the graph")
     row = LAYERS[name]
     torch.compile(row.ours(), backend=collect, fullgraph=True)(row.input())
     found = operators(graphs)

@@ -130,7 +130,7 @@ LAYERS = {name: row for name, row in LAYERS.items() if knows(row.name, row.optio
 
 
 def says_export() -> bool:
-    """Whether torch says that it exports while it compiles, as 2.10 does."""
+    """Whether torch says that it exports while it compiles, as 2.10 and 2.11 do."""
     asked = torch.compile(lambda x: (torch.compiler.is_exporting(), x + 1), backend="eager")
     return bool(asked(torch.zeros(1))[0])
 

@@ -85,6 +85,6 @@ class SyncBatchNorm(SyncForward, BatchNorm):
         bias: bool = True,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        if not bias:  # not an argument of torch's class before 2.13
+        if not bias:  # not an argument of older classes of torch
             self.register_parameter("bias", None)
         self.process_group = process_group
