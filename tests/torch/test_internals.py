@@ -16,7 +16,7 @@ import torch.utils.checkpoint, torch.fx, torch._subclasses
 NAMES = [
     "_get_tracing_state", "peek_interpreter_stack", "CInterpreter", "is_functorch_wrapped_tensor", "is_batchedtensor",
     "_len_torch_dispatch_stack", "_current_autograd_node", "_register_hook_dict", "_current_level",
-    "_has_any_global_hook", "apply", "GraphExecGroup",
+    "_has_any_global_hook", "apply", "GraphExecGroup", "_get_deterministic_algorithms",
 ]
 
 
