@@ -16,10 +16,9 @@ from torch import Tensor
 
 from normkit.backends import Call, normalize
 from normkit.backends.call import layer_spec
-from normkit.backends.checks import no_running
+from normkit.backends.checks import running_or_none
 from normkit.backends.dtypes import machine_eps
 from normkit.spec import Norm
-from normkit.statistics import Running
 
 __all__ = ["batch_norm", "channel_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -77,7 +76,8 @@ def batch_norm(
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
     """
-    running = _running("batch_norm", running_mean, running_var, momentum, training)
+    mean, var = cast("tuple[Any, Any]", (running_mean, running_var))
+    running = running_or_none("batch_norm", mean, var, momentum, use_input_stats=training)
     result: ArrayT = _normalize(input, _BATCH, weight, bias, eps, running, training)
     return result
 
@@ -110,7 +110,8 @@ def instance_norm(
     Reference:
         Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022.
     """
-    running = _running("instance_norm", running_mean, running_var, momentum, use_input_stats)
+    mean, var = cast("tuple[Any, Any]", (running_mean, running_var))
+    running = running_or_none("instance_norm", mean, var, momentum, use_input_stats=use_input_stats)
     result: ArrayT = _normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats)
     return result
 
@@ -222,14 +223,6 @@ def channel_norm(
     """
     result: ArrayT = _normalize(input, _CHANNEL, weight, bias, eps)
     return result
-
-
-def _running(name: str, mean: Any, var: Any, momentum: float | Tensor, use_input_stats: bool) -> Running | None:
-    """Return running statistics as one value, if there are any."""
-    if mean is None or var is None:
-        no_running(name, mean, var, use_input_stats=use_input_stats)
-        return None
-    return Running(mean, var, momentum)
 
 
 def _normalize(*call: Any) -> Any:

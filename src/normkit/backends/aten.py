@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.compiler import is_compiling, is_exporting
 
 from normkit.backends import eager
-from normkit.backends.call import Call
+from normkit.backends.call import Call, needs_graph
 from normkit.backends.checks import check_batch, check_group, check_instance
 from normkit.backends.higher_order import fix_higher_derivatives
 from normkit.backends.layout import channels_last, memory_order, output_is_channels_last
@@ -21,7 +21,7 @@ from normkit.statistics import Running
 
 def normalize(call: Call) -> Tensor:
     """Normalize x, right in third derivatives too; the epilogue is left to the caller."""
-    if not KNOWS_NODES and _is_recording() and _needs_graph(call):
+    if not KNOWS_NODES and _is_recording() and needs_graph(call):
         return eager.normalize(call)  # what fixes the third derivatives of torch's is missing
     return OPERATIONS[call.norm.kind](call)
 
@@ -106,6 +106,8 @@ def _instance_norm(call: Call) -> Tensor:
     if x.is_cpu and call.use_input_stats and call.running is None and x.numel() and not is_compiling():
         y = _safe_group_norm(x.contiguous(), x.shape[1], call)
         return y if x.is_contiguous() else _in_layout_of(x, y)
+    if call.running is not None and isinstance(call.running.momentum, Tensor):
+        return _with_tensor_momentum(call, call.running, call.running.momentum)
     mean, var, momentum, _ = _running_of(call)
     y = torch.instance_norm(
         x,
@@ -150,20 +152,11 @@ def _running_of(call: Call) -> tuple[Tensor | None, Tensor | None, Any, Tensor |
     if call.running is None:
         return None, None, 0.0, None
     mean, var, momentum, tracked = call.running
-    if mean.requires_grad or var.requires_grad or not _needs_graph(call) or is_tracing() or is_exporting():
+    if mean.requires_grad or var.requires_grad or not needs_graph(call) or is_tracing() or is_exporting():
         return mean, var, momentum, tracked
     if not call.use_input_stats:
         return mean.clone(), var.clone(), momentum, tracked
     return (mean, var, momentum, tracked) if is_compiling() else (mean.data, var.data, momentum, tracked)
-
-
-def _needs_graph(call: Call) -> bool:
-    """Whether autograd records the call."""
-    return torch.is_grad_enabled() and (
-        call.x.requires_grad
-        or (call.weight is not None and call.weight.requires_grad)
-        or (call.bias is not None and call.bias.requires_grad)
-    )
 
 
 def _is_recording() -> bool:

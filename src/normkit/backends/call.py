@@ -1,9 +1,11 @@
 """One normalization as one value: what every back end takes."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
@@ -59,13 +61,31 @@ class Call(NamedTuple):
         return None if self.epilogue is None else self.epilogue.residual
 
 
+def needs_graph(call: Call) -> bool:
+    """Whether autograd records the norm, whatever its epilogue."""
+    return torch.is_grad_enabled() and (
+        call.x.requires_grad
+        or (call.weight is not None and call.weight.requires_grad)
+        or (call.bias is not None and call.bias.requires_grad)
+    )
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def cached_outside_compile(function: Callable[P, R]) -> Callable[P, R]:
+    """Cache a function of shapes, except in a graph that is compiled, whose sizes may be symbols."""
+    cached: Callable[P, R] = lru_cache(maxsize=1024)(function)  # type: ignore[assignment]
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (function if is_compiling() else cached)(*args, **kwargs)
+
+    return call
+
+
+@cached_outside_compile
 def layer_spec(normalized_shape: tuple[int, ...], *, subtract_mean: bool = True) -> Norm:
-    """Return the norm over the last axes, of these sizes: one object for the same question."""
-    if is_compiling():  # sizes may be symbols
-        return Norm("layer", subtract_mean, normalized_shape=normalized_shape)
-    return _layer_spec(normalized_shape, subtract_mean)
-
-
-@lru_cache(maxsize=1024)
-def _layer_spec(normalized_shape: tuple[int, ...], subtract_mean: bool) -> Norm:  # noqa: FBT001  (keywords cost time)
+    """Return the norm over the last axes, of these sizes."""
     return Norm("layer", subtract_mean, normalized_shape=normalized_shape)

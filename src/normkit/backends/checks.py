@@ -1,32 +1,15 @@
 """What a call must be, before any work is done: the errors that say so."""
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
 from math import prod
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
-from normkit.backends.call import Call
+from normkit.backends.call import Call, cached_outside_compile
 from normkit.backends.dtypes import HALF_DTYPES, parameter_fits
 from normkit.spec import Norm, ShapeError
 from normkit.statistics import Running
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def cached_outside_compile(function: Callable[P, R]) -> Callable[P, R]:
-    """Cache a function of shapes, except in a graph that is compiled, whose sizes may be symbols."""
-    cached: Callable[P, R] = lru_cache(maxsize=1024)(function)  # type: ignore[assignment]
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (function if is_compiling() else cached)(*args, **kwargs)
-
-    return call
 
 
 @cached_outside_compile
@@ -145,3 +128,13 @@ def no_running(name: str, mean: Tensor | None, var: Tensor | None, *, use_input_
             f"{name} expected running_mean and running_var{'' if use_input_stats else ' in evaluation'}; got "
             f"{'neither' if mean is var else 'only one of the two'}"
         )
+
+
+def running_or_none(
+    name: str, mean: Tensor | None, var: Tensor | None, momentum: float | Tensor, *, use_input_stats: bool
+) -> Running | None:
+    """Return running statistics as one value, if there are any; raise as :func:`no_running` does."""
+    if mean is None or var is None:
+        no_running(name, mean, var, use_input_stats=use_input_stats)
+        return None
+    return Running(mean, var, momentum)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from normkit.backends import numba
 from normkit.backends.call import Call
-from normkit.backends.dtypes import HALF_DTYPES, KERNEL_DTYPES
+from normkit.backends.dtypes import HALF_DTYPES, KERNEL_DTYPES, compute_dtype
 from normkit.backends.huge_pages import empty_like
 from normkit.backends.layout import channels_last, channels_last_format, memory_order, output_is_channels_last
 from normkit.spec import Norm, View, view
@@ -59,7 +59,7 @@ def forward(call: Call) -> Forward:
         has_residual=residual is not None,
     )
     v, launch = _launch(key)
-    compute = torch.float64 if x.dtype is torch.float64 else torch.float32
+    compute = compute_dtype(x.dtype)
     w = None if weight is None else _in_memory_order(weight, v, compute)
     b = None if bias is None else _in_memory_order(bias, v, compute)
     rstd = torch.empty(launch.num_stats, dtype=compute, device=CPU)
@@ -74,8 +74,8 @@ def forward(call: Call) -> Forward:
             update = _update_by_kernel(running, launch.num_stats, compute)
     else:
         assert running is not None  # checks.py has checked it
-        mean = precomputed_stats(running.mean, launch.num_stats, compute)
-        var = precomputed_stats(running.var, launch.num_stats, compute)
+        mean = _precomputed(running.mean, launch.num_stats, compute)
+        var = _precomputed(running.var, launch.num_stats, compute)
     scratch = torch.empty(launch.scratch_bytes, dtype=torch.uint8, device=CPU) if launch.scratch_bytes else None
     pointers = numba.ForwardPointers(
         _address(x),
@@ -193,7 +193,7 @@ def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def precomputed_stats(statistic: Tensor, num_stats: int, compute: torch.dtype) -> Tensor:
+def _precomputed(statistic: Tensor, num_stats: int, compute: torch.dtype) -> Tensor:
     """Return running statistics in the compute dtype, repeated for each sample of an instance norm."""
     if statistic.dtype is compute and statistic.numel() == num_stats and statistic.is_contiguous():
         return statistic.detach().resolve_neg()

@@ -6,28 +6,27 @@ import torch
 from torch import Tensor
 
 from normkit.backends import eager, kernel_passes
-from normkit.backends.call import Call
+from normkit.backends.call import Call, needs_graph
 from normkit.backends.epilogue import bounds_backward
 from normkit.backends.higher_order import differentiable_gradients
-from normkit.backends.kernel_passes import Saved, finite_bounds, precomputed_stats
+from normkit.backends.kernel_passes import Saved, finite_bounds
 from normkit.backends.torch_internals import fast_apply
 from normkit.statistics import Running
 
 
 def normalize(call: Call) -> Tensor:
     """Normalize x; the epilogue's residual, if any, has the shape and dtype of x."""
-    x, weight, bias, residual = call.x, call.weight, call.bias, call.residual
-    if torch.is_grad_enabled() and (
-        x.requires_grad
-        or (weight is not None and weight.requires_grad)
-        or (bias is not None and bias.requires_grad)
-        or (residual is not None and residual.requires_grad)
-    ):
-        if x.is_inference():  # such a tensor cannot be saved for backward
-            x = x.clone()
-        y: Tensor = _apply(x, weight, bias, residual, call)
-        return y
-    return kernel_passes.forward(call).y
+    residual = call.residual
+    if not (needs_graph(call) or (residual is not None and residual.requires_grad and torch.is_grad_enabled())):
+        return kernel_passes.forward(call).y
+    if call.x.is_inference():  # such a tensor cannot be saved for backward
+        call = call._replace(x=call.x.clone())
+    if not call.use_input_stats and call.running is not None:
+        # copies: a training step between this pass and its backward updates the buffers
+        mean, var, momentum, _ = call.running
+        call = call._replace(running=Running(mean.clone(), var.clone(), momentum))
+    y: Tensor = _apply(call.x, call.weight, call.bias, residual, call)
+    return y
 
 
 class _Normalize(torch.autograd.Function):
@@ -37,16 +36,12 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, call: Call
     ) -> Tensor:
-        y, mean, _, rstd, shift = kernel_passes.forward(call._replace(x=x))
+        y, mean, _, rstd, shift = kernel_passes.forward(call)
         bounds = call.bounds
         # where bounds hold a sum, it is the result that tells where
         ctx.sum_bounds = None if residual is None else bounds
         result = None if ctx.sum_bounds is None else y
-        precomputed: tuple[Tensor, ...] = ()
-        if not call.use_input_stats and call.running is not None:
-            # copies: a training step between this pass and its backward updates the buffers
-            precomputed = call.running.mean.clone(), call.running.var.clone()
-            mean = precomputed_stats(precomputed[0], mean.numel(), mean.dtype)
+        precomputed = () if call.use_input_stats or call.running is None else call.running[:2]
         ctx.save_for_backward(x, weight, mean, rstd, shift, result, *precomputed)
         ctx.norm, ctx.eps, ctx.use_input_stats = call.norm, call.eps, call.use_input_stats
         ctx.bounds = bounds if residual is None else None

@@ -40,7 +40,6 @@ _len_torch_dispatch_stack = _private("_C._len_torch_dispatch_stack")
 _current_autograd_node = _private("_C._current_autograd_node")
 _has_any_global_hook = _private("nn.modules.module._has_any_global_hook")
 _exec_group = _private("utils.checkpoint.GraphExecGroup")
-_function_apply = getattr(super(torch.autograd.Function, torch.autograd.Function), "apply", None)
 
 _KNOWS_TRANSFORMS: Final = None not in (_peek_interpreter_stack, getattr(forward_ad, "_current_level", None))
 
@@ -142,8 +141,5 @@ def saved_by(node: Any) -> tuple[Tensor, Tensor | None, tuple[int, ...] | None]:
 
 def fast_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     """Return ``function.apply`` without its Python part, which serves torch.func only."""
-    if _function_apply is None:
-        apply: Callable[..., Any] = function.apply
-        return apply
-    fast: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
-    return fast
+    inherited: Callable[..., Any] | None = getattr(super(torch.autograd.Function, function), "apply", None)
+    return function.apply if inherited is None else inherited

@@ -3,11 +3,10 @@
 from torch import Tensor, nn
 
 from normkit.backends import Call, normalize
-from normkit.backends.checks import no_running
+from normkit.backends.checks import running_or_none
 from normkit.backends.torch_internals import InstanceNormBase
 from normkit.layers.fast_attributes import get_state
 from normkit.spec import Norm
-from normkit.statistics import Running
 
 _INSTANCE = Norm("instance")
 
@@ -21,11 +20,8 @@ class InstanceNormForward(InstanceNormBase):
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
         weight, bias, mean, var, _ = get_state(self)
         use_input_stats = self.training or not self.track_running_stats
-        running = None
-        if mean is not None and var is not None:
-            running = Running(mean, var, self.momentum if self.momentum is not None else 0.0)
-        else:
-            no_running("instance_norm", mean, var, use_input_stats=use_input_stats)
+        momentum = self.momentum if self.momentum is not None else 0.0
+        running = running_or_none("instance_norm", mean, var, momentum, use_input_stats=use_input_stats)
         return normalize(Call(input, _INSTANCE, weight, bias, self.eps, running, use_input_stats))
 
 
