@@ -123,8 +123,8 @@ class AffineInit(AffineRule):
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "affine-offset")
 
     def not_applicable(self, probe: Measurements) -> str | None:
-        if probe.builder.kind == "function":
-            return "the caller of a function chooses the initial values"
+        if probe.by_caller:
+            return "the caller chooses the initial values"
         if probe.builder.is_instance:
             return "an instance may have been trained"
         return super().not_applicable(probe)
@@ -154,7 +154,7 @@ class AffineShape(AffineRule):
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "wrong-axes", "group-order")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        if probe.builder.kind == "function" and (not probe.builder.keepdims or probe.rank == 2):
+        if probe.by_caller and (probe.builder.style.parameters == "flat" or probe.rank == 2):
             return  # it takes the shape that it is given
         layer = probe.layer(neutral=False)
         held = {role: slot.read() for role, slot in layer.slots().items() if role in ("weight", "bias")}
@@ -164,7 +164,7 @@ class AffineShape(AffineRule):
         if wrong:
             same_size = all(int(np.prod(shape)) == int(np.prod(expected)) for shape in wrong.values())
             listed = ", ".join(f"{role} {shape}" for role, shape in wrong.items())
-            by_caller = probe.builder.kind == "function"
+            by_caller = probe.by_caller
             yield self.finding(
                 f"{'expects' if by_caller else 'keeps'} {listed}; {probe.reference_layer} has {expected}",
                 f"{listed}; expected {expected}",

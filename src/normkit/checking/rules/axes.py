@@ -1,6 +1,5 @@
 """The axes and groups that are averaged over, for every rank and batch size."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -259,9 +258,7 @@ class TrailingAxes(Rule):
     def check(self, probe: Measurements) -> Iterator[Finding]:
         for count in (2,) if probe.library.compiles else (2, 3):
             sizes = self._SIZES[-count:]
-            builder = dataclasses.replace(
-                probe.builder.with_geometry(features=sizes, last=True), features_as_tuple=True
-            )
+            builder = probe.builder.with_geometry(features=sizes, last=True).with_style(features_as_tuple=True)
             taken = accept(builder, probe.resolved.claim)
             if not taken.ranks:
                 continue  # refusing it is clear
