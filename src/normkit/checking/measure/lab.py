@@ -53,6 +53,7 @@ class Measurements(Probe):
             results = []
             for seed in range(3):
                 layer = self.layer()
+                self.forward(layer, x)  # some draw their parameters in the first call
                 self.library.seed(seed)  # whatever it draws while it runs shall differ
                 results.append(self.forward(layer, x, training=training))
             gaps = [float(np.nanmax(np.abs(other - results[0]), initial=0.0)) for other in results[1:]]
@@ -126,9 +127,13 @@ class Measurements(Probe):
 
     @cached_property
     def training_uses_state(self) -> float:
-        """The largest change of the training output when the running statistics change."""
-        if not self.state:
-            return 0.0
+        """The largest change of the training output with what was seen before, or with the running statistics."""
+        again = self.layer()
+        x = self.x()
+        outputs = [self.forward(again, values) for values in (x, self.x(seed=100) * 3.0 + 2.0, x, x)]
+        remembered = float(np.abs(outputs[3] - outputs[0]).max())
+        if not self.state or remembered > 1e-3:
+            return remembered
         x = self.x()
         fresh, other = self.layer(), self.layer()
         for layer in (fresh, other):

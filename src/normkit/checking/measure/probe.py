@@ -120,12 +120,15 @@ class Probe:
     def accepted_but_wrong_ranks(self) -> tuple[int, ...]:
         """Ranks that the target takes without being meant for them: it reduces the axes of another rank."""
         any_rank = self.family in ("layer", "rms") and not self.builder.is_function  # a function may be for (N, C)
-        if self.family == "group" or any_rank or self.resolved.claim.ranks:
+        if any_rank or self.resolved.claim.ranks:
             return ()
         try:
             right = [rank for rank in self._sensible_ranks if self.as_expected(rank)]
             meant = {pattern.axes for rank in right if (pattern := self.pattern(rank)) is not None}
             wrong = [rank for rank in self._sensible_ranks if rank not in right]
+            if self.family == "group":
+                beyond = right and min(wrong, default=6) > max(right) and not any(map(self.has_wrong_groups, wrong))
+                return tuple(wrong) if beyond else ()
             if all((p := self.pattern(rank)) is not None and p.axes in meant for rank in wrong):
                 return tuple(wrong)
         except TargetError:

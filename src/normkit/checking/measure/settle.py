@@ -13,6 +13,7 @@ from normkit.checking.options import Options
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder, attempt
+from normkit.checking.target.claim import Claim
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
@@ -65,12 +66,22 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
         candidate, family = found
         reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates = _completed(candidate, family)
-    resolved = accept(builder, claim)
+    resolved = _accepted(builder, claim, candidate.rank)
+    builder = resolved.builder
     if builder.is_function or builder.kind == "factory":
         builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
         resolved = dataclasses.replace(resolved, builder=builder)
     settled = Settled(resolved, builder, family, reason, None, evaluates)
     return _by_numbers(settled) if options.family is None else settled
+
+
+def _accepted(builder: Builder, claim: Claim, rank: int) -> Resolved:
+    """Find out which ranks it takes; where (N, C) does not tell the layout, the one in which it takes more."""
+    resolved = accept(builder, claim)
+    if rank > 2 or claim.ranks or builder.style.transposed or builder.style.parameters == "keepdims":
+        return resolved
+    other = accept(builder.with_geometry(last=not builder.geometry.last), claim)
+    return other if len(other.ranks) > len(resolved.ranks) else resolved
 
 
 def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[Candidate, str] | None:

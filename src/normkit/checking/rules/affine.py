@@ -191,7 +191,8 @@ class ParametersNotRegistered(AffineRule):
         layer: Any = probe.layer(neutral=False)
         registered = {id(parameter) for parameter in layer.instance.parameters()}
         slots = layer.slots()
-        loose = [slots[role].path for role in probe.affine if id(slots[role].read()) not in registered]
+        kept = [slots[role] for role in probe.affine if slots[role].owner is not layer.given]
+        loose = [slot.path for slot in kept if id(slot.read()) not in registered]
         if loose:
             listed = ", ".join(name for name, _ in layer.instance.named_parameters()) or "nothing"
             yield self.finding(

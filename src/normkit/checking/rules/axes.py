@@ -217,11 +217,11 @@ class RankUnsupported(Rule):
         if probe.accepted_but_wrong_ranks:
             beyond = ", ".join(map(str, probe.accepted_but_wrong_ranks))
             pattern = probe.pattern(probe.accepted_but_wrong_ranks[-1])
-            axes = pattern.axes if pattern is not None else None
+            axes = f"axes {pattern.axes}" if pattern is not None and pattern.axes else "other elements"
             yield self.finding(
                 f"is right for rank {', '.join(map(str, probe.ranks))} only: "
-                f"it takes rank {beyond} and averages over axes {axes} all the same",
-                f"the axes are {axes} for rank {beyond} too",
+                f"it takes rank {beyond} and averages over {axes} all the same",
+                f"it averages over {axes} for rank {beyond}",
                 severity="warning",
             )
         if refused:

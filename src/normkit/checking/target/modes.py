@@ -87,7 +87,8 @@ def candidates(call: Signature, instance: Any, words: Iterable[str], enums: Iter
             yield Switch("argument", name, *pair)
     held = {name: value for name, value in getattr(instance, "__dict__", {}).items() if not name.startswith("__")}
     for name in sorted(held, key=lambda name: not _speaks_of_modes(name)):
-        if isinstance(held[name], bool | str | enum.Enum) or (_speaks_of_modes(name) and held[name] in (0, 1)):
+        is_flag = isinstance(held[name], int) and held[name] in (0, 1) and _speaks_of_modes(name)
+        if isinstance(held[name], bool | str | enum.Enum) or is_flag:
             for pair in _pairs(held[name], words, enums):
                 yield Switch("attribute", name, *pair)
     yield from _methods(instance, words, enums)

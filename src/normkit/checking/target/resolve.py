@@ -172,7 +172,10 @@ def _shaped(builder: Builder, claim: Claim) -> Iterator[tuple[Builder, int]]:
     variants = list(shapes(builder))[: 3 if builder.library.compiles else None]
     if variants[0].style.transposed and 2 in (claim.ranks or (2,)):
         yield variants[0], 2
-    for rank, variant in itertools.product(ranks, variants):
+    pairs = itertools.product(ranks, variants)
+    if claim.family in ("layer", "rms"):  # parameters are of the features' shape nearly always, at every rank
+        pairs = ((rank, variant) for variant, rank in itertools.product(variants, ranks))
+    for rank, variant in pairs:
         if variant.style.transposed:
             if rank == 2 and variant is not variants[0]:
                 yield variant, 2

@@ -49,9 +49,10 @@ def shapes(builder: Builder) -> Iterator[Builder]:
     if column:
         yield builder.with_style(transposed=True, parameters="column")
     yield builder
-    if (constructor := builder.constructor()) is not None and constructor.name_of("features"):
+    call, constructor = builder.call_of_first(), builder.constructor()
+    if any(signature is not None and signature.name_of("features") for signature in (call, constructor)):
         yield builder.with_style(features_as_tuple=True)
-    if _arrays_in(builder.call_of_first()):
+    if _arrays_in(call):
         yield builder.with_style(parameters="keepdims")
         yield builder.with_style(parameters="trailing")
         if not column:
