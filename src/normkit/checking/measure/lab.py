@@ -104,6 +104,19 @@ class Measurements(Probe):
                 return None
         return plain
 
+    def weighted(self, weight: float) -> Adapter:
+        """Build a layer whose weight has this value everywhere."""
+        layer = self.layer()
+        layer.write(weight=np.full(1, weight))
+        return layer
+
+    def started(self) -> Adapter:
+        """Build a layer whose weight and bias have their own initial values; some make them in the first call."""
+        layer = self.layer(neutral=False)
+        if any(role not in layer.slots() for role in self.affine):
+            self.forward(layer, self.x())
+        return layer
+
     @cached_property
     def by_caller(self) -> bool:
         """Whether the caller keeps weight and bias and gives them in each call."""

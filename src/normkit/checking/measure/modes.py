@@ -44,7 +44,10 @@ def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
 
 def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:
     definition = definition_of(builder.target)
-    return candidates(layer.call, layer.instance, builder.words, enums_in(definition))
+    passed = {*layer.given, *dict(builder.style.stand_ins)}
+    for switch in candidates(layer.call, layer.instance, builder.words, enums_in(definition)):
+        if switch.kind != "argument" or switch.name not in passed:
+            yield switch
 
 
 def _switches(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
@@ -65,7 +68,11 @@ def _mixes(layer: Adapter, x: Values, run: Run, *, training: bool) -> bool:
     """Whether another first sample changes what the last one gets."""
     changed = x.copy()
     changed[0] = changed[0] * 3.0 + 2.0
-    before, after = run(layer, x, training), run(layer, changed, training)
+    outputs = []
+    for values in (x, changed):
+        layer.library.seed()  # what is drawn in the call shall not pass for the other samples' doing
+        outputs.append(run(layer, values, training))
+    before, after = outputs
     if before.shape != x.shape or not np.isfinite(before[-1]).all():
         return False
     return float(np.abs(before[-1] - after[-1]).max()) > _REACHES

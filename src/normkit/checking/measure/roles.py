@@ -7,6 +7,7 @@
 A change of bias or mean shifts the output by the same amount whatever the input; one of weight or variance does not.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -200,10 +201,9 @@ class _Experiment:
         return _Effect(reached[True], reached[False], shifts, remembered, self._moved(path))
 
     def _moved(self, path: str) -> bool:
-        before, first, after = self.before.get(path), self.first[path], self._after.get(path)
-        if before is None or before.shape != first.shape:
-            return True
-        return not (np.array_equal(before, first) and (after is None or np.array_equal(first, after)))
+        steps = [values[path] for values in (self.before, self.first, self._after) if path in values]
+        shaped = [values for values in steps if values.shape == steps[-1].shape]  # some are made in the first call
+        return any(not np.array_equal(one, other) for one, other in itertools.pairwise(shaped))
 
     def named(self) -> dict[str, Role]:
         """Return the roles that names tell, by path, for what nothing else tells."""

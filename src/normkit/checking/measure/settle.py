@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.modes import Run, find_mode
 from normkit.checking.measure.probe import Probe
@@ -18,6 +20,7 @@ from normkit.checking.target.errors import TargetError
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
 from normkit.checking.target.signature import UnfillableError
+from normkit.checking.target.state import AFFINE
 
 _BATCHES = (4, 2, 3)
 _FAMILIES = ("batch", "instance", "group", "layer")
@@ -58,6 +61,8 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     found = _first_fit(candidates, families)
     if found is None:
         found = _first_fit(list(_switched(candidates)), families)
+    if found is None and claim.family == "layer" and options.family is None:
+        found = _first_fit([_of_one_group(c) for c in candidates if c.rank >= 4], ("group",))
     if found is None:
         family = claim.family or "batch"
         candidate = candidates[0]
@@ -92,8 +97,45 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
             builder = candidate.builder.with_geometry(batch=batch)
             changed = dataclasses.replace(candidate, builder=builder)
             if _fits(changed, family):
-                return _refined(changed, family)
+                return _refined(_applying(changed, candidates), family)
     return None
+
+
+def _applying(candidate: Candidate, others: list[Candidate]) -> Candidate:
+    """Among the shapes of weight and bias that it takes, those with which it scales and shifts each channel."""
+    builder, rank = candidate.builder, candidate.rank
+    if not builder.build(rank).given or _scales(candidate):
+        return candidate
+    for other in others:
+        changed = dataclasses.replace(builder, style=other.builder.style)
+        one = dataclasses.replace(candidate, builder=changed)
+        if other.rank == rank and other.builder.geometry.last == builder.geometry.last and _scales(one):
+            return one
+    return candidate
+
+
+def _scales(candidate: Candidate) -> bool:
+    """Whether the output with another weight and bias is the plain one times weight plus bias."""
+    rank, builder = candidate.rank, candidate.builder
+    probe = _probe(candidate, "batch")
+    try:
+        layer, other = builder.build(rank), builder.build(rank)
+        values = {role: np.linspace(0.6, 1.7, held.size) for role, held in other.read(*AFFINE).items()}
+        other.write(**values)
+        plain, actual = (probe.forward(one, probe.x(rank)) for one in (layer, other))
+    except (TargetError, UnfillableError):
+        return False
+    wanted = plain
+    for role, join in (("weight", np.multiply), ("bias", np.add)):
+        if role in values:
+            if values[role].size not in (1, builder.geometry.features[0]):
+                return False
+            wanted = join(wanted, values[role].reshape(builder.geometry.per_channel(rank)))
+    return actual.shape == wanted.shape and bool(np.abs(actual - wanted).max() < 1e-3)
+
+
+def _of_one_group(candidate: Candidate) -> Candidate:
+    return dataclasses.replace(candidate, builder=candidate.builder.with_geometry(groups=1))
 
 
 def _refined(candidate: Candidate, family: str) -> tuple[Candidate, str]:
@@ -161,6 +203,8 @@ def _with_numbers(candidate: Candidate, family: str) -> Builder:
 
 def _by_numbers(settled: Settled) -> Settled:
     """Correct the family that a name claims where the numbers are exactly those of another."""
+    if settled.family == "group" and settled.resolved.claim.family == "layer":
+        return dataclasses.replace(settled, claimed="layer")
     if settled.family != "layer" or settled.resolved.claim.family != "layer":
         return settled
     probe = Probe(settled.resolved, settled.builder, "layer")

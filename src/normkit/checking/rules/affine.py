@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from normkit.checking.measure.lab import Measurements
+from normkit.checking.patterns import Values
 from normkit.checking.report import Finding, interval, number
 from normkit.checking.rules.base import Rule
 from normkit.checking.target.state import AFFINE
@@ -79,17 +80,26 @@ class AffineIgnored(AffineRule):
             layer = probe.train(steps=1)
             layer.write(**values)
             actual = probe.forward(layer, x, training=training)
-            factor = values["weight"] + (1 - probe.unit_weight) if "weight" in values else None
-            wanted = probe.scaled(plain, factor, values.get("bias"))
-            if wanted is None:
+            gaps = [
+                float(np.abs(actual - wanted).max())
+                for factor in self._factors(probe, values.get("weight"))
+                if (wanted := probe.scaled(plain, factor, values.get("bias"))) is not None
+            ]
+            if not gaps:
                 continue
-            gap = float(np.abs(actual - wanted).max())
+            gap = min(gaps)
             if gap > 1e-3:
                 mode = "training" if training else "evaluation"
                 ignored = float(np.abs(actual - plain).max()) < 1e-6
                 what = "are not applied" if ignored else "are not applied as x_hat * weight + bias"
                 yield self.finding(f"weight and bias {what} in {mode}", f"differs from the definition by {number(gap)}")
                 return
+
+    def _factors(self, probe: Measurements, weight: Values | None) -> list[Values | None]:
+        """What a weight may multiply by: itself, one plus itself, or its exponential where it is kept as a logarithm."""
+        if weight is None:
+            return [None]
+        return [weight] if probe.unit_weight == 1.0 else [weight + 1, np.exp(weight)]
 
 
 class AffineOffset(AffineRule):
@@ -106,8 +116,11 @@ class AffineOffset(AffineRule):
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         if probe.unit_weight == 0.0:
+            plain, doubled = (probe.forward(probe.weighted(weight), probe.x()) for weight in (0.0, 1.0))
+            is_logarithm = bool(np.abs(doubled - np.e * plain).max() < np.abs(doubled - 2 * plain).max())
             yield self.finding(
-                "multiplies by 1 + weight", "weight starts at 0 and the output is normalized all the same"
+                "multiplies by the exponential of the weight" if is_logarithm else "multiplies by 1 + weight",
+                "weight starts at 0 and the output is normalized all the same",
             )
 
 
@@ -130,7 +143,7 @@ class AffineInit(AffineRule):
         return super().not_applicable(probe)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        held = probe.layer(neutral=False).read(*AFFINE)
+        held = probe.started().read(*AFFINE)
         wrong = []
         for role, start in (("weight", 1.0), ("bias", 0.0)):
             if role in held and not np.allclose(held[role], start):
@@ -159,7 +172,7 @@ class AffineShape(AffineRule):
         layer = probe.layer(neutral=False)
         held = {role: slot.read() for role, slot in layer.slots().items() if role in ("weight", "bias")}
         expected = probe.geometry.features
-        shapes = {role: tuple(getattr(value, "shape", ())) for role, value in held.items()}
+        shapes = {role: tuple(getattr(value, "shape", np.shape(value))) for role, value in held.items()}
         wrong = {role: shape for role, shape in shapes.items() if shape != expected}
         if wrong:
             same_size = all(int(np.prod(shape)) == int(np.prod(expected)) for shape in wrong.values())

@@ -224,7 +224,7 @@ class RankUnsupported(Rule):
                 f"it averages over {axes} for rank {beyond}",
                 severity="warning",
             )
-        if refused:
+        elif refused:
             reasons = [f"rank {rank}: {probe.resolved.refused.get(rank, 'not taken')}" for rank in refused]
             yield self.finding(
                 f"refuses inputs of rank {', '.join(map(str, refused))}, which {probe.reference_layer} takes",

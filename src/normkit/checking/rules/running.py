@@ -79,7 +79,7 @@ class RunningStatsInit(RunningRule):
             initial = update.initial.get(role)
             if initial is not None and np.abs(initial - start).max(initial=0.0) > self._negligible(probe):
                 wrong.append(f"{role} starts at {number(float(initial.reshape(-1)[0]))} rather than {number(start)}")
-        if wrong:
+        if wrong and not update.first_replaces and not update.cumulative:
             yield self.finding(wrong[0], "; ".join(wrong) + ", read before the first batch")
         elif update.first_replaces or len(update.initial) < len(probe.state):
             how = "is set from the first batch" if update.first_replaces else "does not exist before the first batch"

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,39 @@ import torch
 
 from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Array, Library
-from normkit.checking.target.backward import Gradients, call_backward, kept_gradients, read_gradients
+from normkit.checking.target.backward import (
+    CannotCallError,
+    Gradients,
+    call_backward,
+    kept_gradients,
+    read_gradients,
+)
 from normkit.checking.target.cells import Slot, slots_in
 from normkit.checking.target.made import Made
 from normkit.checking.target.modes import Mode
 from normkit.checking.target.names import Role
-from normkit.checking.target.results import Result, places, read_result
+from normkit.checking.target.results import Before, Result, places, read_result
 from normkit.checking.target.shared import PrivateState
 from normkit.checking.target.signature import Arguments, Signature
 from normkit.checking.target.state import AFFINE, as_values, slots_by_name, slots_by_path
 
+
+@dataclass(frozen=True)
+class Passing:
+    """The form in which a target takes its input.
+
+    Args:
+        transposed: As (C, N) where an input is (N, C).
+        lists: As nested lists of numbers.
+        one_by_one: One sample at a time, without an axis for the batch.
+    """
+
+    transposed: bool = False
+    lists: bool = False
+    one_by_one: bool = False
+
+
+_AS_IT_IS = Passing()
 _BACKWARD = ("backward", "backward_pass", "backprop", "bprop", "back", "backward_propagation", "grad")
 
 
@@ -35,7 +59,7 @@ class Adapter:
         mode: What switches it between training and evaluation.
         roles: The roles of what it keeps, by path; None tells them by their names.
         returned: The roles of its further results, by position: new values of arrays that the caller keeps.
-        transposed: Whether it takes (C, N) where an input is (N, C).
+        passing: The form in which it takes its input.
         axis_names: One letter an axis of its inputs, for further inputs made to their shape.
         backward_function: A backward function written by hand, where there is one.
     """
@@ -57,7 +81,7 @@ class Adapter:
         settings: dict[str, Any] | None = None,
         roles: Mapping[str, Role] | None = None,
         returned: Mapping[int, Role] | None = None,
-        transposed: bool = False,
+        passing: Passing = _AS_IT_IS,
         axis_names: str = "",
         backward_function: Callable[..., Any] | None = None,
     ) -> None:
@@ -72,7 +96,7 @@ class Adapter:
         self.settings = settings
         self.roles = roles
         self.returned = dict(returned or {})
-        self.transposed = transposed
+        self.passing = passing
         self.axis_names = axis_names
         self.backward_function = backward_function
         self.result: Result | None = None
@@ -133,18 +157,30 @@ class Adapter:
         """
         self.private.use()
         self._switch(training=training)
-        passed = self.library.transpose(x, (1, 0)) if self.transposed else x
-        args, kwargs = self.call.fill(passed, self._arguments(passed, training=training))
-        before = places(self.library, self.instance) if self.result is None or self.result.place else {}
         if not self.sets_grad_mode:
-            returned = self._invoke(args, kwargs)
-        else:
-            with self.library.grad_mode(enabled=training if grad is None else grad):
-                returned = self._invoke(args, kwargs)
-        self.result = read_result(self.library, returned, passed, self.instance, before)
+            return self._passed(x, training=training)
+        with self.library.grad_mode(enabled=training if grad is None else grad):
+            return self._passed(x, training=training)
+
+    def _passed(self, x: Array, *, training: bool) -> Array:
+        """Call it on an input in the form in which it takes one."""
+        if self.passing.one_by_one:
+            return self.library.stack([self._called(x[index], training=training) for index in range(len(x))])
+        if self.passing.transposed:
+            y = self._called(self.library.transpose(x, (1, 0)), training=training)
+            return self.library.transpose(y, (1, 0)) if len(y.shape) == 2 else y
+        return self._called(x, training=training)
+
+    def _called(self, x: Array, *, training: bool) -> Array:
+        passed = self.library.values(x).tolist() if self.passing.lists else x
+        args, kwargs = self.call.fill(passed, self._arguments(x, training=training))
+        before = Before()
+        if self.result is None or self.result.place:
+            before = Before(places(self.library, self.instance), self.library.values(x))
+        returned = self._invoke(args, kwargs)
+        self.result = read_result(self.library, returned, x, self.instance, before)
         self._keep_returned(self.result)
-        y = self.result.y
-        return self.library.transpose(y, (1, 0)) if self.transposed and len(y.shape) == 2 else y
+        return self.result.y
 
     def forward(self, values: Values, *, training: bool = True, grad: bool | None = None) -> Values:
         """Call it on float64 values, in the precision it is measured in."""
@@ -212,7 +248,7 @@ class Adapter:
 
     def backward(self, x: Array, dy: Values) -> Gradients | None:
         """Return the gradients of sum(y * dy) in training by the target's own means; None where it has none."""
-        by_hand = self._backward_by_hand()
+        by_hand = None if self.passing.one_by_one or self.passing.lists else self._backward_by_hand()
         if by_hand is None or not self.library.records_graph:
             found = self._differentiate(x, dy)
             if found is not None:
@@ -222,14 +258,21 @@ class Adapter:
         self.run(x, grad=True)
         before = places(self.library, self.instance)
         wanted = self.library.make(dy)
-        passed = self.library.transpose(wanted, (1, 0)) if self.transposed else wanted
+        passed = self.library.transpose(wanted, (1, 0)) if self.passing.transposed else wanted
+        given = self.library.transpose(x, (1, 0)) if self.passing.transposed else x
         cache = self.result.extras if self.result else []
-        returned = call_backward(by_hand, passed, x, cache)
+        failure: CannotCallError | None = None
+        try:
+            returned = call_backward(by_hand, passed, given, cache)
+        except CannotCallError as error:  # what it left behind before counts all the same
+            returned, failure = None, error
         slots = {role: slot for role, slot in self.slots().items() if role in AFFINE}
         found = read_gradients(self.library, returned, passed)
         after = [] if self._is_plain_function else list(slots_in(self.instance))
-        kept_gradients(self.library, found, after, before, slots)
-        if self.transposed and found.dx is not None and found.dx.ndim == 2:
+        kept_gradients(self.library, found, after, before, slots, tuple(passed.shape))
+        if failure is not None and found.dx is None:
+            raise failure
+        if self.passing.transposed and found.dx is not None and found.dx.ndim == 2:
             found.dx = found.dx.T
         return found
 

@@ -69,6 +69,10 @@ class Library(ABC):
         """Make an array of booleans, such as a mask."""
         return values
 
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        """Join arrays along a new first axis."""
+        return np.stack(arrays)
+
     @abstractmethod
     def owns(self, value: object) -> bool:
         """Whether ``value`` is an array of this library."""
@@ -155,6 +159,9 @@ class TorchLibrary(Library):
     def make(self, values: npt.ArrayLike, dtype: str | None = None) -> Array:
         return torch.tensor(np.asarray(values), dtype=getattr(torch, dtype or self.precision))
 
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        return torch.stack(list(arrays))
+
     def make_integers(self, values: npt.NDArray[np.int64]) -> Array:
         return torch.from_numpy(values)
 
@@ -225,6 +232,11 @@ class JaxLibrary(Library):
         import jax
 
         return jax.device_put(np.array(values, dtype=jax.numpy.dtype(dtype or self.precision)))
+
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        import jax
+
+        return jax.numpy.stack(list(arrays))
 
     def make_integers(self, values: npt.NDArray[np.int64]) -> Array:
         import jax

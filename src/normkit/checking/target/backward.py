@@ -8,8 +8,13 @@ from typing import Any
 from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.cells import Slot
+from normkit.checking.target.errors import RAISED, describe
 from normkit.checking.target.names import Role, role_of
 from normkit.checking.target.state import AFFINE
+
+
+class CannotCallError(Exception):
+    """A hand-written backward pass raised: whether that is a fault, or it was called wrongly, cannot be told."""
 
 
 @dataclass
@@ -54,7 +59,28 @@ def call_backward(method: Callable[..., Any], dy: Array, x: Array, extras: Seque
             keywords[parameter.name] = 0.0
         elif parameter.default is parameter.empty and rest:
             values.append(rest.pop(0))
-    return method(*values, **keywords)
+    try:
+        return method(*values, **keywords)
+    except RAISED as error:
+        raise CannotCallError(describe(error)) from error
+
+
+def input_gradient_role(name: str) -> bool:
+    """Whether a name is usual for the gradient by the input: dx, dinputs, grad_input."""
+    plain = name.strip("_").lower()
+    return plain in (
+        "dx",
+        "dinputs",
+        "dinput",
+        "grad_input",
+        "input_grad",
+        "grad_x",
+        "x_grad",
+        "dldz",
+        "dldx",
+        "d_x",
+        "dz",
+    )
 
 
 def _is_rate(name: str) -> bool:
@@ -74,7 +100,12 @@ def read_gradients(library: Library, result: Any, x: Array) -> Gradients:
 
 
 def kept_gradients(
-    library: Library, found: Gradients, after: Iterable[Slot], before: Mapping[str, int], slots: Mapping[Role, Slot]
+    library: Library,
+    found: Gradients,
+    after: Iterable[Slot],
+    before: Mapping[str, int],
+    slots: Mapping[Role, Slot],
+    shape: tuple[int, ...],
 ) -> None:
     """Add the gradients that a backward method left in the object: those with a telling name, and all new arrays."""
     taken = {slot.path for slot in slots.values()}
@@ -83,6 +114,8 @@ def kept_gradients(
         if not library.owns(held) or slot.path in taken:
             continue
         role = gradient_role(str(slot.key))
+        if found.dx is None and input_gradient_role(str(slot.key)) and tuple(held.shape) == shape:
+            found.dx = library.values(held)
         if role and role not in found.affine:
             found.affine[role] = library.values(held)
         elif before.get(slot.path) != id(held):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from normkit.checking.options import Options
-from normkit.checking.target.adapter import Adapter
+from normkit.checking.target.adapter import Adapter, Passing
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.callables import (
     backward_of,
@@ -23,7 +23,7 @@ from normkit.checking.target.callables import (
 )
 from normkit.checking.target.errors import RAISED, TargetError
 from normkit.checking.target.geometry import Geometry
-from normkit.checking.target.made import Made
+from normkit.checking.target.made import Made, made
 from normkit.checking.target.modes import Mode, usual_mode
 from normkit.checking.target.names import Role, role_of
 from normkit.checking.target.shared import SharedState
@@ -47,6 +47,8 @@ class Style:
         transposed: Whether it takes (C, N) where an input is (N, C).
         method: The method that is the forward pass; None takes forward or __call__.
         stand_ins: Values for arguments whose names tell nothing.
+        lists: Whether it takes nested lists of numbers in place of arrays.
+        one_by_one: Whether it takes one sample at a time, without an axis for the batch.
     """
 
     features_as_tuple: bool = False
@@ -56,6 +58,8 @@ class Style:
     transposed: bool = False
     method: str | None = None
     stand_ins: tuple[tuple[str, Any], ...] = ()
+    lists: bool = False
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ class Builder:
         Args:
             instance: For a factory: what it returned.
         """
-        return Signature(self._forward(instance), self.options.call, takes_input=True)
+        fixed = {name: made(value) or value for name, value in self.options.call.items()}
+        return Signature(self._forward(instance), fixed, takes_input=True)
 
     def call_of_first(self) -> Signature | None:
         """Return the arguments of the forward call; None where it cannot be built in this way."""
@@ -217,7 +222,7 @@ class Builder:
             settings=settings,
             roles=self.roles,
             returned=dict(self.returned),
-            transposed=self.style.transposed,
+            passing=Passing(self.style.transposed, self.style.lists, self.style.one_by_one),
             axis_names="CN" if self.style.transposed else self.geometry.axis_names(rank),
             backward_function=backward_of(self.target) if self.is_function else None,
         )
@@ -251,7 +256,9 @@ class Builder:
     def _with_sizes(self, constructor: Signature, rank: int, arguments: Arguments) -> Arguments:
         """Add what only a constructor takes: the rank, and values to start weight and bias with."""
         named = {name: rank for name, role in constructor.roles.items() if role == "rank"}
-        return dataclasses.replace(arguments, named=named)
+        shape, names = self.geometry.shape(rank), self.geometry.axis_names(rank)
+        arrays = {n: v.make(self.library, shape, names) for n, v in self.style.stand_ins if isinstance(v, Made)}
+        return dataclasses.replace(arguments, named=named, made=arrays)
 
     def _sized(self, instance: Any, rank: int) -> Any:
         """Let a layer size itself: a lazy module of torch from an input, a layer in Keras' manner from a shape."""
@@ -283,8 +290,7 @@ class Builder:
         for name, value in self.style.stand_ins:
             if isinstance(value, Made) and name in call.roles and "C" in (value.axes or ()):  # told by what it does
                 role = (self.roles or {}).get(name, "weight")
-                made = value.make(self.library, self.geometry.shape(rank), self.geometry.axis_names(rank))
-                given[name] = made * STARTS[role]
+                given[name] = self.parameter(STARTS[role], rank)
         return given
 
     def _gives(self, call: Signature, name: str) -> bool:
@@ -306,7 +312,7 @@ class Builder:
         if self.style.parameters == "number":
             return start
         shape = features if self.geometry.last else shapes.get(self.style.parameters, features)
-        return self.library.make(np.full(shape, start))
+        return np.full(shape, start).tolist() if self.style.lists else self.library.make(np.full(shape, start))
 
     def call_repr(self, rank: int) -> str:
         """Write the call that builds it, for people to read."""

@@ -28,6 +28,9 @@ _NO_FORWARD = (
 )
 
 
+_IMPORTED = {"torch", "nn", "F", "np", "numpy", "jnp", "jax"}
+
+
 def name_of(target: Any) -> str:
     """Return the name that a target goes by."""
     return str(getattr(target, "__name__", type(target).__name__))
@@ -111,8 +114,12 @@ def forward_of(target: Any, kind: str, method: str | None = None) -> Callable[..
         function = getattr(owner, name, None)
         if name == "__call__" and inspect.isclass(target) and "__call__" not in dir(owner):
             continue
-        if function is not None and inspect.isroutine(function) and not _is_slot(function):
-            return _without_self(owner, name, function)
+        if function is None or not inspect.isroutine(function) or _is_slot(function):
+            continue
+        bare = _without_self(owner, name, function)
+        if name == "__call__" and "forward" in dir(owner) and _passes_on(bare):
+            continue
+        return bare
     raise TypeError(f"{name_of(target)} has neither forward nor __call__")
 
 
@@ -123,6 +130,11 @@ def methods_of(target: Any) -> list[str]:
     names = [name for name in names if inspect.isfunction(inspect.unwrap(getattr(owner, name)))]
     names = [name for name in names if not any(word in name.lower() for word in _NO_FORWARD)]
     return sorted(names, key=lambda name: not any(word in name.lower() for word in _FORWARD))
+
+
+def _passes_on(function: Callable[..., Any]) -> bool:
+    """Whether a callable takes anything, so that what it calls tells its arguments."""
+    return all(p.kind in _VARIADIC for p in inspect.signature(function).parameters.values())
 
 
 def _is_slot(function: Any) -> bool:
@@ -190,7 +202,10 @@ def libraries_of(target: Any) -> list[Library]:
     if "module" in kind_of(target):
         return [TORCH]
     definition = definition_of(target)
-    libraries = likely_libraries(global_names(definition))
+    names = global_names(definition)
+    if not names & _IMPORTED:  # methods of arrays alone: what the module imports tells
+        names |= _IMPORTED & set(getattr(inspect.getmodule(definition), "__dict__", {}))
+    libraries = likely_libraries(names)
     if JAX not in libraries and "jax" in getattr(inspect.getmodule(definition), "__dict__", {}):
         libraries.insert(0, JAX)
     return libraries

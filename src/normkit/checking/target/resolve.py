@@ -3,14 +3,14 @@
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from normkit.checking.options import Options
-from normkit.checking.target.arrays import Library, likely_libraries
+from normkit.checking.target.arrays import NUMPY, Library, likely_libraries
 from normkit.checking.target.builder import Builder, Style, attempt
 from normkit.checking.target.callables import definition_of, global_names, libraries_of, name_of, words_in
 from normkit.checking.target.cells import slots_in
@@ -154,13 +154,20 @@ def _require_callable(target: Any) -> None:
 def _ways(target: Any, claim: Claim, options: Options) -> Iterator[tuple[int, Builder, int]]:
     """Yield groups of builders and ranks to try, by number; the likeliest first."""
     shared = SharedState(definition_of(target))
-    number = 0
+    numbers = itertools.count()
     for batch, library, kind in itertools.product((None, 4, 2), libraries_of(target), kinds(target)):
         base = _geometry_of(target, kind, options)
         base = base if batch is None else dataclasses.replace(base, batch=batch)
         for method in methods(target, options.method):
             for builder in _filled(Builder(target, kind, library, base, options, shared, Style(method=method))):
-                number += 1
+                number = next(numbers)
+                yield from ((number, *way) for way in _shaped(builder, claim))
+    plain = Builder(target, kinds(target)[0], NUMPY, _geometry_of(target, kinds(target)[0], options), options, shared)
+    for lists, one_by_one in ((True, False), (False, True), (True, True)):
+        for method in methods(target, options.method):
+            style = Style(method=method, lists=lists, one_by_one=one_by_one)
+            for builder in _filled(dataclasses.replace(plain, style=style)):
+                number = next(numbers)
                 yield from ((number, *way) for way in _shaped(builder, claim))
 
 
@@ -172,7 +179,7 @@ def _shaped(builder: Builder, claim: Claim) -> Iterator[tuple[Builder, int]]:
     variants = list(shapes(builder))[: 3 if builder.library.compiles else None]
     if variants[0].style.transposed and 2 in (claim.ranks or (2,)):
         yield variants[0], 2
-    pairs = itertools.product(ranks, variants)
+    pairs: Iterable[tuple[int, Builder]] = itertools.product(ranks, variants)
     if claim.family in ("layer", "rms"):  # parameters are of the features' shape nearly always, at every rank
         pairs = ((rank, variant) for variant, rank in itertools.product(variants, ranks))
     for rank, variant in pairs:
@@ -205,7 +212,7 @@ def _filled(builder: Builder) -> Iterator[Builder]:
         names = [name for name in call.unfilled(built.arguments({})) if name not in kept]
         names = [name for name in names if call.roles[name] not in _PASSED]
         words = words_in(definition_of(builder.target))
-        for further in for_call(call, names, words):
+        for further in for_call(call, names, words, built.geometry):
             yield built.with_style(stand_ins=(*filling, *further))
 
 

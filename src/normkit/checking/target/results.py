@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.cells import slots_in
 
@@ -31,7 +34,20 @@ class Result:
         return [array for extra in self.extras for array in _arrays_in(extra, library)]
 
 
-def read_result(library: Library, returned: Any, x: Array, holder: Any, before: Mapping[str, int]) -> Result:
+@dataclass(frozen=True)
+class Before:
+    """What there was before a call, as far as its result may lie there.
+
+    Args:
+        places: The identity of every array that the object held, by path.
+        x: The values of the input; None where the result is not expected in their place.
+    """
+
+    places: Mapping[str, int] = field(default_factory=dict)
+    x: Values | None = None
+
+
+def read_result(library: Library, returned: Any, x: Array, holder: Any, before: Before) -> Result:
     """Find the output of a call.
 
     Args:
@@ -39,7 +55,7 @@ def read_result(library: Library, returned: Any, x: Array, holder: Any, before: 
         returned: What the call returned.
         x: The input that it got.
         holder: The object that was called.
-        before: What ``places`` gave before the call.
+        before: What there was before the call.
     Raises:
         TypeError: nothing that was returned or left anywhere is an array.
     """
@@ -47,8 +63,11 @@ def read_result(library: Library, returned: Any, x: Array, holder: Any, before: 
         return Result(returned)
     if returned is None:
         return _left_behind(library, x, holder, before)
+    if (listed := _from_lists(library, returned)) is not None:
+        return Result(listed)
     items = list(returned.values()) if isinstance(returned, Mapping) else returned
     if isinstance(items, tuple | list):
+        items = [item if (listed := _from_lists(library, item)) is None else listed for item in items]
         arrays = [item for item in items if library.owns(item)]
         if not arrays:
             wrapped = [item for item in items if hasattr(item, "__dict__")]
@@ -60,25 +79,36 @@ def read_result(library: Library, returned: Any, x: Array, holder: Any, before: 
     return _unwrapped(library, returned, x)
 
 
+def _from_lists(library: Library, value: Any) -> Array | None:
+    """An array of the numbers in nested lists; None for anything else."""
+    if not isinstance(value, list) or not value or library.records_graph or library.owns(value[0]):
+        return None
+    try:
+        numbers = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return library.make(numbers)
+
+
 def places(library: Library, holder: Any) -> dict[str, int]:
     """Return the identity of every array that an object holds, by path."""
     return {slot.path: id(value) for slot in slots_in(holder) if library.owns(value := _read(slot))}
 
 
-def _left_behind(library: Library, x: Array, holder: Any, before: Mapping[str, int]) -> Result:
+def _left_behind(library: Library, x: Array, holder: Any, before: Before) -> Result:
     """The output of a call that returned nothing: a new attribute of the input's shape, or the input itself."""
     found = {}
     for slot in slots_in(holder):
         value = _read(slot)
         if library.owns(value) and tuple(value.shape) == tuple(x.shape) and value is not x:
             found[slot.path] = value
-    new = {path: value for path, value in found.items() if before.get(path) != id(value)}
+    new = {path: value for path, value in found.items() if before.places.get(path) != id(value)}
     named = [path for path in _USUAL if path in new]
     if named or new:
         place = named[0] if named else list(new)[-1]
         return Result(new[place], place=f"in self.{place}")
-    if not library.mutable:
-        raise TypeError("it returned nothing")
+    if before.x is None or np.array_equal(before.x, library.values(x), equal_nan=True):
+        raise TypeError("it returned None, and left no array of the input's shape")
     return Result(x, place="in place of its input")
 
 

@@ -11,6 +11,9 @@ from normkit.checking.target.names import Role, role_of
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+_MAY_BE_RANK = ("dim", "dims", "ndim", "n_dim", "num_dim", "dimension", "dimensions")
+
+
 class UnfillableError(TypeError):
     """A required argument whose meaning its name does not tell."""
 
@@ -81,6 +84,9 @@ class Signature:
         roles = {name: role_of(name) for name in self.parameters}
         if "features" not in roles.values():  # with num_features beside it, num_dims is the rank of the input
             roles = {name: "features" if role == "rank" else role for name, role in roles.items()}
+        sizes = [name for name, role in roles.items() if role == "features"]
+        for name in sizes[1:]:  # beside num_features, dim is the rank of the input too
+            roles[name] = "rank" if name.strip("_").lower() in _MAY_BE_RANK else "features"
         if is_constructor and "features" not in roles.values():  # the size comes first, whatever it is called
             required = [name for name in self.parameters if self.is_required(name)]
             unnamed = [name for name in required if roles[name] in (None, "input")]

@@ -7,8 +7,9 @@ from typing import Any
 
 from normkit.checking.target.geometry import Geometry
 from normkit.checking.target.made import Made
-from normkit.checking.target.names import words_of
+from normkit.checking.target.names import role_of, words_of
 from normkit.checking.target.signature import Signature
+from normkit.checking.target.state import ROLES
 
 Filling = tuple[tuple[str, Any], ...]
 """A value for each of some arguments."""
@@ -27,15 +28,16 @@ def for_constructor(signature: Signature, names: list[str], geometry: Geometry) 
     yield from _products(names, [_of_constructor(signature.parameters[name], geometry) for name in names])
 
 
-def for_call(signature: Signature, names: list[str], words: list[str]) -> Iterator[Filling]:
+def for_call(signature: Signature, names: list[str], words: list[str], geometry: Geometry) -> Iterator[Filling]:
     """Yield values for arguments of a call.
 
     Args:
         signature: The arguments of the call.
         names: Those without a value.
         words: The strings in the code.
+        geometry: The axes of the input.
     """
-    yield from _products(names, [_of_call(signature.parameters[name], words) for name in names])
+    yield from _products(names, [_of_call(signature.parameters[name], words, geometry) for name in names])
 
 
 def _products(names: list[str], values: list[list[Any]]) -> Iterator[Filling]:
@@ -45,6 +47,10 @@ def _products(names: list[str], values: list[list[Any]]) -> Iterator[Filling]:
 
 def _of_constructor(parameter: inspect.Parameter, geometry: Geometry) -> list[Any]:
     size = geometry.features[0]
+    role = role_of(parameter.name)
+    if role in ROLES and parameter.annotation not in (bool, "bool"):
+        kind = "ones" if role in ("weight", "running_var") else "zeros"
+        return [Made(kind, ("C",)), True, 1.0]
     if parameter.annotation in (bool, "bool") or words_of(parameter.name) & _FLAGS:
         return [True, False, 1.0]
     if parameter.annotation in (float, "float"):
@@ -54,7 +60,7 @@ def _of_constructor(parameter: inspect.Parameter, geometry: Geometry) -> list[An
     return [size, True, 1, 1.0, None]
 
 
-def _of_call(parameter: inspect.Parameter, words: list[str]) -> list[Any]:
+def _of_call(parameter: inspect.Parameter, words: list[str], geometry: Geometry) -> list[Any]:
     named = words_of(parameter.name)
     if parameter.annotation in (bool, "bool"):
         return [True, False]
@@ -63,8 +69,8 @@ def _of_call(parameter: inspect.Parameter, words: list[str]) -> list[Any]:
     masks += [Made("ones", ("N", "H", "W")), Made("ones", ("N", "1", "H", "W")), Made("ones", ("N",))]
     labels: list[Any] = [Made("randint", None, 2), Made("randint", None, 1), 0]
     styles: list[Any] = [Made("randn", ("N", "C")), Made("randn"), Made("randn", ("N", "12"))]
-    plain: list[Any] = [True, 1.0, 1, *words[:4]]
-    arrays: list[Any] = [Made("ones", ("C",)), Made("ones", ("1", "C", "1", "1"))]
+    plain: list[Any] = [geometry.features[0], True, 1.0, 1, *words[:4]]
+    arrays: list[Any] = [Made("ones", ("C",))]
     if named & _MASKS:
         return [*masks, *plain]
     if named & _LABELS:

@@ -8,6 +8,7 @@ from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import definition_of, forward_of, kind_of, methods_of
 from normkit.checking.target.cells import slots_in
 from normkit.checking.target.errors import TargetError
+from normkit.checking.target.made import Made
 from normkit.checking.target.names import role_of
 from normkit.checking.target.signature import Signature, UnfillableError
 from normkit.checking.target.state import ROLES
@@ -52,7 +53,7 @@ def shapes(builder: Builder) -> Iterator[Builder]:
     call, constructor = builder.call_of_first(), builder.constructor()
     if any(signature is not None and signature.name_of("features") for signature in (call, constructor)):
         yield builder.with_style(features_as_tuple=True)
-    if _arrays_in(call):
+    if _takes_arrays(builder, call):
         yield builder.with_style(parameters="keepdims")
         yield builder.with_style(parameters="trailing")
         if not column:
@@ -62,9 +63,12 @@ def shapes(builder: Builder) -> Iterator[Builder]:
         yield builder.with_style(parameters="number")
 
 
-def _arrays_in(call: Signature | None) -> list[str]:
-    """The arguments of a call that are arrays which its caller keeps."""
-    return [name for name, role in call.roles.items() if role in ROLES] if call is not None else []
+def _takes_arrays(builder: Builder, call: Signature | None) -> bool:
+    """Whether arguments of the call are arrays that its caller keeps."""
+    standing = {
+        name for name, value in builder.style.stand_ins if isinstance(value, Made) and "C" in (value.axes or ())
+    }
+    return call is not None and any(role in ROLES or name in standing for name, role in call.roles.items())
 
 
 def _keeps_columns(builder: Builder) -> bool:
