@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from normkit.checking.target.errors import CannotRunError
 
 
+_EXIT = {"equivalent": 0, "not equivalent": 1, "not judged": 2}
+
+
 class Format(StrEnum):
     """The format of the report."""
 
@@ -72,7 +75,7 @@ def check(
         _print_stopped(target, error, output)
         raise
     _print(report, output)
-    raise typer.Exit(0 if report.ok else 1)
+    raise typer.Exit(_EXIT[report.verdict])
 
 
 def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:
@@ -97,9 +100,9 @@ def _print(report: "Report", output: Format) -> None:
     elif output is Format.github:
         if report.findings:
             typer.echo(annotations(report.findings, report.source, report.line))
-        typer.echo(report.verdict())
+        typer.echo(report.conclusion())
     else:
-        _print_blocks(report.target, report.sections(), report.verdict(), ok=report.ok)
+        _print_blocks(report.target, report.sections(), report.conclusion(), style=_VERDICTS[report.verdict])
 
 
 def _print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
@@ -115,7 +118,7 @@ def _print_stopped(target: str, error: "CannotRunError", output: Format) -> None
         _print_blocks(target, [finding.section() for finding in error.findings])
 
 
-def _print_blocks(target: str, sections: Iterable["Section"], verdict: str = "", *, ok: bool = False) -> None:
+def _print_blocks(target: str, sections: Iterable["Section"], conclusion: str = "", style: str = "") -> None:
     """Print plain text to a file or a pipe; use colours and the full width on a terminal."""
     from rich.console import Console
     from rich.text import Text
@@ -124,35 +127,51 @@ def _print_blocks(target: str, sections: Iterable["Section"], verdict: str = "",
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        blocks = [target, *map(str, sections), *([wrapped(verdict)] if verdict else [])]
+        blocks = [target, *map(str, sections), *([wrapped(conclusion)] if conclusion else [])]
         typer.echo("\n\n".join(blocks))
         return
     console.print(Text(target, style="bold"))
     for section in sections:
         console.print()
         _print_section(console, section)
-    if verdict:
+    if conclusion:
         console.print()
-        console.print(Text(verdict, style="bold green" if ok else "bold red"))
+        console.print(Text(conclusion, style=style))
 
 
+_VERDICTS = {"equivalent": "bold green", "not equivalent": "bold red", "not judged": "bold yellow"}
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan", None: "bold"}
 
 
 def _print_section(console: Any, section: "Section") -> None:
+    console.print(_heading(section))
+    _print_below(console, section, indent=2)
+
+
+def _print_below(console: Any, section: "Section", indent: int) -> None:
+    """Print the lines of a section and the sections within it."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    heading = Text(section.heading)
-    heading.stylize(_STYLES[section.severity], 0, len(section.heading.partition(": ")[0]) if section.severity else None)
-    console.print(heading)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", min_width=16, no_wrap=True)
     table.add_column()
     for label, text in section.lines:
         table.add_row(label, Text(text))
-    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print(Padding(table, (0, 0, 0, indent)), end="")
+    for part in section.parts:
+        console.print(Padding(_heading(part), (0, 0, 0, indent)))
+        _print_below(console, part, indent + 2)
+
+
+def _heading(section: "Section") -> Any:
+    """The heading of a section; of a finding, its severity and code in colour."""
+    from rich.text import Text
+
+    heading = Text(section.heading)
+    heading.stylize(_STYLES[section.severity], 0, len(section.heading.partition(": ")[0]) if section.severity else None)
+    return heading
 
 
 def _print_list() -> None:

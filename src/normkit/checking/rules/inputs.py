@@ -8,12 +8,10 @@ import numpy as np
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.rules.base import BASIC, Rule
 from normkit.checking.target.arrays import Array
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import RUNNING
-
-_BASIC = ("output-shape", "not-deterministic")
 
 
 class SingleValue(Rule):
@@ -26,7 +24,8 @@ class SingleValue(Rule):
     """
 
     code = "single-value"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes", "eps-missing")
+    edge = True
+    requires: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing in training")
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
@@ -64,7 +63,8 @@ class EmptyBatch(Rule):
 
     code = "empty-batch"
     severity = "warning"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes")
+    edge = True
+    requires: ClassVar[tuple[str, ...]] = ("wrong-axes",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         shape = probe.geometry.shape(probe.rank, 0)
@@ -94,7 +94,7 @@ class NonContiguous(Rule):
     """
 
     code = "non-contiguous"
-    requires: ClassVar[tuple[str, ...]] = _BASIC
+    requires: ClassVar[tuple[str, ...]] = BASIC
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return None if probe.library.mutable else "JAX arrays have no strides"
@@ -126,7 +126,7 @@ class ChannelsLastWrong(Rule):
     """
 
     code = "channels-last-wrong"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "non-contiguous")
+    requires: ClassVar[tuple[str, ...]] = (*BASIC, "non-contiguous")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         formats = probe.library.channels_last_ranks
@@ -164,13 +164,7 @@ class NanSpreads(Rule):
     """
 
     code = "nan-spreads"
-    requires: ClassVar[tuple[str, ...]] = (
-        *_BASIC,
-        "wrong-axes",
-        "group-order",
-        "formula-wrong",
-        "train-uses-running-stats",
-    )
+    requires: ClassVar[tuple[str, ...]] = ("wrong-axes", "group-order", "formula-wrong in training")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         pattern = probe.pattern()
