@@ -12,7 +12,6 @@ from normkit.checking.rules import RULES
 from normkit.checking.run import examine
 from normkit.testing import assert_conforms
 
-
 TRAINS_ONCE = {
     "call-fails": "error",
     "rank-unsupported": "warning",

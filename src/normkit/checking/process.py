@@ -40,6 +40,7 @@ from normkit.checking.target.callables import libraries_of, name_of
 from normkit.checking.target.errors import CannotRunError, describe
 from normkit.checking.target.global_state import changes, snapshot
 from normkit.checking.target.load import ImportEffects, load
+from normkit.errors import BugError
 
 TIMEOUT = 60.0
 """Seconds that a target may take; a check of a usual layer takes two, nearly all of it for importing torch."""
@@ -85,6 +86,7 @@ def check_target(target: str, options: Options, timeout: float = TIMEOUT, *, for
             nothing else.
     Raises:
         CannotRunError: the target cannot be loaded, built or called, crashes or takes too long.
+        BugError: our own code failed there.
     """
     start = _fork if fork and _CAN_FORK else _spawn
     return _run_apart(partial(_load_and_examine, target, options), start, target, timeout)
@@ -100,6 +102,7 @@ def check_object(target: Any, options: Options, timeout: float = TIMEOUT, *, iso
         isolated: Whether to fork.
     Raises:
         CannotRunError: the target cannot be built or called, crashes or takes too long.
+        BugError: our own code failed in the fork.
     """
     if not isolated:
         return examine(target, options)
@@ -275,7 +278,7 @@ def _kill(pid: int) -> None:
 
 def _error(failure: _Failure, stage: _Stage) -> Exception:
     if failure.is_bug:
-        return RuntimeError(f"normkit's own code failed while checking; please report it:\n{failure.text}")
+        return BugError(stage.doing, failure.text)
     return _stopped(failure.text, stage)
 
 

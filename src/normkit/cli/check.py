@@ -52,7 +52,10 @@ def check(
     """Check anybody's normalization layer: what it computes, what deviates, why it matters, how to fix it.
 
     TARGET is a torch module, a plain class or a function, on torch tensors, NumPy or JAX arrays. Its code is run, in a
-    process of its own. Exit status: 0 equivalent, 1 findings of severity error, 2 it could not be run.
+    process of its own.
+
+    Exit status: 0 equivalent, 1 not equivalent: findings of severity error, 2 it could not be run or not be judged, 3
+    a bug of normkit's.
     """
     if list_codes:
         _print_list()
@@ -73,6 +76,12 @@ def check(
         report = check_target(target, options, timeout, fork=True)
     except CannotRunError as error:
         _print_stopped(target, error, output)
+        raise
+    except UserError:
+        raise
+    except Exception as error:
+        if output is Format.json:
+            typer.echo(json.dumps({"target": target, "error": str(error), "ok": False, "bug": True}, indent=2))
         raise
     _print(report, output)
     raise typer.Exit(_EXIT[report.verdict])
