@@ -189,7 +189,7 @@ class Report:
         sections += [finding.section() for finding in self.findings if not finding.edge]
         edges = tuple(finding.section() for finding in self.findings if finding.edge)
         if edges:
-            sections.append(Section("Edge cases: inputs and dtypes that are rare", [], parts=edges))
+            sections.append(Section("Edge cases, as nearly every hand-written layer has them", [], parts=edges))
         if self.failed:
             lines = [("checks", f"{', '.join(codes)}: {reason}") for reason, codes in by_reason(self.failed).items()]
             sections.append(Section("What could not be measured", lines))
