@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import planted_articles as articles
 import planted_failing as failing
 import planted_modules as modules
 import pytest
@@ -122,8 +123,45 @@ def test_equivalent_names_no_check_that_did_not_run() -> None:
 
 
 def test_a_forward_function_without_a_backward_one_is_judged() -> None:
-    import planted_articles as articles
-
     report = examine(articles.layer_norm)
     assert report.skipped["gradient-wrong"] == "it has no backward pass"
     assert report.verdict == "equivalent"
+
+
+def test_edge_cases_come_last_and_in_short() -> None:
+    report = examine(modules.NoCheckForEmptyBatch, name="x")
+    assert [(f.code, f.edge) for f in report.findings] == [("empty-batch", True)]
+    report = examine(articles.batch_norm_every_call_trains_torch)
+    edges = [finding.edge for finding in report.findings]
+    assert edges == sorted(edges)
+    assert {f.code for f in report.findings if f.edge} == {"single-value", "empty-batch"}
+    text = str(report)
+    section = text[text.index("Edge cases") :]
+    assert section.splitlines()[1].startswith("  error  single-value: one value a channel")
+    assert "measured" in section
+    assert "how to fix" in section
+    assert "why it matters" not in section
+    assert report.to_dict()["findings"][-1]["edge"] is True
+
+
+def test_one_value_is_an_error_only_where_it_stays() -> None:
+    class Unbiased(modules.NoRunningStatistics):  # type: ignore[misc]  # of layers that are not checked
+        def select(self, x: Any) -> Any:
+            return x.mean(self.axes(x)), x.var(self.axes(x))
+
+    (finding,) = [f for f in examine(Unbiased).findings if f.code == "single-value"]
+    assert (finding.severity, finding.message) == ("warning", "one value a channel puts NaN or infinity in the output")
+
+
+def test_each_check_stands_in_one_place() -> None:
+    assert {code for code, rule in RULES.items() if rule.edge} == {
+        "single-value",
+        "empty-batch",
+        "affine-shape",
+        "output-dtype",
+        "half-accumulation",
+    }
+    assert not [code for code, rule in RULES.items() if rule.edge and rule.core]
+    labels = [label for rule in RULES.values() for label, _ in rule.documentation().lines]
+    assert labels.count("shown") == 5
+    assert labels.count("verdict") == sum(rule.core for rule in RULES.values())

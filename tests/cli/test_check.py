@@ -202,7 +202,7 @@ def test_list(run: Run) -> None:
     assert code == 0
     assert all(rule in out for rule in RULES)
     assert f"{len(RULES)} checks" in out
-    assert len(out.splitlines()) == len(RULES) + 2
+    assert len(out.splitlines()) == len(RULES) + 3
 
 
 @pytest.mark.parametrize("rule", RULES)

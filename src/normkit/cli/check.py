@@ -190,18 +190,24 @@ def _print_list() -> None:
 
     from normkit.checking.rules import RULES
 
-    rows = [(code, rule.severity, rule.section("what")) for code, rule in RULES.items()]
+    rows = [
+        (code, rule.severity, "core" if rule.core else "edge" if rule.edge else "", rule.section("what"))
+        for code, rule in RULES.items()
+    ]
     console = Console(highlight=False)
     if console.is_terminal:
         table = Table.grid(padding=(0, 2))
-        for code, severity, what in rows:
-            table.add_row(Text(code, style="bold", no_wrap=True), Text(severity), Text(what))
+        for code, severity, place, what in rows:
+            table.add_row(Text(code, style="bold", no_wrap=True), Text(severity), Text(place), Text(what))
         console.print(table)
     else:
         width = max(len(code) for code in RULES)
-        for code, severity, what in rows:
-            typer.echo(f"{code:<{width}}  {severity:<7}  {what}")
-    typer.echo(f"\n{len(RULES)} checks. normkit check --explain CODE says why each matters and how to fix it.")
+        for code, severity, place, what in rows:
+            typer.echo(f"{code:<{width}}  {severity:<7}  {place:<4}  {what}")
+    typer.echo(
+        f"\n{len(RULES)} checks. normkit check --explain CODE says why each matters and how to fix it.\n"
+        "core: only where all of these passed, or do not apply, a target is equivalent; edge: shown last, in short."
+    )
 
 
 def _explain(code: str) -> None:

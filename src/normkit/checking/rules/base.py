@@ -117,7 +117,7 @@ class Rule(ABC):
             ("verdict", "equivalent needs this check to pass, or not to apply" if cls.core else ""),
             ("shown", "below the other findings, as an edge case" if cls.edge else ""),
             ("needs to pass", ", ".join(cls.requires)),
-            ("in part", ", ".join(cls.after)),
+            ("needs in part", ", ".join(cls.after)),
         ]
         return Section(cls.code, [(label, text) for label, text in lines if text])
 

@@ -18,7 +18,7 @@ class SingleValue(Rule):
     """With one value a channel, training gives NaN or silent zeros instead of an error.
 
     Why: The variance of one value is zero and its unbiased estimate 0 / 0. torch raises an error; NaN in the running
-    variance never leaves again, and zeros train nothing.
+    variance never leaves again, which is an error here; NaN or zeros in the output alone train nothing, a warning.
 
     Fix: Raise ValueError in training when batch times spatial size is 1.
     """
@@ -43,7 +43,11 @@ class SingleValue(Rule):
         broken = [role for role, values in state.items() if not np.isfinite(values).all()]
         if not np.isfinite(y).all() or broken:
             where = " and ".join((["the output"] if not np.isfinite(y).all() else []) + broken)
-            yield self.finding(f"one value a channel puts NaN or infinity in {where}", f"input of shape {tuple(shape)}")
+            yield self.finding(
+                f"one value a channel puts NaN or infinity in {where}",
+                f"input of shape {tuple(shape)}",
+                severity="error" if broken else "warning",
+            )
         elif probe.convention_name == "torch":
             yield self.finding(
                 "one value a channel is silently normalized to zero",

@@ -201,6 +201,7 @@ class NotDeterministic(Rule):
     """
 
     code = "not-deterministic"
+    core = True
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         measured = dict(self.each_mode(lambda training: self._gap(probe, training=training)))
