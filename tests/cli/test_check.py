@@ -1,6 +1,7 @@
 """``normkit check`` as a user runs it."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -141,7 +142,9 @@ def test_not_judged(run: Run, tmp_path: Path) -> None:
     assert code == 2
     assert (plain["verdict"], plain["ok"], plain["findings"]) == ("not judged", False, [])
     assert "too large" in plain["not_judged"][0]
-    assert run(f"{path}:LayerNorm", "--format", "github")[1].startswith("Not judged: ")
+    annotation, conclusion = run(f"{path}:LayerNorm", "--format", "github")[1].splitlines()
+    assert re.match(r"::error file=.*norms.py,line=2,title=normkit check%3A not judged::wrong-axes, ", annotation)
+    assert conclusion.startswith("Not judged: wrong-axes, ")
 
 
 def test_piped_output_has_no_trailing_blanks_and_no_markup(run: Run) -> None:
