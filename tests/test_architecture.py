@@ -42,7 +42,8 @@ CHECKING_FLOORS = (
     {"measure"},
     {"rules"},
     {"run"},
-    {"process"},
+    {"process", "candidates"},
+    {"summary"},
     {""},  # the package itself
 )
 FREE_OF = {

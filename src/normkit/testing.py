@@ -53,7 +53,8 @@ def assert_conforms(
             - timeout: Seconds after which it is stopped, 60 by default.
             - isolated: Whether to run it in another process, where the platform can fork; True by default.
     Raises:
-        AssertionError: it deviates, or no longer deviates where it is expected to.
+        AssertionError: it deviates, or no longer deviates where it is expected to, or what equivalence needs could not
+            be measured.
         TypeError: a keyword argument is none of these.
         UserError: it cannot be run, or ``like`` or ``expected`` name nothing known.
     """
@@ -65,10 +66,12 @@ def assert_conforms(
     timeout, isolated = options.get("timeout", TIMEOUT), options.get("isolated", True)
     report = check_object(obj, _options(like, options), timeout, isolated=isolated)
     unexpected = [finding for finding in _failing(report, strict=strict) if finding.code not in expected]
-    gone = [code for code in expected if code not in report.codes and code not in report.skipped]
-    if unexpected or gone:
+    seen = {*report.codes, *report.skipped, *report.blocked, *report.failed}
+    gone = [code for code in expected if code not in seen]
+    if unexpected or gone or report.verdict == "not judged":
         parts = [f"{f.severity} {f.code}: {f.message}\n  measured: {f.evidence}\n  fix: {f.fix}" for f in unexpected]
         parts += [f"{code} was expected ({expected[code]}) but is not found any more: remove it" for code in gone]
+        parts += [f"not judged: {reason}" for reason in report.not_judged]
         raise AssertionError(f"{report.target} does not conform to {report.twin}\n" + "\n".join(parts))
     return report
 
@@ -83,8 +86,9 @@ def parametrize_with_checks(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Parametrize a test with ``layer`` and ``check``, one case for each layer and each check.
 
-    ``check(layer)`` fails with the finding, skips where the check does not apply or a prerequisite failed, and is an
-    expected failure for the codes in ``expected``. A layer is examined once, when its first check runs.
+    ``check(layer)`` fails with the finding or where the layer raises in the middle of the check, skips where the check
+    does not apply or another must pass first, and is an expected failure for the codes in ``expected``. A layer is
+    examined once, when its first check runs.
 
     Args:
         layers: Classes, instances or functions.
@@ -136,6 +140,10 @@ class _OneCheck:
         for finding in _failing(report, strict=self.strict):
             if finding.code == self.code:
                 raise AssertionError(f"{finding.message}\nmeasured: {finding.evidence}\nfix: {finding.fix}")
+        if self.code in report.failed:
+            raise AssertionError(f"could not be measured: {report.failed[self.code]}")
+        if self.code in report.blocked:
+            pytest.skip(f"{report.blocked[self.code]} must pass first")
         if self.code in report.skipped:
             pytest.skip(report.skipped[self.code])
 

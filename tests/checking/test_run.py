@@ -13,7 +13,8 @@ def test_every_check_runs_once_after_those_that_it_requires() -> None:
     order = run_order(RULES)
     assert sorted(order) == sorted(RULES)
     for code, rule in RULES.items():
-        assert all(order.index(needed) < order.index(code) for needed in rule.requires), code
+        needed = {requirement.partition(" in ")[0] for requirement in (*rule.requires, *rule.after)}
+        assert all(order.index(earlier) < order.index(code) for earlier in needed), code
 
 
 def test_a_circle_of_requirements_is_refused() -> None:

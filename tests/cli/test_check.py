@@ -1,6 +1,7 @@
 """``normkit check`` as a user runs it."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from normkit.checking.rules import RULES
+from normkit.checking.rules.output import OutputShape
 from normkit.cli import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -88,6 +90,63 @@ def test_crash_midway_shows_what_was_found(run: Run, tmp_path: Path, output: str
         assert out.index("affine-missing") < out.index("eps-differs")
 
 
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_bug_of_ours_is_no_finding(run: Run, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    def fail(self: Any, probe: Any) -> Any:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(OutputShape, "check", fail)
+    code, out, err = run("torch.nn:LayerNorm", "--format", output)
+    assert code == 3
+    assert "normkit's own code failed while checking output-shape; please report it at https://" in err
+    assert "ZeroDivisionError: ours" in err
+    assert err.count("Traceback") == 1
+    if output == "json":
+        plain = json.loads(out)
+        assert (plain["target"], plain["ok"], plain["bug"]) == ("torch.nn:LayerNorm", False, True)
+        assert "ZeroDivisionError" in plain["error"]
+    else:
+        assert out == ""
+
+
+def test_a_bug_of_the_command_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise ZeroDivisionError("here")
+
+    monkeypatch.setattr("normkit.checking.process.check_target", fail)
+    code, out, err = run("torch.nn:LayerNorm", "--format", "json")
+    assert code == 3
+    assert json.loads(out)["bug"] is True
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith(
+        "error: normkit's own code failed; please report the lines above at https://"
+    )
+
+
+def test_not_judged(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "norms.py"
+    path.write_text(
+        "import torch\n"
+        "class LayerNorm(torch.nn.LayerNorm):\n"
+        "    def forward(self, x):\n"
+        "        if x.numel() and float(x.abs().max()) > 50: raise ValueError('too large')\n"
+        "        return super().forward(x)\n"
+    )
+    code, out, err = run(f"{path}:LayerNorm")
+    assert (code, err) == (2, "")
+    assert "\n\nNot judged: " in out
+    assert "too large" in out
+    assert "quivalent" not in out
+    code, out, _ = run(f"{path}:LayerNorm", "--format", "json")
+    plain = json.loads(out)
+    assert code == 2
+    assert (plain["verdict"], plain["ok"], plain["findings"]) == ("not judged", False, [])
+    assert "too large" in plain["not_judged"][0]
+    annotation, conclusion = run(f"{path}:LayerNorm", "--format", "github")[1].splitlines()
+    assert re.match(r"::error file=.*norms.py,line=2,title=normkit check%3A not judged::wrong-axes, ", annotation)
+    assert conclusion.startswith("Not judged: wrong-axes, ")
+
+
 def test_piped_output_has_no_trailing_blanks_and_no_markup(run: Run) -> None:
     for arguments in (["--list"], ["--explain", "wrong-axes"], [f"{EXAMPLES}/annotated.py:LayerNorm"]):
         out = run(*arguments)[1]
@@ -146,7 +205,7 @@ def test_list(run: Run) -> None:
     assert code == 0
     assert all(rule in out for rule in RULES)
     assert f"{len(RULES)} checks" in out
-    assert len(out.splitlines()) == len(RULES) + 2
+    assert len(out.splitlines()) == len(RULES) + 3
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -16,12 +16,33 @@ def annotations(findings: Sequence[Finding], source: str | None = None, line: in
         source: The file that the target is defined in.
         line: Its line in that file.
     """
-    position = f"file={_property(_relative(source))},line={line or 1}," if source is not None else ""
     return "\n".join(
-        f"::{_LEVELS[f.severity]} {position}title={_property(f'normkit check: {f.code}')}::"
-        + _data(f"{f.message}\nmeasured: {f.evidence}\nfix: {f.fix}")
-        for f in findings
+        _command(
+            _LEVELS[finding.severity],
+            finding.code,
+            f"{finding.message}\nmeasured: {finding.evidence}\nfix: {finding.fix}",
+            source,
+            line,
+        )
+        for finding in findings
     )
+
+
+def annotation_of(verdict: str, reason: str, source: str | None, line: int | None = None) -> str:
+    """Write the workflow command for a target that has no verdict.
+
+    Args:
+        verdict: What it has instead: not judged, not run.
+        reason: Why.
+        source: The file that the target is defined in.
+        line: Its line in that file.
+    """
+    return _command("error", verdict, reason, source, line)
+
+
+def _command(level: str, title: str, text: str, source: str | None, line: int | None) -> str:
+    position = f"file={_property(_relative(source))},line={line or 1}," if source is not None else ""
+    return f"::{level} {position}title={_property(f'normkit check: {title}')}::{_data(text)}"
 
 
 def _relative(path: str) -> str:

@@ -23,10 +23,11 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from normkit.checking.target.callables import libraries_of, name_of
 from normkit.checking.target.errors import CannotRunError, describe
 from normkit.checking.target.global_state import changes, snapshot
 from normkit.checking.target.load import ImportEffects, load
+from normkit.errors import BugError
 
 TIMEOUT = 60.0
 """Seconds that a target may take; a check of a usual layer takes two, nearly all of it for importing torch."""
@@ -73,6 +75,9 @@ class _Child:
 
 _Work = Callable[[Progress, "_Captured"], Report]
 
+Outcome = Report | CannotRunError | BugError
+"""A report, or what stopped a check: the target or a bug of ours."""
+
 
 def check_target(target: str, options: Options, timeout: float = TIMEOUT, *, fork: bool = False) -> Report:
     """Load ``path/to/file.py:Name`` or ``package.module:Name`` in a process of its own and check it there.
@@ -85,6 +90,7 @@ def check_target(target: str, options: Options, timeout: float = TIMEOUT, *, for
             nothing else.
     Raises:
         CannotRunError: the target cannot be loaded, built or called, crashes or takes too long.
+        BugError: our own code failed there.
     """
     start = _fork if fork and _CAN_FORK else _spawn
     return _run_apart(partial(_load_and_examine, target, options), start, target, timeout)
@@ -100,6 +106,7 @@ def check_object(target: Any, options: Options, timeout: float = TIMEOUT, *, iso
         isolated: Whether to fork.
     Raises:
         CannotRunError: the target cannot be built or called, crashes or takes too long.
+        BugError: our own code failed in the fork.
     """
     if not isolated:
         return examine(target, options)
@@ -113,28 +120,98 @@ def check_object(target: Any, options: Options, timeout: float = TIMEOUT, *, iso
     return _run_apart(work, _fork, name_of(target), timeout)
 
 
+class _Run:
+    """A child at work.
+
+    Args:
+        work: What it does.
+        start: How to start it.
+        name: What the target is called.
+        timeout: Seconds that it may take.
+    """
+
+    def __init__(self, work: _Work, start: Callable[[_Work, Connection], _Child], name: str, timeout: float) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.receiver, sender = multiprocessing.Pipe(duplex=False)
+        self._child = start(work, sender)
+        sender.close()
+        self._stage = _Stage("starting")
+        self._deadline = time.monotonic() + timeout
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the time limit."""
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    def receive(self) -> Outcome | None:
+        """Take the next message, which must have arrived; return the outcome where it is the last one."""
+        try:
+            message = self.receiver.recv()
+        except EOFError:
+            return _crashed(self.name, self._child.wait(), self._stage)
+        if isinstance(message, _Stage):
+            self._stage = message
+            return None
+        return _error(message, self._stage) if isinstance(message, _Failure) else message
+
+    def too_slow(self) -> CannotRunError:
+        """Return the outcome of a run that has reached the time limit."""
+        return _too_slow(self.name, self.timeout, self._stage)
+
+    def end(self) -> None:
+        """End the child and whatever it started."""
+        _kill(self._child.pid)
+        self._child.wait()
+        self.receiver.close()
+
+
 def _run_apart(work: _Work, start: Callable[[_Work, Connection], _Child], name: str, timeout: float) -> Report:
     """Start a child and follow its messages until the last one, its end or the time limit."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = start(work, sender)
-    sender.close()
-    stage = _Stage("starting")
-    deadline = time.monotonic() + timeout
+    run = _Run(work, start, name, timeout)
     try:
-        while receiver.poll(max(deadline - time.monotonic(), 0)):
-            message = receiver.recv()
-            if isinstance(message, Report):
-                return message
-            if isinstance(message, _Failure):
-                raise _error(message, stage)
-            stage = message
-        raise _too_slow(name, timeout, stage)
-    except EOFError:
-        raise _crashed(name, child.wait(), stage) from None
+        outcome: Outcome | None = None
+        while outcome is None:
+            outcome = run.receive() if run.receiver.poll(run.seconds_left) else run.too_slow()
     finally:
-        _kill(child.pid)
-        child.wait()
-        receiver.close()
+        run.end()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def check_targets(
+    targets: Sequence[str], options: Options, timeout: float = TIMEOUT, *, jobs: int, fork: bool = False
+) -> Generator[tuple[int, Outcome], None, None]:
+    """Check several targets side by side, each as ``check_target`` does; yield the outcomes as they come.
+
+    Args:
+        targets: What to load.
+        options: What the user fixed.
+        timeout: Seconds that each may take.
+        jobs: How many run at a time.
+        fork: As for ``check_target``.
+    Yields:
+        The position of a target, and its report or what stopped it.
+    """
+    start = _fork if fork and _CAN_FORK else _spawn
+    waiting = list(enumerate(targets))[::-1]
+    running: dict[Connection, tuple[int, _Run]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                position, target = waiting.pop()
+                run = _Run(partial(_load_and_examine, target, options), start, target, timeout)
+                running[run.receiver] = position, run
+            arrived = wait_for(list(running), min(run.seconds_left for _, run in running.values()))
+            for receiver, (position, run) in list(running.items()):
+                outcome = run.receive() if receiver in arrived else None if run.seconds_left else run.too_slow()
+                if outcome is not None:
+                    running.pop(receiver)[1].end()
+                    yield position, outcome
+    finally:
+        for _, run in running.values():
+            run.end()
 
 
 def _fork(work: _Work, sender: Connection) -> _Child:
@@ -273,9 +350,9 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _error(failure: _Failure, stage: _Stage) -> Exception:
+def _error(failure: _Failure, stage: _Stage) -> CannotRunError | BugError:
     if failure.is_bug:
-        return RuntimeError(f"normkit's own code failed while checking; please report it:\n{failure.text}")
+        return BugError(stage.doing, failure.text)
     return _stopped(failure.text, stage)
 
 

@@ -7,7 +7,7 @@ the same sections.
 import dataclasses
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,11 @@ from normkit.checking.families import CONVENTIONS, TITLES
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+Mode = Literal["training", "evaluation"]
+MODES: tuple[Mode, ...] = ("training", "evaluation")
+
+Verdict = Literal["equivalent", "not equivalent", "not judged"]
 
 Isolation = Literal["process", "fork", "none"]
 
@@ -26,23 +31,39 @@ _LABEL = 16
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with (label, text) lines below it; findings carry their severity."""
+    """A heading with (label, text) lines below it, and sections within it; findings carry their severity."""
 
     heading: str
     lines: list[tuple[str, str]]
     severity: Severity | None = None
+    parts: tuple["Section", ...] = ()
 
     def __str__(self) -> str:
-        blocks = [wrapped(self.heading, rest="  ")]
+        return "\n".join(self._text(""))
+
+    def _text(self, indent: str) -> Iterator[str]:
+        yield wrapped(self.heading, first=indent, rest=f"{indent}  ")
         for label, text in self.lines:
-            prefix = f"  {label:<{_LABEL}}  "
-            blocks.append(wrapped(text, first=prefix, rest=" " * len(prefix)))
-        return "\n".join(blocks)
+            prefix = f"{indent}  {label:<{_LABEL}}  "
+            yield wrapped(text, first=prefix, rest=" " * len(prefix))
+        for part in self.parts:
+            yield from part._text(f"{indent}  ")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One deviation: what, the numbers that show it, why it matters, and how to fix it."""
+    """One deviation: what, the numbers that show it, why it matters, and how to fix it.
+
+    Attributes:
+        code: The check that found it.
+        severity: error, warning or note.
+        message: What is wrong.
+        evidence: The numbers that show it.
+        why: Why it matters.
+        fix: How to fix it.
+        mode: training or evaluation, where only one of them is concerned and it makes a difference to other checks.
+        edge: Whether it concerns rare inputs or dtypes only, which nearly every hand-written layer gets wrong.
+    """
 
     code: str
     severity: Severity
@@ -50,11 +71,14 @@ class Finding:
     evidence: str
     why: str
     fix: str
+    mode: Mode | None = None
+    edge: bool = False
 
     def section(self) -> Section:
-        """Return its text."""
+        """Return its text; that of an edge case in short."""
         lines = [("measured", self.evidence), ("why it matters", self.why), ("how to fix", self.fix)]
-        return Section(f"{self.severity}  {self.code}: {self.message}", lines, self.severity)
+        shown = [line for line in lines if not (self.edge and line[0] == "why it matters")]
+        return Section(f"{self.severity}  {self.code}: {self.message}", shown, self.severity)
 
 
 @dataclass(frozen=True)
@@ -95,9 +119,13 @@ class Report:
         twin: The layer of torch.nn that it is held against.
         convention: torch, keras, flax or onnx: whose definitions of momentum and running variance apply.
         identity: What the code computes.
-        findings: What deviates, errors first.
+        findings: What deviates, errors first, edge cases last.
         passed: The codes of the checks that ran and found nothing.
-        skipped: The codes of the checks that did not run, each with the reason.
+        skipped: The codes of the checks that do not apply, each with the reason.
+        blocked: The codes of the checks that did not run, each with the code that must pass first.
+        failed: The codes of the checks that could not be measured, in one mode at least, each with the reason.
+        not_judged: Why the target can neither be called equivalent nor not: what could not run of the checks that
+            equivalence needs. Empty where it can.
         seconds: How long the experiments took.
         isolation: Where it ran: "process", loaded and run in a process of its own; "fork", an object in memory, run in
             a fork of the calling process, so that its import was not seen; "none", in the calling process.
@@ -112,15 +140,25 @@ class Report:
     findings: tuple[Finding, ...]
     passed: tuple[str, ...]
     skipped: Mapping[str, str]
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    not_judged: tuple[str, ...] = ()
     seconds: float = 0.0
     source: str | None = None
     line: int | None = None
     isolation: Isolation = "none"
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether it is equivalent to its twin, as far as it could be measured."""
+        if any(finding.severity == "error" for finding in self.findings):
+            return "not equivalent"
+        return "not judged" if self.not_judged else "equivalent"
+
+    @property
     def ok(self) -> bool:
-        """Whether no finding is an error."""
-        return all(finding.severity != "error" for finding in self.findings)
+        """Whether it is equivalent to its twin: no finding is an error, and all that equivalence needs could run."""
+        return self.verdict == "equivalent"
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -133,40 +171,61 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for ``json.dumps``."""
-        return {**dataclasses.asdict(self), "ok": self.ok}
+        return {**dataclasses.asdict(self), "verdict": self.verdict, "ok": self.ok}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Report":
         """Make a report of plain data: the inverse of ``to_dict``."""
-        kept = {name: value for name, value in plain.items() if name != "ok"}
+        kept = {name: value for name, value in plain.items() if name not in ("verdict", "ok")}
         identity = {name: _frozen(value) for name, value in kept["identity"].items()}
         kept["identity"] = Identity(**identity)
         kept["findings"] = tuple(Finding(**finding) for finding in kept["findings"])
-        kept["passed"] = tuple(kept["passed"])
+        kept["passed"], kept["not_judged"] = tuple(kept["passed"]), tuple(kept["not_judged"])
         return cls(**kept)
 
     def sections(self) -> list[Section]:
-        """Return its text, in order: what the target computes, then each finding."""
-        return [Section("What it computes, as measured", _facts(self)), *(f.section() for f in self.findings)]
+        """Return its text, in order: what the target computes, each finding, edge cases, what could not be measured."""
+        sections = [Section("What it computes, as measured", _facts(self))]
+        sections += [finding.section() for finding in self.findings if not finding.edge]
+        edges = tuple(finding.section() for finding in self.findings if finding.edge)
+        if edges:
+            sections.append(Section("Edge cases, as nearly every hand-written layer has them", [], parts=edges))
+        if self.failed:
+            lines = [("checks", f"{', '.join(codes)}: {reason}") for reason, codes in by_reason(self.failed).items()]
+            sections.append(Section("What could not be measured", lines))
+        return sections
 
-    def verdict(self) -> str:
-        """Return the last line: equivalent or not, and how much was found."""
+    def conclusion(self) -> str:
+        """Return the last line: equivalent or not, or why that cannot be said, and how much was found."""
         counts = [_plural(self.count(severity), severity) for severity in SEVERITIES if self.count(severity)]
         found = ", ".join(counts) if counts else "no findings"
-        relation = "Equivalent to" if self.ok else "Not equivalent to"
         under = "" if self.convention == "torch" else f" under {CONVENTIONS[self.convention].title}'s convention"
-        ran = len(self.passed) + len(set(self.codes))
-        blocked = sum(reason.startswith(("needs", "could not")) for reason in self.skipped.values())
-        tail = f", {blocked} skipped until others pass" if blocked else ""
-        return f"{relation} {self.twin}{under}: {found}. {ran} checks ran{tail}."
+        relation = {
+            "equivalent": f"Equivalent to {self.twin}{under}: {found}.",
+            "not equivalent": f"Not equivalent to {self.twin}{under}: {found}.",
+            "not judged": f"Not judged: {'; '.join(self.not_judged)}. So far {found}.",
+        }[self.verdict]
+        ran = len({*self.passed, *self.codes})
+        tails = [f"{ran} checks ran"]
+        tails += [f"{len(self.failed)} could not be measured"] if self.failed else []
+        tails += [f"{len(self.blocked)} skipped until others pass"] if self.blocked else []
+        return f"{relation} {', '.join(tails)}."
 
     def __str__(self) -> str:
-        return "\n\n".join([self.target, *map(str, self.sections()), wrapped(self.verdict())])
+        return "\n\n".join([self.target, *map(str, self.sections()), wrapped(self.conclusion())])
 
 
 def errors_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Sort findings by severity."""
-    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+    """Sort findings by severity, edge cases last."""
+    return tuple(sorted(findings, key=lambda finding: (finding.edge, SEVERITIES.index(finding.severity))))
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Gather the codes that have the same reason."""
+    gathered: dict[str, list[str]] = {}
+    for code, reason in reasons.items():
+        gathered.setdefault(reason, []).append(code)
+    return gathered
 
 
 def wrapped(text: str, *, first: str = "", rest: str = "") -> str:

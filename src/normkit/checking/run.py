@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any
@@ -12,15 +12,19 @@ import torch
 from normkit.checking.measure.identify import identify
 from normkit.checking.measure.lab import Measurements, measure
 from normkit.checking.options import Options
-from normkit.checking.report import Finding, Isolation, Report, errors_first
+from normkit.checking.report import MODES, Finding, Isolation, Mode, Report, by_reason, errors_first
 from normkit.checking.rules import RULES, Rule
+from normkit.checking.rules.base import BlockedError, UnmeasuredError
 from normkit.checking.target.callables import definition_of, name_of
-from normkit.checking.target.errors import TargetError
+from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.global_state import preserved
 from normkit.checking.target.load import ImportEffects
 from normkit.checking.target.resolve import resolve
 
 Progress = Callable[[str, Sequence[Finding]], None]
+
+_MOST_LISTED = 3
+"""Codes that a reason names one by one."""
 
 
 def examine(
@@ -51,21 +55,28 @@ def examine(
         progress("finding out how to build and call it", ())
         candidates = resolve(target, options)
         progress("measuring what it computes", ())
-        probe = measure(candidates, options, import_effects or ImportEffects())
+        try:
+            probe = measure(candidates, options, import_effects or ImportEffects())
+        except TargetError as error:
+            raise CannotRunError(f"cannot measure {name or name_of(target)}: {error}") from error
         results = _run_rules(probe, progress)
         progress("describing what it computes", results.findings)
         identity = identify(probe)
     source, line = _source_of(target)
+    errors = any(finding.severity == "error" for finding in results.findings)
     return Report(
         target=name or name_of(target),
         family=probe.family,
         family_reason=probe.family_reason,
         twin=_reference_layer(probe, results.findings),
-        convention=probe.convention_name,
+        convention=_convention_of(probe),
         identity=identity,
         findings=errors_first(results.findings),
         passed=tuple(results.passed),
         skipped=results.skipped,
+        blocked=results.blocked,
+        failed=results.failed,
+        not_judged=() if errors else results.not_judged(probe.family),
         seconds=round(time.perf_counter() - started, 3),
         source=source,
         line=line,
@@ -75,24 +86,52 @@ def examine(
 
 @dataclass
 class _Results:
-    """The outcome of the checks, by code; ``failed`` are those that others cannot build on."""
+    """The outcome of the checks, by code, as in a report; ``unmet`` is what others cannot build on."""
 
     findings: list[Finding] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
+    blocked: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    unmet: set[str] = field(default_factory=set)
+
+    def block(self, code: str, requirement: str, modes: Collection[Mode] = MODES) -> None:
+        """Note that a check did not run, in these modes, since another one did not pass."""
+        self.blocked[code] = requirement
+        self.lack(code, modes)
+
+    def fail(self, code: str, reason: str, modes: Collection[Mode] = MODES) -> None:
+        """Note that a check could not be measured, in these modes."""
+        self.failed[code] = reason
+        self.lack(code, modes)
+
+    def lack(self, code: str, modes: Collection[Mode] = MODES) -> None:
+        """Note that others cannot build on a check, in these modes."""
+        self.unmet |= {f"{code} in {mode}" for mode in modes}
+
+    def not_judged(self, family: str) -> tuple[str, ...]:
+        """Say what could not run of the checks that equivalence needs, and why."""
+        judged = {*self.passed, *self.skipped, *(finding.code for finding in self.findings)} - {*self.failed}
+        needed = [code for code, rule in RULES.items() if rule.core and family in rule.families]
+        reasons = by_reason({code: self._cause(code) for code in needed if code not in judged})
+        return tuple(f"{_listed(codes)} could not be measured ({reason})" for reason, codes in reasons.items())
+
+    def _cause(self, code: str) -> str:
+        """Why a check did not run: the reason of the first one that keeps it from running."""
+        while code in self.blocked and code not in self.failed:
+            code = self.blocked[code].partition(" in ")[0]
+        return self.failed.get(code, f"{code} must pass first")
 
 
 def _run_rules(probe: Measurements, progress: Progress) -> _Results:
     results = _Results()
     for code in run_order(RULES):
-        rule = RULES[code]()
-        blocking = next((needed for needed in rule.requires if needed in results.failed), None)
+        rule = RULES[code](results.unmet)
+        blocking = next((needed for needed in rule.requires if not rule.met(needed)), None)
         if probe.family not in rule.families:
             results.skipped[code] = f"does not apply to {probe.family} normalization"
         elif blocking is not None:
-            results.failed.add(code)
-            results.skipped[code] = f"needs {blocking} to pass"
+            results.block(code, blocking)
         else:
             progress(f"checking {code}", results.findings)
             _run_rule(rule, probe, results)
@@ -100,20 +139,32 @@ def _run_rules(probe: Measurements, progress: Progress) -> _Results:
 
 
 def _run_rule(rule: Rule, probe: Measurements, results: _Results) -> None:
+    found: list[Finding] = []
     try:
         reason = rule.not_applicable(probe)
-        found = [] if reason is not None else list(rule.check(probe))
-    except TargetError as error:
-        results.failed.add(rule.code)
-        results.skipped[rule.code] = f"could not be measured: {error}"
-        return
+        if reason is not None:
+            results.skipped[rule.code] = reason
+            return
+        for finding in rule.check(probe):
+            found += [finding]  # what was found before an error is kept
+    except (TargetError, UnmeasuredError) as error:
+        results.fail(rule.code, str(error))
+    except BlockedError as error:
+        if not found:
+            results.block(rule.code, error.requirement, error.modes)
     results.findings.extend(found)
-    if reason is not None:
-        results.skipped[rule.code] = reason
-    elif not found:
+    for finding in found:
+        if finding.severity != "note":
+            results.lack(rule.code, MODES if finding.mode is None else [finding.mode])
+    if rule.unmeasured:
+        results.fail(rule.code, next(iter(rule.unmeasured.values())), rule.unmeasured)
+    if not found and rule.code not in {*results.failed, *results.blocked}:
         results.passed.append(rule.code)
-    elif any(finding.severity != "note" for finding in found):
-        results.failed.add(rule.code)
+
+
+def _listed(codes: Sequence[str]) -> str:
+    """The first of some codes, and how many more there are."""
+    return ", ".join(codes) if len(codes) <= _MOST_LISTED else f"{', '.join(codes[:2])} and {len(codes) - 2} more"
 
 
 def run_order(rules: Mapping[str, type[Rule]]) -> list[str]:
@@ -125,7 +176,8 @@ def run_order(rules: Mapping[str, type[Rule]]) -> list[str]:
         while pending:
             needed = pending.pop()
             if needed not in graph:
-                graph[needed] = rules[needed].requires
+                rule = rules[needed]
+                graph[needed] = tuple(code.partition(" in ")[0] for code in (*rule.requires, *rule.after))
                 pending += graph[needed]
         order |= dict.fromkeys(TopologicalSorter(graph).static_order())
     return list(order)
@@ -141,6 +193,14 @@ def _reference_layer(probe: Measurements, findings: list[Finding]) -> str:
     if "running-stats-missing" in codes:
         lacks.append("track_running_stats=False")
     return f"{probe.reference_layer}(..., {', '.join(lacks)})" if lacks else probe.reference_layer
+
+
+def _convention_of(probe: Measurements) -> str:
+    """The convention that applies; torch's where the target fails before it can be told."""
+    try:
+        return probe.convention_name
+    except TargetError:
+        return "torch"
 
 
 def _source_of(target: Any) -> tuple[str | None, int | None]:

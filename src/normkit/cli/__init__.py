@@ -1,10 +1,11 @@
 """The command line: parse, call, print, exit code. No logic lives here.
 
 Exit codes: 0 done and fine, 1 done and something is wrong with what was examined, 2 bad usage or bad input,
-130 interrupted.
+3 a bug of ours, 130 interrupted.
 """
 
 import sys
+import traceback
 from typing import Any, NoReturn
 
 
@@ -18,7 +19,7 @@ def main() -> None:
         print(f"error: the command line needs {error.name}: pip install 'normkit[cli]'", file=sys.stderr)
         sys.exit(2)
 
-    from normkit.errors import UserError
+    from normkit.errors import REPORT_TO, BugError, UserError
 
     try:
         status = app(prog_name="normkit", standalone_mode=False)
@@ -29,10 +30,13 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except BugError as error:
+        _fail(str(error), status=3)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # what the parser raises has it, in every version of it
-            raise
-        _fail(_usage(error))
+        if hasattr(error, "format_message"):  # what the parser raises has it, in every version of it
+            _fail(_usage(error))
+        traceback.print_exc()
+        _fail(f"normkit's own code failed; please report the lines above at {REPORT_TO}", status=3)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -43,7 +47,7 @@ def _usage(error: Any) -> str:
     return f"{message}; see {context.command_path} --help" if message and context else message
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 2) -> NoReturn:
     if message:
         print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

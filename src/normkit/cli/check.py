@@ -1,32 +1,43 @@
 """``normkit check``: say what a normalization layer computes and what about it deviates."""
 
 import ast
-import json
-from collections.abc import Iterable
-from dataclasses import asdict
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from normkit.cli.check_output import (
+    Format,
+    print_bug,
+    print_explanation,
+    print_list,
+    print_report,
+    print_stopped,
+    print_summary,
+    progress_of,
+)
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
-    from normkit.checking.report import Report, Section
-    from normkit.checking.target.errors import CannotRunError
+    from normkit.checking.candidates import Candidate
+    from normkit.checking.options import Options
 
-
-class Format(StrEnum):
-    """The format of the report."""
-
-    text = "text"
-    json = "json"
-    github = "github"
+_EXIT = {"equivalent": 0, "not equivalent": 1, "not judged": 2}
+_INTERRUPTED = 130
 
 
 def check(
-    target: Annotated[
-        str | None, typer.Argument(help="path/to/file.py:Name or package.module:Name", show_default=False)
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TARGET",
+            help="path/to/file.py:Name, package.module:Name, a file or a folder.",
+            show_default=False,
+        ),
+    ] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Print one line a target instead of reports.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Targets that are checked at a time.", show_default="one a processor"),
     ] = None,
     family: Annotated[
         str | None, typer.Option("--as", help="What it is meant to be: batch, layer, group, instance or rms.")
@@ -42,37 +53,84 @@ def check(
         str | None, typer.Option(help="Whose momentum and running variance apply: torch, keras, flax or onnx.")
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.text,
-    timeout: Annotated[float, typer.Option(help="Seconds after which the target is stopped.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a target is stopped.")] = 60.0,
     list_codes: Annotated[bool, typer.Option("--list", help="List every check and stop.")] = False,
     explain: Annotated[str | None, typer.Option(help="Explain the check with this CODE and stop.")] = None,
 ) -> None:
     """Check anybody's normalization layer: what it computes, what deviates, why it matters, how to fix it.
 
-    TARGET is a torch module, a plain class or a function, on torch tensors, NumPy or JAX arrays. Its code is run, in a
-    process of its own. Exit status: 0 equivalent, 1 findings of severity error, 2 it could not be run.
+    TARGET is a torch module, a plain class or a function, on torch tensors, NumPy or JAX arrays. Of a file or a folder
+    every layer is checked whose name tells that it is one. Its code is run, each target in a process of its own.
+
+    Exit status: 0 equivalent; 1 not equivalent, with findings of severity error; 2 it could not be run, or not be
+    judged; 3 a bug of normkit's. Of several targets the highest one.
+
+    [bold]Examples[/bold]
+
+    One layer, in a file or in a module:
+
+        normkit check layers.py:BatchNorm2d
+        normkit check my_package.norms:Normalize --as layer
+
+    Every layer of all submissions, a line each, or all reports as one JSON document:
+
+        normkit check submissions/ --summary
+        normkit check submissions/ --format json > reports.json
+
+    Why a check matters and how to fix what it finds:
+
+        normkit check --explain wrong-axes
     """
     if list_codes:
-        _print_list()
+        print_list()
         return
     if explain is not None:
-        _explain(explain)
+        print_explanation(explain)
         return
-    if target is None:
+    if not targets:
         raise UserError(
             "expected a TARGET such as layers.py:BatchNorm2d (or --list, or --explain CODE); none was given"
         )
+    if jobs is not None and jobs < 1:
+        raise UserError(f"`jobs` must be 1 or more, not {jobs}")
+    from normkit.checking.candidates import candidates
     from normkit.checking.options import Options
+
+    options = Options(family, features, _values(init, "--init"), _values(call, "--call"), convention)
+    found = candidates(targets)
+    if not summary and len(found) == 1 and found[0].named:
+        _check_one(found[0].target, options, output, timeout)
+    else:
+        _check_many(found, options, output, timeout, jobs, reports=not summary)
+
+
+def _check_one(target: str, options: "Options", output: Format, timeout: float) -> None:
     from normkit.checking.process import check_target
     from normkit.checking.target.errors import CannotRunError
 
-    options = Options(family, features, _values(init, "--init"), _values(call, "--call"), convention)
     try:
         report = check_target(target, options, timeout, fork=True)
     except CannotRunError as error:
-        _print_stopped(target, error, output)
+        print_stopped(target, error, output)
         raise
-    _print(report, output)
-    raise typer.Exit(0 if report.ok else 1)
+    except Exception as error:
+        print_bug(target, error, output)
+        raise
+    print_report(report, output)
+    raise typer.Exit(_EXIT[report.verdict])
+
+
+def _check_many(
+    found: "list[Candidate]", options: "Options", output: Format, timeout: float, jobs: int | None, *, reports: bool
+) -> None:
+    from normkit.checking.summary import check_many
+    from normkit.threads import processors
+
+    total = sum(not candidate.problem for candidate in found)
+    with progress_of(total) as done:
+        summary = check_many(found, options, timeout, jobs=jobs or processors(), fork=True, done=done)
+    print_summary(summary, output, reports=reports)
+    raise typer.Exit(_INTERRUPTED if summary.interrupted else summary.exit_status)
 
 
 def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:
@@ -87,108 +145,3 @@ def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[name] = {"true": True, "false": False}.get(text, text)
     return values
-
-
-def _print(report: "Report", output: Format) -> None:
-    from normkit.checking.github import annotations
-
-    if output is Format.json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
-    elif output is Format.github:
-        if report.findings:
-            typer.echo(annotations(report.findings, report.source, report.line))
-        typer.echo(report.verdict())
-    else:
-        _print_blocks(report.target, report.sections(), report.verdict(), ok=report.ok)
-
-
-def _print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
-    """Print what was found before the target ended its process; the caller prints the error itself."""
-    from normkit.checking.github import annotations
-
-    if output is Format.json:
-        findings = [asdict(finding) for finding in error.findings]
-        typer.echo(json.dumps({"target": target, "error": str(error), "findings": findings, "ok": False}, indent=2))
-    elif error.findings and output is Format.github:
-        typer.echo(annotations(error.findings))
-    elif error.findings:
-        _print_blocks(target, [finding.section() for finding in error.findings])
-
-
-def _print_blocks(target: str, sections: Iterable["Section"], verdict: str = "", *, ok: bool = False) -> None:
-    """Print plain text to a file or a pipe; use colours and the full width on a terminal."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from normkit.checking.report import wrapped
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        blocks = [target, *map(str, sections), *([wrapped(verdict)] if verdict else [])]
-        typer.echo("\n\n".join(blocks))
-        return
-    console.print(Text(target, style="bold"))
-    for section in sections:
-        console.print()
-        _print_section(console, section)
-    if verdict:
-        console.print()
-        console.print(Text(verdict, style="bold green" if ok else "bold red"))
-
-
-_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan", None: "bold"}
-
-
-def _print_section(console: Any, section: "Section") -> None:
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    heading = Text(section.heading)
-    heading.stylize(_STYLES[section.severity], 0, len(section.heading.partition(": ")[0]) if section.severity else None)
-    console.print(heading)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", min_width=16, no_wrap=True)
-    table.add_column()
-    for label, text in section.lines:
-        table.add_row(label, Text(text))
-    console.print(Padding(table, (0, 0, 0, 2)))
-
-
-def _print_list() -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from normkit.checking.rules import RULES
-
-    rows = [(code, rule.severity, rule.section("what")) for code, rule in RULES.items()]
-    console = Console(highlight=False)
-    if console.is_terminal:
-        table = Table.grid(padding=(0, 2))
-        for code, severity, what in rows:
-            table.add_row(Text(code, style="bold", no_wrap=True), Text(severity), Text(what))
-        console.print(table)
-    else:
-        width = max(len(code) for code in RULES)
-        for code, severity, what in rows:
-            typer.echo(f"{code:<{width}}  {severity:<7}  {what}")
-    typer.echo(f"\n{len(RULES)} checks. normkit check --explain CODE says why each matters and how to fix it.")
-
-
-def _explain(code: str) -> None:
-    from difflib import get_close_matches
-
-    from rich.console import Console
-
-    from normkit.checking.rules import RULES
-
-    if code not in RULES:
-        close = get_close_matches(code, RULES, n=1)
-        hint = f"did you mean {close[0]}?" if close else "normkit check --list names them all"
-        raise UserError(f"no check has the code {code!r}: {hint}")
-    console, section = Console(highlight=False), RULES[code].documentation()
-    if console.is_terminal:
-        _print_section(console, section)
-    else:
-        typer.echo(str(section))

@@ -7,15 +7,13 @@ import numpy as np
 
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
-from normkit.checking.report import Finding, interval, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.report import MODES, Finding, interval, number
+from normkit.checking.rules.base import BASIC, Rule, UnmeasuredError, shared
 from normkit.checking.target.state import AFFINE
 
 
 class AffineRule(Rule):
     """A check that needs a weight or a bias."""
-
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return "it has neither weight nor bias" if not probe.affine else None
@@ -33,7 +31,6 @@ class AffineMissing(Rule):
 
     code = "affine-missing"
     severity = "warning"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if probe.family == "instance":
@@ -61,39 +58,45 @@ class AffineIgnored(AffineRule):
     """
 
     code = "affine-ignored"
-    requires: ClassVar[tuple[str, ...]] = (
-        *AffineRule.requires,
-        "wrong-axes",
-        "formula-wrong",
-        "train-uses-running-stats",
-        "group-order",
-    )
+    core = True
+    requires: ClassVar[tuple[str, ...]] = (*BASIC, "wrong-axes", "group-order", "formula-wrong in training")
+    after: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        for training in (True, False):
-            layer = probe.train(steps=1)
-            x = probe.x()
-            plain = probe.forward(layer, x, training=training)
-            held = layer.read(*AFFINE)
-            generator = np.random.default_rng(4)
-            values = {role: generator.uniform(0.5, 2.0, value.size) for role, value in held.items()}
-            layer = probe.train(steps=1)
-            layer.write(**values)
-            actual = probe.forward(layer, x, training=training)
-            gaps = [
-                float(np.abs(actual - wanted).max())
-                for factor in self._factors(probe, values.get("weight"))
-                if (wanted := probe.scaled(plain, factor, values.get("bias"))) is not None
-            ]
-            if not gaps:
-                continue
-            gap = min(gaps)
-            if gap > 1e-3:
-                mode = "training" if training else "evaluation"
-                ignored = float(np.abs(actual - plain).max()) < 1e-6
-                what = "are not applied" if ignored else "are not applied as x_hat * weight + bias"
-                yield self.finding(f"weight and bias {what} in {mode}", f"differs from the definition by {number(gap)}")
-                return
+        modes = MODES if self.met(*self.after) else MODES[:1]
+        measured = dict(self.each_mode(lambda training: self._gap(probe, training=training), modes))
+        wrong = {mode: gap for mode, gap in measured.items() if gap is not None}
+        if wrong:
+            mode, (gap, ignored) = next(iter(wrong.items()))
+            what = "are not applied" if ignored else "are not applied as x_hat * weight + bias"
+            yield self.finding(
+                f"weight and bias {what} in {mode}", f"differs from the definition by {number(gap)}", mode=shared(wrong)
+            )
+        else:
+            self.need(*self.after, modes=["evaluation"])
+
+    def _gap(self, probe: Measurements, *, training: bool) -> tuple[float, bool] | None:
+        """How far it is from the definition, and whether it ignores weight and bias; None where it is right."""
+        if not training and probe.evaluation.statistics == "nothing":
+            return None  # it returns its input, which others say
+        layer = probe.train(steps=1)
+        x = probe.x()
+        plain = probe.forward(layer, x, training=training)
+        held = layer.read(*AFFINE)
+        generator = np.random.default_rng(4)
+        values = {role: generator.uniform(0.5, 2.0, value.size) for role, value in held.items()}
+        layer = probe.train(steps=1)
+        layer.write(**values)
+        actual = probe.forward(layer, x, training=training)
+        gaps = [
+            float(np.abs(actual - wanted).max())
+            for factor in self._factors(probe, values.get("weight"))
+            if (wanted := probe.scaled(plain, factor, values.get("bias"))) is not None
+        ]
+        if not gaps:
+            raise UnmeasuredError("weight and bias have neither one entry a channel nor the shape of the last axes")
+        gap = min(gaps)
+        return (gap, float(np.abs(actual - plain).max()) < 1e-6) if gap > 1e-3 else None
 
     def _factors(self, probe: Measurements, weight: Values | None) -> list[Values | None]:
         """What a weight may multiply by: itself, one plus itself, or its exponential where it is kept as a logarithm."""
@@ -133,7 +136,7 @@ class AffineInit(AffineRule):
     """
 
     code = "affine-init"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "affine-offset")
+    requires: ClassVar[tuple[str, ...]] = ("affine-offset",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if probe.by_caller:
@@ -164,7 +167,8 @@ class AffineShape(AffineRule):
     """
 
     code = "affine-shape"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "wrong-axes", "group-order")
+    edge = True
+    requires: ClassVar[tuple[str, ...]] = ("wrong-axes", "group-order")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         if probe.by_caller and (probe.builder.style.parameters == "flat" or probe.rank == 2):
@@ -195,7 +199,6 @@ class ParametersNotRegistered(AffineRule):
     """
 
     code = "parameters-not-registered"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return super().not_applicable(probe) if probe.builder.is_module else "only a torch.nn.Module has parameters"

@@ -10,7 +10,7 @@ from normkit.checking.measure.lab import Measurements
 from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Pattern
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.rules.base import BASIC, Rule, usual_first
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.resolve import accept
 from normkit.checking.target.state import AFFINE
@@ -39,9 +39,16 @@ class WrongAxes(Rule):
     """
 
     code = "wrong-axes"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
+    core = True
+    requires: ClassVar[tuple[str, ...]] = BASIC
+    after: ClassVar[tuple[str, ...]] = ("train-uses-running-stats",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
+        for finding in self._deviations(probe):
+            self.need(*self.after)  # which explains other axes
+            yield finding
+
+    def _deviations(self, probe: Measurements) -> Iterator[Finding]:
         if probe.has_wrong_groups(probe.rank):
             return  # group-order says it
         if probe.applies_relu:
@@ -54,8 +61,7 @@ class WrongAxes(Rule):
                 "reshape alone does not bring axes back.",
             )
             return
-        order = [probe.rank, *(rank for rank in probe.ranks if rank != probe.rank)]
-        for rank in order:
+        for rank in usual_first(probe):
             if probe.as_expected(rank):
                 continue
             pattern, expected = probe.pattern(rank), probe.expected(rank)[0]
@@ -104,7 +110,8 @@ class GroupOrder(Rule):
     """
 
     code = "group-order"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic")
+    core = True
+    requires: ClassVar[tuple[str, ...]] = BASIC
     families: ClassVar[tuple[str, ...]] = ("group",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
@@ -136,39 +143,38 @@ class BatchSizeDependent(Rule):
     """
 
     code = "batch-size-dependent"
-    requires: ClassVar[tuple[str, ...]] = (
-        "output-shape",
-        "not-deterministic",
-        "wrong-axes",
-        "group-order",
-        "formula-wrong",
-        "running-stats-updated-in-eval",
-    )
+    requires: ClassVar[tuple[str, ...]] = (*BASIC, "wrong-axes", "group-order", "formula-wrong in training")
+    after: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "running-stats-updated-in-eval")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         few = probe.library.compiles
         least = 2 if probe.family == "batch" else 1
-        for rank in (probe.rank,) if few else probe.ranks:
-            wrong: dict[int, str] = {}
-            for batch in (size for size in ((1, 2, 4, 5) if few else (1, 2, 3, 4, 5, 8)) if size >= least):
-                trouble = self._training(probe, rank, batch)
-                if trouble:
-                    wrong[batch] = f"a batch of {batch} {trouble}"
-            for batch in (1, 2, 4):
-                if batch not in wrong and (gap := self._evaluation(probe, rank, batch)):
-                    wrong[batch] = f"a batch of {batch} {gap}"
-            if wrong:
-                listed = ", ".join(str(batch) for batch in sorted(wrong))
-                yield self.finding(
-                    f"gives another result for a batch of {listed} (input of rank {rank})",
-                    "; ".join(wrong[batch] for batch in sorted(wrong)),
-                )
+        batches = tuple(size for size in ((1, 2, 4, 5) if few else (1, 2, 3, 4, 5, 8)) if size >= least)
+        ranks = (probe.rank,) if few else probe.ranks
+        for rank in ranks:
+            if wrong := self._training(probe, rank, batches):
+                yield self._found(rank, wrong)
+                return
+        self.need(*self.after)
+        for rank in ranks:
+            if wrong := self._evaluation(probe, rank):
+                yield self._found(rank, wrong)
                 return
 
-    def _training(self, probe: Measurements, rank: int, batch: int) -> str | None:
+    def _found(self, rank: int, wrong: dict[int, str]) -> Finding:
+        return self.finding(
+            f"gives another result for a batch of {', '.join(map(str, wrong))} (input of rank {rank})",
+            "; ".join(f"a batch of {batch} {trouble}" for batch, trouble in wrong.items()),
+        )
+
+    def _training(self, probe: Measurements, rank: int, batches: tuple[int, ...]) -> dict[int, str]:
+        """What goes wrong in training, by batch size."""
+        troubles = {batch: self._trouble(probe, rank, batch) for batch in batches}
+        return {batch: trouble for batch, trouble in troubles.items() if trouble is not None}
+
+    def _trouble(self, probe: Measurements, rank: int, batch: int) -> str | None:
         formula = probe.formula
-        if formula is None:
-            return None
+        assert formula is not None
         x = probe.x(rank, batch)
         try:
             y = probe.forward(probe.layer(rank), x)
@@ -181,21 +187,25 @@ class BatchSizeDependent(Rule):
         except TargetError as error:
             return f"raises {error.error!r}"[:120]
 
-    def _evaluation(self, probe: Measurements, rank: int, batch: int) -> str | None:
-        """With running statistics a sample's result depends on nothing else in its batch."""
+    def _evaluation(self, probe: Measurements, rank: int) -> dict[int, str]:
+        """What goes wrong in evaluation: with running statistics a sample's result depends on nothing else."""
         if probe.family == "batch" and (not probe.state or probe.evaluation.statistics != "running"):
-            return None
+            return {}
         x = probe.x(rank)
-        try:
-            layer = probe.train(rank, steps=1)
-            whole = probe.forward(layer, x, training=False)
-            part = probe.forward(layer, x[:batch], training=False)
-        except TargetError as error:
-            return f"raises {error.error!r} in evaluation"[:120]
-        if part.shape != x[:batch].shape:
-            return f"gives shape {part.shape} in evaluation"
-        gap = float(np.abs(whole[:batch] - part).max())
-        return f"differs by {number(gap)} in evaluation from the same samples in a larger batch" if gap > 1e-4 else None
+        layer = probe.train(rank, steps=1)
+        whole = probe.forward(layer, x, training=False)
+        wrong = {}
+        for batch in (1, 2, 4):
+            try:
+                part = probe.forward(layer, x[:batch], training=False)
+            except TargetError as error:
+                wrong[batch] = f"raises {error.error!r} in evaluation"[:120]
+                continue
+            if part.shape != x[:batch].shape:
+                wrong[batch] = f"gives shape {part.shape} in evaluation"
+            elif (gap := float(np.abs(whole[:batch] - part).max())) > 1e-4:
+                wrong[batch] = f"differs by {number(gap)} in evaluation from the same samples in a larger batch"
+        return wrong
 
 
 class RankUnsupported(Rule):
@@ -244,7 +254,7 @@ class TrailingAxes(Rule):
 
     code = "trailing-axes"
     severity = "warning"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "wrong-axes", "formula-wrong")
+    requires: ClassVar[tuple[str, ...]] = (*BASIC, "wrong-axes", "formula-wrong in training")
     families: ClassVar[tuple[str, ...]] = ("layer", "rms")
 
     _SIZES = (2, 4, 6)

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.measure.formula import fit
+from normkit.checking.measure.formula import Formula, fit
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.rules.base import BASIC, Rule, UnmeasuredError, shared
 from normkit.checking.target.errors import TargetError
 
 _FLOAT32_EPS = 1.1920929e-07
@@ -18,15 +18,7 @@ _TEST_EPS = 0.03
 class FormulaRule(Rule):
     """A check that needs the formula."""
 
-    requires: ClassVar[tuple[str, ...]] = (
-        "output-shape",
-        "not-deterministic",
-        "train-uses-running-stats",
-        "formula-wrong",
-    )
-
-    def not_applicable(self, probe: Measurements) -> str | None:
-        return "the formula could not be measured" if probe.formula is None else None
+    requires: ClassVar[tuple[str, ...]] = ("formula-wrong in training",)
 
 
 class FormulaWrong(Rule):
@@ -39,33 +31,51 @@ class FormulaWrong(Rule):
     """
 
     code = "formula-wrong"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "train-uses-running-stats")
-
-    def not_applicable(self, probe: Measurements) -> str | None:
-        return "its axes could not be told" if probe.formula is None and not probe.applies_relu else None
+    core = True
+    requires: ClassVar[tuple[str, ...]] = BASIC
+    after: ClassVar[tuple[str, ...]] = ("train-uses-running-stats", "output-shape", "not-deterministic")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
+        if formula is None or not formula.fits or formula.subtract_mean != (probe.family != "rms"):
+            self.need("train-uses-running-stats")  # which explains another formula
+            yield self._training(probe, formula)
+        elif probe.family not in ("batch", "instance"):
+            yield from self._evaluation(probe)
+
+    def _training(self, probe: Measurements, formula: Formula | None) -> Finding:
+        if formula is None and not probe.applies_relu:
+            raise UnmeasuredError("what it averages over could not be told")
         if formula is None:
-            yield self.finding(
+            return self.finding(
                 "sets what is negative after normalizing to zero, as ReLU does",
                 "the other outputs equal the definition",
                 fix="Leave the activation to a layer of its own, or compare the layer without it.",
             )
-        elif not formula.fits:
-            yield self.finding(self._message(probe), f"the best fit leaves a difference of {number(formula.residual)}")
-        elif formula.subtract_mean != (probe.family != "rms"):
-            if formula.subtract_mean:
+        if not formula.fits:
+            return self.finding(self._message(probe), f"the best fit leaves a difference of {number(formula.residual)}")
+        if formula.subtract_mean:
+            return self.finding(
+                "subtracts the mean, which RMS normalization does not",
+                "adding a constant to the input leaves the output unchanged",
+            )
+        return self.finding(
+            "does not subtract the mean: it divides by the root of the mean square",
+            f"as RMS normalization it fits to {number(formula.residual)}",
+            fix="Subtract the mean. If it is meant to be RMS normalization in spite of its name, pass --as rms.",
+        )
+
+    def _evaluation(self, probe: Measurements) -> Iterator[Finding]:
+        """Without running statistics evaluation does what training does."""
+        self.need(*self.after, modes=["evaluation"])
+        for mode, evaluation in self.each_mode(lambda training: probe.evaluation, ["evaluation"]):
+            if evaluation.statistics != "batch":
+                unchanged = evaluation.statistics == "nothing"
                 yield self.finding(
-                    "subtracts the mean, which RMS normalization does not",
-                    "adding a constant to the input leaves the output unchanged",
-                )
-            else:
-                yield self.finding(
-                    "does not subtract the mean: it divides by the root of the mean square",
-                    f"as RMS normalization it fits to {number(formula.residual)}",
-                    fix="Subtract the mean. "
-                    "If it is meant to be RMS normalization in spite of its name, pass --as rms.",
+                    f"{'returns its input unchanged' if unchanged else 'computes something else'} in evaluation",
+                    "after three batches, differs from what training computes",
+                    fix="Do the same in training and in evaluation: there are no running statistics here.",
+                    mode=mode,
                 )
 
     def _message(self, probe: Measurements) -> str:
@@ -85,6 +95,17 @@ class FormulaWrong(Rule):
         return "computes another formula than (x - mean) / sqrt(var + eps)"
 
 
+def eps_of(probe: Measurements, *, training: bool) -> tuple[str, float] | None:
+    """Return the place and the size of eps in a mode; None where evaluation has none of its own."""
+    if training:
+        formula = probe.formula
+        assert formula is not None
+        return formula.eps_place, formula.eps
+    if not probe.state or probe.evaluation.eps_place is None:
+        return None
+    return probe.evaluation.eps_place, probe.evaluation.eps or 0.0
+
+
 class UnbiasedNormalization(FormulaRule):
     """The normalization divides by the unbiased variance, n - 1 rather than n.
 
@@ -98,7 +119,8 @@ class UnbiasedNormalization(FormulaRule):
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
-        if formula is not None and formula.ddof == 1:
+        assert formula is not None
+        if formula.ddof == 1:
             n = formula.var_over.count
             yield self.finding(
                 "normalizes by the unbiased variance",
@@ -116,16 +138,11 @@ class EpsMisplaced(FormulaRule):
     """
 
     code = "eps-misplaced"
-    requires: ClassVar[tuple[str, ...]] = (*FormulaRule.requires, "eps-missing")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        formula = probe.formula
-        modes = {"training": (formula.eps_place, formula.eps)} if formula else {}
-        evaluation = probe.evaluation if probe.state else None
-        if evaluation is not None and evaluation.eps_place is not None:
-            modes["evaluation"] = (evaluation.eps_place, evaluation.eps or 0.0)
         words = {"outside": "sqrt(var) + eps", "clamp": "sqrt(max(var, eps))"}
-        found = {mode: where for mode, where in modes.items() if where[0] in words}
+        measured = self.each_mode(lambda training: eps_of(probe, training=training))
+        found = {mode: where for mode, where in measured if where is not None and where[0] in words}
         if found:
             place, eps = next(iter(found.values()))
             variance = 1e-12 if place == "outside" else eps
@@ -136,6 +153,7 @@ class EpsMisplaced(FormulaRule):
                 else f"eps is a floor: {words[place]}",
                 f"in {' and '.join(found)}; a variance of {number(variance)} is divided by {number(actual)}, "
                 f"the definition by {number(np.sqrt(variance + eps))}",
+                mode=shared(found),
             )
 
 
@@ -150,24 +168,24 @@ class EpsMissing(FormulaRule):
     code = "eps-missing"
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        formula = probe.formula
-        if formula is None:
-            return
-        if formula.eps_place == "missing":
+        places = {mode: eps[0] for mode, eps in self.each_mode(lambda t: eps_of(probe, training=t)) if eps is not None}
+        if places["training"] == "missing":
             flat = np.zeros(probe.geometry.shape(probe.rank))
+            mode = shared([mode for mode, place in places.items() if place == "missing"])
             try:
                 y = probe.forward(probe.layer(), flat)
             except TargetError as error:
-                yield self.finding("fails on a constant input", str(error))
+                yield self.finding("fails on a constant input", str(error), mode=mode)
                 return
             if not np.isfinite(y).all():
                 share = float(np.mean(~np.isfinite(y)))
-                yield self.finding("there is no eps", f"an all-zero input gives {share:.0%} NaN or infinite outputs")
-                return
-        lacks = probe.state and probe.evaluation.eps_place == "missing" and formula.eps_place != "missing"
-        if lacks and not self._averages_eps(probe):
+                evidence = f"an all-zero input gives {share:.0%} NaN or infinite outputs"
+                yield self.finding("there is no eps", evidence, mode=mode)
+        elif places.get("evaluation") == "missing" and not self._averages_eps(probe):
             yield self.finding(
-                "there is no eps in evaluation", "a running variance of 1e-9 is divided by its plain root"
+                "there is no eps in evaluation",
+                "a running variance of 1e-9 is divided by its plain root",
+                mode="evaluation",
             )
 
     def _averages_eps(self, probe: Measurements) -> bool:
@@ -193,12 +211,16 @@ class EpsDiffers(FormulaRule):
 
     code = "eps-differs"
     severity = "note"
-    requires: ClassVar[tuple[str, ...]] = (*FormulaRule.requires, "eps-misplaced", "eps-missing")
+    requires: ClassVar[tuple[str, ...]] = (
+        *FormulaRule.requires,
+        "eps-misplaced in training",
+        "eps-missing in training",
+    )
+    after: ClassVar[tuple[str, ...]] = ("eps-misplaced", "eps-missing")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
-        if formula is None:
-            return
+        assert formula is not None
         if probe.builder.accepts("eps") and not probe.builder.is_instance:
             actual = fit(
                 probe,
@@ -216,6 +238,8 @@ class EpsDiffers(FormulaRule):
                     fix="Add the argument itself to the variance.",
                 )
                 return
+        yield from self._default(probe, formula)
+        self.need(*self.after)
         evaluation = probe.evaluation.eps if probe.state else None
         if evaluation is not None and abs(evaluation - formula.eps) > 0.02 * max(formula.eps, evaluation):
             yield self.finding(
@@ -224,7 +248,9 @@ class EpsDiffers(FormulaRule):
                 severity="error",
                 fix="Use one eps in both.",
             )
-            return
+
+    def _default(self, probe: Measurements, formula: Formula) -> Iterator[Finding]:
+        """The value by itself, against that of the twin."""
         usual = probe.convention.eps if probe.family == "batch" else _FLOAT32_EPS if probe.family == "rms" else 1e-5
         if probe.builder.is_instance or abs(formula.eps / usual - 1) < 0.02 or formula.eps == 0.0:
             return

@@ -18,7 +18,8 @@ _TOLERANCE = GRADIENT_TOLERANCE
 class GradientRule(Rule):
     """A check that needs gradients."""
 
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "formula-wrong", "input-mutated")
+    core = True
+    requires: ClassVar[tuple[str, ...]] = ("formula-wrong in training", "input-mutated in training")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         try:
@@ -38,20 +39,22 @@ class StatisticsDetached(GradientRule):
     """
 
     code = "statistics-detached"
-    requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "wrong-axes", "train-uses-running-stats")
+    after: ClassVar[tuple[str, ...]] = ("affine-ignored",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
+        assert formula is not None
         try:
             backward = probe.backward
         except TargetError:
-            return
-        if formula is None or backward.gradients is None or backward.gradients.dx is None:
+            return  # gradient-wrong says it
+        if backward.gradients is None or backward.gradients.dx is None:
             return
         dx = backward.gradients.dx
         if dx.shape != backward.x.shape or backward.error_of(dx) < _TOLERANCE:
             return
-        g = probe.scaled(backward.dy, backward.affine.get("weight"), None)
+        weight = backward.affine.get("weight") if self.met("affine-ignored in training") else None
+        g = probe.scaled(backward.dy, weight, None)
         if g is None:
             return
         x_hat = formula.apply(backward.x)
@@ -82,7 +85,8 @@ class GradientWrong(GradientRule):
     """
 
     code = "gradient-wrong"
-    requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "statistics-detached", "affine-ignored")
+    requires: ClassVar[tuple[str, ...]] = (*GradientRule.requires, "statistics-detached")
+    after: ClassVar[tuple[str, ...]] = ("affine-ignored",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         try:
@@ -102,7 +106,8 @@ class GradientWrong(GradientRule):
             wrong.append(f"dx has shape {gradients.dx.shape}, x {backward.x.shape}")
         elif (off := backward.error_of(gradients.dx)) > _TOLERANCE:
             wrong.append(f"dx is off by {off:.0%} along random directions")
-        for role in probe.affine:
+        applied = self.met("affine-ignored in training")
+        for role in probe.affine if applied else ():
             slopes = affine_slopes(probe, backward, role)
             if any(_gap(values.reshape(-1), slopes) < _TOLERANCE for values in gradients.candidates):
                 continue  # told by the numbers, whatever place or name it has
@@ -119,6 +124,8 @@ class GradientWrong(GradientRule):
             yield self.finding(
                 f"the gradient is wrong: {wrong[0]}", "; ".join(wrong) + ", against differences of the forward pass"
             )
+        elif not applied:
+            self.need("affine-ignored in training")
 
 
 def _gap(got: Values, slopes: Values) -> float:

@@ -8,25 +8,24 @@ import numpy as np
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.rules.base import BASIC, Rule
 from normkit.checking.target.arrays import Array
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import RUNNING
-
-_BASIC = ("output-shape", "not-deterministic")
 
 
 class SingleValue(Rule):
     """With one value a channel, training gives NaN or silent zeros instead of an error.
 
     Why: The variance of one value is zero and its unbiased estimate 0 / 0. torch raises an error; NaN in the running
-    variance never leaves again, and zeros train nothing.
+    variance never leaves again, which is an error here; NaN or zeros in the output alone train nothing, a warning.
 
     Fix: Raise ValueError in training when batch times spatial size is 1.
     """
 
     code = "single-value"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes", "eps-missing")
+    edge = True
+    requires: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing in training")
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
@@ -44,7 +43,11 @@ class SingleValue(Rule):
         broken = [role for role, values in state.items() if not np.isfinite(values).all()]
         if not np.isfinite(y).all() or broken:
             where = " and ".join((["the output"] if not np.isfinite(y).all() else []) + broken)
-            yield self.finding(f"one value a channel puts NaN or infinity in {where}", f"input of shape {tuple(shape)}")
+            yield self.finding(
+                f"one value a channel puts NaN or infinity in {where}",
+                f"input of shape {tuple(shape)}",
+                severity="error" if broken else "warning",
+            )
         elif probe.convention_name == "torch":
             yield self.finding(
                 "one value a channel is silently normalized to zero",
@@ -64,7 +67,8 @@ class EmptyBatch(Rule):
 
     code = "empty-batch"
     severity = "warning"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "wrong-axes")
+    edge = True
+    requires: ClassVar[tuple[str, ...]] = ("wrong-axes",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         shape = probe.geometry.shape(probe.rank, 0)
@@ -94,7 +98,7 @@ class NonContiguous(Rule):
     """
 
     code = "non-contiguous"
-    requires: ClassVar[tuple[str, ...]] = _BASIC
+    requires: ClassVar[tuple[str, ...]] = BASIC
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return None if probe.library.mutable else "JAX arrays have no strides"
@@ -126,7 +130,7 @@ class ChannelsLastWrong(Rule):
     """
 
     code = "channels-last-wrong"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "non-contiguous")
+    requires: ClassVar[tuple[str, ...]] = (*BASIC, "non-contiguous")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         formats = probe.library.channels_last_ranks
@@ -164,13 +168,7 @@ class NanSpreads(Rule):
     """
 
     code = "nan-spreads"
-    requires: ClassVar[tuple[str, ...]] = (
-        *_BASIC,
-        "wrong-axes",
-        "group-order",
-        "formula-wrong",
-        "train-uses-running-stats",
-    )
+    requires: ClassVar[tuple[str, ...]] = ("wrong-axes", "group-order", "formula-wrong in training")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         pattern = probe.pattern()

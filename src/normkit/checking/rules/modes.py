@@ -6,16 +6,13 @@ from typing import ClassVar
 import numpy as np
 
 from normkit.checking.measure.lab import Measurements
-from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
-
-_BASIC = ("output-shape", "not-deterministic")
+from normkit.checking.report import MODES, Finding, number
+from normkit.checking.rules.base import Rule, UnmeasuredError
 
 
 class ModeRule(Rule):
     """A check that needs running statistics."""
 
-    requires: ClassVar[tuple[str, ...]] = _BASIC
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def not_applicable(self, probe: Measurements) -> str | None:
@@ -40,6 +37,8 @@ class TrainUsesRunningStats(ModeRule):
     """
 
     code = "train-uses-running-stats"
+    core = True
+    requires: ClassVar[tuple[str, ...]] = ("not-deterministic in training",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         if probe.training_uses_state > 1e-3:
@@ -59,12 +58,21 @@ class EvalIgnoresRunningStats(EvaluationRule):
     """
 
     code = "eval-ignores-running-stats"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "formula-wrong", "eps-missing", "eps-misplaced", "affine-ignored")
+    core = True
+    requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "formula-wrong in training")
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing", "eps-misplaced")
+
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if not probe.state and probe.evaluation.statistics != "batch":
+            raise UnmeasuredError("evaluation does not use the statistics of its input, and no others were found")
+        return super().not_applicable(probe)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         evaluation = probe.evaluation
         if evaluation.statistics == "running":
             return
+        if evaluation.statistics == "other":  # than the definition, over the family's axes and with eps in its place
+            self.need(*self.after)
         messages = {
             "batch": "evaluation normalizes by the batch's statistics, not by the running ones",
             "nothing": "evaluation returns its input unchanged",
@@ -85,7 +93,7 @@ class RunningStatsUpdatedInEval(EvaluationRule):
     """
 
     code = "running-stats-updated-in-eval"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "running-stats-not-updated", "running-stats-frozen")
+    requires: ClassVar[tuple[str, ...]] = ("running-stats-not-updated", "running-stats-frozen")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         layer = probe.train(steps=1)
@@ -111,23 +119,26 @@ class ModeByGrad(ModeRule):
     """
 
     code = "mode-by-grad"
+    requires: ClassVar[tuple[str, ...]] = ("not-deterministic",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return super().not_applicable(probe) if probe.library.records_graph else "only torch has a grad mode"
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        x = probe.x(seed=5) * 2 + 3
-        for training in (False, True):
-            with_grad = probe.forward(probe.train(), x, training=training, grad=True)
-            without = probe.forward(probe.train(), x, training=training, grad=False)
-            gap = float(np.abs(with_grad - without).max())
-            if gap > 1e-3:
-                mode = "training" if training else "evaluation"
+        gaps = dict(self.each_mode(lambda training: self._gap(probe, training=training)))
+        for mode in reversed(MODES):
+            if gaps.get(mode, 0.0) > 1e-3:
                 yield self.finding(
                     "switches on the grad mode, not on training and evaluation",
-                    f"in {mode} the output changes by {number(gap)} when torch.no_grad() is entered",
+                    f"in {mode} the output changes by {number(gaps[mode])} when torch.no_grad() is entered",
                 )
                 return
+
+    def _gap(self, probe: Measurements, *, training: bool) -> float:
+        """The largest difference between outputs with and without recording of gradients."""
+        x = probe.x(seed=5) * 2 + 3
+        with_grad, without = (probe.forward(probe.train(), x, training=training, grad=grad) for grad in (True, False))
+        return float(np.abs(with_grad - without).max())
 
 
 RULES = (TrainUsesRunningStats, EvalIgnoresRunningStats, RunningStatsUpdatedInEval, ModeByGrad)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from normkit.checking.measure.lab import TEST_MOMENTUM, Measurements
 from normkit.checking.measure.running_stats import Update, measure_update
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.running import RunningRule
+from normkit.checking.rules.running import RunningRule, follows
 from normkit.checking.target.errors import TargetError
 
 
@@ -20,11 +20,14 @@ class MomentumInverted(RunningRule):
     """
 
     code = "momentum-inverted"
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update, convention = probe.update, probe.convention
         assert update is not None
         weighs_old = probe.momentum_weighs_old
+        if not follows(update.mean):
+            self.need("wrong-axes")
         if weighs_old is None or update.mean is None:
             return
         declared = probe.builder.declared("momentum")
@@ -58,11 +61,15 @@ class MomentumDiffers(RunningRule):
     """
 
     code = "momentum-differs"
+    core = True
     requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-inverted", "running-var-wrong")
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes", "not-deterministic")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update = probe.update
         assert update is not None
+        if not follows(update.mean):
+            self.need("wrong-axes", "not-deterministic in training")  # over other axes the batch has other means
         if update.mean is None:
             yield self.finding(
                 "the running mean follows no average of batch means",
@@ -108,7 +115,7 @@ class MomentumNone(RunningRule):
 
     code = "momentum-none"
     families: ClassVar[tuple[str, ...]] = ("batch",)
-    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-differs")
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "momentum-differs", "wrong-axes")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if not probe.builder.is_class or not probe.builder.accepts("momentum"):

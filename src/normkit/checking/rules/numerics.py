@@ -11,8 +11,6 @@ from normkit.checking.report import Finding, number
 from normkit.checking.rules.base import Rule
 from normkit.checking.target.arrays import TORCH
 
-_BASIC = ("output-shape", "not-deterministic", "formula-wrong", "eps-missing", "train-uses-running-stats")
-
 
 def _error(probe: Measurements, values: Values, dtype: str) -> float:
     """The largest difference from the formula, evaluated in float64 on the rounded input."""
@@ -27,10 +25,7 @@ def _error(probe: Measurements, values: Values, dtype: str) -> float:
 class PrecisionRule(Rule):
     """A check that holds outputs against the formula."""
 
-    requires: ClassVar[tuple[str, ...]] = _BASIC
-
-    def not_applicable(self, probe: Measurements) -> str | None:
-        return "the formula could not be measured" if probe.formula is None else None
+    requires: ClassVar[tuple[str, ...]] = ("formula-wrong in training", "eps-missing in training")
 
 
 class Cancellation(PrecisionRule):
@@ -67,8 +62,9 @@ class HalfAccumulation(PrecisionRule):
     """
 
     code = "half-accumulation"
+    edge = True
     severity = "warning"
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "output-dtype")
+    requires: ClassVar[tuple[str, ...]] = (*PrecisionRule.requires, "output-dtype")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if not probe.library.half_precision_dtypes:
@@ -108,7 +104,7 @@ class RmsDtypeOrder(PrecisionRule):
     code = "rms-dtype-order"
     severity = "warning"
     families: ClassVar[tuple[str, ...]] = ("rms",)
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "half-accumulation", "output-dtype")
+    requires: ClassVar[tuple[str, ...]] = (*PrecisionRule.requires, "half-accumulation", "output-dtype")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if probe.library is not TORCH or "weight" not in probe.affine:

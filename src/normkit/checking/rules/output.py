@@ -2,14 +2,14 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import ClassVar
 
 import numpy as np
 
 from normkit.checking.measure.lab import Measurements
-from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.report import Finding, Mode, Severity, errors_first, number
+from normkit.checking.rules.base import Rule, ready, shared, usual_first
 from normkit.checking.target.errors import TargetError
 
 
@@ -24,14 +24,41 @@ class CallFails(Rule):
     code = "call-fails"
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        for rank in probe.ranks:
-            try:
-                layer = probe.train(rank, steps=2)
-                probe.forward(layer, probe.x(rank), training=False)
-                probe.forward(layer, probe.x(rank))
-            except TargetError as error:
-                yield self.finding(f"{error.doing} fails", str(error))
-                return
+        failures = [finding for rank in usual_first(probe) for finding in self._failures(probe, rank)]
+        worst = {finding.mode: finding for finding in reversed(errors_first(failures))}  # the first one of each mode
+        raised = {finding.evidence.partition(" raised ")[2]: finding for finding in worst.values()}
+        yield from errors_first(list(raised.values()))  # a layer without modes fails alike in both
+
+    def _failures(self, probe: Measurements, rank: int) -> Iterator[Finding]:
+        """Call it in every order: in training twice, then in evaluation, in training again, in evaluation untrained."""
+        layer = probe.layer(rank)
+        failed = yield from self._failure("", lambda: probe.forward(layer, probe.x(rank, seed=100)), "training")
+        if not failed:
+            failed = yield from self._failure(
+                "a second time", lambda: probe.forward(layer, probe.x(rank, seed=101)), "training"
+            )
+        if (yield from self._failure("", lambda: probe.forward(layer, probe.x(rank), training=False), "evaluation")):
+            return
+        if not failed:
+            yield from self._failure("after evaluation", lambda: probe.forward(layer, probe.x(rank)), "training")
+        fresh = probe.layer(rank)
+        yield from self._failure(
+            "before any training step",
+            lambda: probe.forward(fresh, probe.x(rank), training=False),
+            "evaluation",
+            severity="warning",
+        )
+
+    def _failure(
+        self, when: str, call: Callable[[], object], mode: Mode, *, severity: Severity | None = None
+    ) -> Generator[Finding, None, bool]:
+        try:
+            call()
+        except TargetError as error:
+            doing = f"{error.doing} {when}".rstrip()
+            yield self.finding(f"{doing} fails", str(error), severity=severity, mode=mode)
+            return True
+        return False
 
 
 class OutputShape(Rule):
@@ -43,20 +70,27 @@ class OutputShape(Rule):
     """
 
     code = "output-shape"
-    requires: ClassVar[tuple[str, ...]] = ("call-fails",)
+    core = True
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        for rank in probe.ranks:
-            x = probe.x(rank)
-            for training in (True, False):
-                y = probe.run(probe.layer(rank), probe.library.make(x), training=training)
-                if tuple(y.shape) != x.shape:
-                    mode = "training" if training else "evaluation"
-                    yield self.finding(
-                        f"returns shape {tuple(y.shape)} for an input of shape {x.shape}",
-                        f"input {x.shape}, output {tuple(y.shape)} in {mode}",
-                    )
-                    return
+        measured = dict(self.each_mode(lambda training: self._wrong(probe, training=training)))
+        wrong = {mode: shapes for mode, shapes in measured.items() if shapes is not None}
+        if wrong:
+            mode, (taken, given) = next(iter(wrong.items()))
+            yield self.finding(
+                f"returns shape {given} for an input of shape {taken}",
+                f"input {taken}, output {given} in {mode}",
+                mode=shared(wrong),
+            )
+
+    def _wrong(self, probe: Measurements, *, training: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The shapes of an input and of its output where they differ."""
+        for rank in usual_first(probe):
+            x = probe.library.make(probe.x(rank))
+            y = probe.run(ready(probe, rank, training=training), x, training=training)
+            if tuple(y.shape) != tuple(x.shape):
+                return tuple(x.shape), tuple(y.shape)
+        return None
 
 
 class OutputDtype(Rule):
@@ -69,7 +103,8 @@ class OutputDtype(Rule):
     """
 
     code = "output-dtype"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape", "parameters-not-registered")
+    edge = True
+    requires: ClassVar[tuple[str, ...]] = ("parameters-not-registered",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         results = probe.output_dtypes
@@ -95,24 +130,27 @@ class InputMutated(Rule):
     """
 
     code = "input-mutated"
-    requires: ClassVar[tuple[str, ...]] = ("call-fails",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return None if probe.library.mutable else "JAX arrays cannot be written to"
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        for training in (True, False):
-            layer = probe.layer() if training else probe.train(steps=1)
-            before = probe.x()
-            x = probe.library.make(before)
-            probe.run(layer, x, training=training)
-            change = float(np.abs(probe.library.values(x) - before).max())
-            if change > 0 or np.isnan(change):
-                mode = "training" if training else "evaluation"
-                yield self.finding(
-                    f"overwrites its input in {mode}", f"after the call the input had changed by up to {number(change)}"
-                )
-                return
+        measured = dict(self.each_mode(lambda training: self._change(probe, training=training)))
+        changes = {mode: change for mode, change in measured.items() if change != 0}
+        if changes:
+            mode, change = next(iter(changes.items()))
+            yield self.finding(
+                f"overwrites its input in {mode}",
+                f"after the call the input had changed by up to {number(change)}",
+                mode=shared(changes),
+            )
+
+    def _change(self, probe: Measurements, *, training: bool) -> float:
+        layer = ready(probe, training=training)
+        before = probe.x()
+        x = probe.library.make(before)
+        probe.run(layer, x, training=training)
+        return float(np.abs(probe.library.values(x) - before).max())
 
 
 class OutputAliasesInput(Rule):
@@ -130,18 +168,28 @@ class OutputAliasesInput(Rule):
         return None if probe.library.mutable else "JAX arrays cannot be written to"
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        for training in (True, False):
-            for trained in (False, True):
-                layer = probe.train(steps=1) if trained else probe.layer()
-                x = probe.library.make(probe.x())
-                y = probe.run(layer, x, training=training)
+        for mode, when in self.each_mode(lambda training: self._when_shared(probe, training=training)):
+            if when is not None:
+                yield self.finding(
+                    f"returns the input's own memory in {mode}", f"input and output share storage {when}"
+                )
+                return
+
+    def _when_shared(self, probe: Measurements, *, training: bool) -> str | None:
+        """When the output is the input's memory: on a fresh layer or on a trained one, as far as they run."""
+        errors = []
+        for steps, when in enumerate(("on a fresh layer", "after a training step")):
+            x = probe.library.make(probe.x())
+            try:
+                y = probe.run(probe.train(steps=steps), x, training=training)
+            except TargetError as error:
+                errors.append(error)
+            else:
                 if probe.library.shares_memory(x, y):
-                    mode = "training" if training else "evaluation"
-                    yield self.finding(
-                        f"returns the input's own memory in {mode}",
-                        f"input and output share storage {'after a training step' if trained else 'on a fresh layer'}",
-                    )
-                    return
+                    return when
+        if len(errors) == 2:
+            raise errors[0]
+        return None
 
 
 class NotDeterministic(Rule):
@@ -153,17 +201,31 @@ class NotDeterministic(Rule):
     """
 
     code = "not-deterministic"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
+    core = True
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        for mode, gap in zip(("training", "evaluation"), probe.deterministic, strict=True):
-            if gap > 0:
-                yield self.finding(
-                    f"gives another result each time in {mode}",
-                    f"three fresh layers, one input: outputs differ by up to {number(gap)}",
-                    severity="error" if gap > 1e-5 else "note",
-                )
-                return
+        measured = dict(self.each_mode(lambda training: self._gap(probe, training=training)))
+        gaps = {mode: gap for mode, gap in measured.items() if gap > 0}
+        if gaps:
+            mode, gap = max(gaps.items(), key=lambda item: item[1])
+            yield self.finding(
+                f"gives another result each time in {mode}",
+                f"three fresh layers, one input: outputs differ by up to {number(gap)}",
+                severity="error" if gap > 1e-5 else "note",
+                mode=shared(gaps),
+            )
+
+    def _gap(self, probe: Measurements, *, training: bool) -> float:
+        """The largest difference between calls on equal input."""
+        x = probe.x()
+        results = []
+        for seed in range(3):
+            layer = ready(probe, training=training)
+            probe.library.seed(seed)  # whatever it draws while it runs shall differ
+            results.append(probe.forward(layer, x, training=training))
+        if len({result.shape for result in results}) > 1:
+            return np.inf
+        return max(float(np.nanmax(np.abs(other - results[0]), initial=0.0)) for other in results[1:])
 
 
 class Prints(Rule):
@@ -182,12 +244,9 @@ class Prints(Rule):
         if lines:
             yield self.finding("prints when it is imported", f"{len(lines)} lines, the first: {lines[0][:80]!r}")
         heard = io.StringIO()
-        try:
-            with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
-                layer = probe.train(steps=1)
-                probe.forward(layer, probe.x(), training=False)
-        except TargetError:
-            return
+        with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard), contextlib.suppress(TargetError):
+            layer = probe.train(steps=1)
+            probe.forward(layer, probe.x(), training=False)  # call-fails says where it fails; what it printed counts
         lines = heard.getvalue().strip().splitlines()
         if lines:
             yield self.finding(

@@ -6,20 +6,25 @@ from typing import ClassVar
 import numpy as np
 
 from normkit.checking.measure.lab import Measurements
+from normkit.checking.measure.running_stats import Step, Update
 from normkit.checking.report import Finding, number
 from normkit.checking.rules.base import Rule
+from normkit.checking.target.state import RUNNING
 
-_BASIC = ("output-shape", "not-deterministic")
+
+def follows(step: Step | None) -> bool:
+    """Whether a running average moves with the statistic of the batch, channel by channel."""
+    return step is not None and abs(step[1]) > 1e-6
 
 
 class RunningRule(Rule):
     """A check that needs running statistics."""
 
-    requires: ClassVar[tuple[str, ...]] = (*_BASIC, "running-stats-not-updated", "running-stats-frozen", "wrong-axes")
+    requires: ClassVar[tuple[str, ...]] = ("running-stats-not-updated", "running-stats-frozen")
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def not_applicable(self, probe: Measurements) -> str | None:
-        return "it keeps no running statistics" if probe.update is None else None
+        return None if probe.state else "it keeps no running statistics"
 
 
 class RunningStatsMissing(Rule):
@@ -33,7 +38,6 @@ class RunningStatsMissing(Rule):
 
     code = "running-stats-missing"
     severity = "warning"
-    requires: ClassVar[tuple[str, ...]] = _BASIC
     families: ClassVar[tuple[str, ...]] = ("batch",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
@@ -58,7 +62,7 @@ class RunningStatsInit(RunningRule):
     """
 
     code = "running-stats-init"
-    requires: ClassVar[tuple[str, ...]] = _BASIC
+    requires: ClassVar[tuple[str, ...]] = ()
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if probe.builder.is_instance:
@@ -72,16 +76,32 @@ class RunningStatsInit(RunningRule):
         return max(2 * probe.formula.eps if probe.formula else 0.0, 1e-5)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        update = probe.update
-        assert update is not None
+        initial = probe.layer().read(*RUNNING)
+        if len(initial) < len(probe.state):
+            initial = {**self._update(probe).initial, **initial}
         wrong = []
         for role, start in (("running_mean", 0.0), ("running_var", 1.0)):
-            initial = update.initial.get(role)
-            if initial is not None and np.abs(initial - start).max(initial=0.0) > self._negligible(probe):
-                wrong.append(f"{role} starts at {number(float(initial.reshape(-1)[0]))} rather than {number(start)}")
-        if wrong and not update.first_replaces and not update.cumulative:
+            values = initial.get(role)
+            if values is not None and np.abs(values - start).max(initial=0.0) > self._negligible(probe):
+                wrong.append(f"{role} starts at {number(float(values.reshape(-1)[0]))} rather than {number(start)}")
+        if wrong and not self._replaced(probe):
             yield self.finding(wrong[0], "; ".join(wrong) + ", read before the first batch")
-        elif update.first_replaces or len(update.initial) < len(probe.state):
+        else:
+            yield from self._first_batch(self._update(probe), probe)
+
+    def _replaced(self, probe: Measurements) -> bool:
+        """Whether the first batch takes the place of the initial values."""
+        update = self._update(probe)
+        return update.first_replaces or update.cumulative
+
+    def _update(self, probe: Measurements) -> Update:
+        update = probe.update
+        assert update is not None
+        return update
+
+    def _first_batch(self, update: Update, probe: Measurements) -> Iterator[Finding]:
+        """The first batch may replace what was there before it, or make it."""
+        if update.first_replaces or len(update.initial) < len(probe.state):
             how = "is set from the first batch" if update.first_replaces else "does not exist before the first batch"
             missing = sorted(set(probe.state) - set(update.initial))
             if missing or update.first_replaces:
@@ -102,7 +122,8 @@ class RunningStatsNotUpdated(RunningRule):
     """
 
     code = "running-stats-not-updated"
-    requires: ClassVar[tuple[str, ...]] = _BASIC
+    core = True
+    requires: ClassVar[tuple[str, ...]] = ()
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update = probe.update
@@ -124,7 +145,8 @@ class RunningStatsFrozen(RunningRule):
     """
 
     code = "running-stats-frozen"
-    requires: ClassVar[tuple[str, ...]] = _BASIC
+    core = True
+    requires: ClassVar[tuple[str, ...]] = ()
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update = probe.update
@@ -147,12 +169,14 @@ class BiasedRunningVar(RunningRule):
     """
 
     code = "biased-running-var"
-    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong", "unbiased-normalization")
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong")
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update, convention = probe.update, probe.convention
         assert update is not None
-        if update.var is None:
+        if not follows(update.var):
+            self.need("wrong-axes")
             return
         if update.unbiased == convention.unbiased_running:
             if not update.unbiased and probe.options.convention is None:
@@ -178,6 +202,9 @@ class RunningVarWrong(RunningRule):
     """
 
     code = "running-var-wrong"
+    core = True
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "not-deterministic in training")
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update = probe.update
@@ -189,7 +216,10 @@ class RunningVarWrong(RunningRule):
             yield self.finding(
                 "the running variance averages the standard deviation", "new = a·old + b·std fits exactly"
             )
-        elif update.var is None:
+            return
+        if not follows(update.var):
+            self.need("wrong-axes")  # over other axes the batch has other variances
+        if update.var is None:
             yield self.finding(
                 "the running variance follows no average of batch variances",
                 "no a, b make new = a·old + b·var for four batches",

@@ -25,7 +25,6 @@ class StateNotSaved(Rule):
     """
 
     code = "state-not-saved"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if not probe.builder.is_module:
@@ -62,7 +61,6 @@ class StateAttached(Rule):
     """
 
     code = "state-attached"
-    requires: ClassVar[tuple[str, ...]] = ("output-shape",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if not probe.library.records_graph:
@@ -94,31 +92,30 @@ class NotCopyable(Rule):
     """
 
     code = "not-copyable"
-    requires: ClassVar[tuple[str, ...]] = (
-        "output-shape",
-        "not-deterministic",
-        "state-attached",
-        "running-stats-updated-in-eval",
-    )
+    requires: ClassVar[tuple[str, ...]] = ("state-attached",)
+    after: ClassVar[tuple[str, ...]] = ("not-deterministic", "running-stats-updated-in-eval")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return "a function holds no state" if probe.builder.kind == "function" else None
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         layer: Any = probe.train(steps=1)
-        x = probe.x()
-        wanted = probe.forward(layer, x, training=False)
         kind = type(layer.instance)
         copiers: dict[str, Any] = {"copy.deepcopy": copy.deepcopy}
         if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind:  # pickle finds it by name
             copiers["pickle"] = lambda instance: pickle.loads(pickle.dumps(instance))
+        copies = {}
         for name, copy_of in copiers.items():
             try:
-                copied = copy_of(layer.instance)
+                copies[name] = copy_of(layer.instance)
             except RAISED as error:
                 yield self.finding(f"{name} fails", f"{type(error).__name__}: {str(error)[:120]}")
                 return
-            original = layer.instance
+        self.need(*self.after)
+        x = probe.x()
+        wanted = probe.forward(layer, x, training=False)
+        original = layer.instance
+        for name, copied in copies.items():
             layer.instance = copied
             gap = float(np.abs(probe.forward(layer, x, training=False) - wanted).max())
             probe.forward(layer, x * 3 + 5)

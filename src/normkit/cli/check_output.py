@@ -1,0 +1,274 @@
+"""What ``normkit check`` prints: reports, tables of many targets, the list of checks."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from normkit.errors import UserError
+
+if TYPE_CHECKING:
+    from normkit.checking.report import Report, Section
+    from normkit.checking.summary import Entry, Summary
+    from normkit.checking.target.errors import CannotRunError
+
+
+class Format(StrEnum):
+    """The format of the report."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+
+
+def print_report(report: "Report", output: Format) -> None:
+    """Print the report of one target."""
+    if output is Format.json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    elif output is Format.github:
+        _print_annotations(report)
+        typer.echo(report.conclusion())
+    else:
+        _print_blocks(report.target, report.sections(), report.conclusion(), style=_VERDICTS[report.verdict])
+
+
+def print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
+    """Print what was found before the target ended its process; the caller prints the error itself."""
+    from normkit.checking.github import annotations
+
+    if output is Format.json:
+        findings = [asdict(finding) for finding in error.findings]
+        typer.echo(json.dumps({"target": target, "error": str(error), "findings": findings, "ok": False}, indent=2))
+    elif error.findings and output is Format.github:
+        typer.echo(annotations(error.findings))
+    elif error.findings:
+        _print_blocks(target, [finding.section() for finding in error.findings])
+
+
+def print_bug(target: str, error: Exception, output: Format) -> None:
+    """Print a document for a bug of ours; the caller prints the error itself."""
+    if output is Format.json:
+        typer.echo(json.dumps({"target": target, "error": str(error), "ok": False, "bug": True}, indent=2))
+
+
+@contextmanager
+def progress_of(total: int) -> Iterator[Callable[["Entry"], None]]:
+    """Show on a terminal how many targets are done; give what is to be told of each."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from normkit.cli.console import err
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    hidden = not err.is_terminal
+    # refreshed by hand: a thread that does so may hold a lock when a target is forked
+    with Progress(*columns, console=err, transient=True, auto_refresh=False, disable=hidden) as progress:
+        task = progress.add_task("checking", total=total)
+        progress.refresh()
+
+        def done(entry: "Entry") -> None:
+            progress.update(task, advance=1, description=f"{entry.target}: {entry.status}")
+            progress.refresh()
+
+        yield done
+
+
+def print_summary(summary: "Summary", output: Format, *, reports: bool) -> None:
+    """Print what came of many targets.
+
+    Args:
+        summary: What came of them.
+        output: The format.
+        reports: Whether to print each report too, before the table; JSON has them all the same.
+    """
+    if output is Format.json:
+        typer.echo(json.dumps(summary.to_dict(), indent=2))
+        return
+    for entry in summary.entries:
+        if output is Format.github:
+            _print_entry_annotations(entry)
+        elif reports:
+            _print_entry(entry)
+    if output is Format.github:
+        typer.echo(summary.conclusion())
+    else:
+        _print_table(summary)
+
+
+def _print_entry(entry: "Entry") -> None:
+    if entry.report is not None:
+        print_report(entry.report, Format.text)
+    else:
+        sections = [finding.section() for finding in entry.findings]
+        _print_blocks(entry.target, sections, f"{entry.status}: {entry.error}", _VERDICTS[entry.status])
+    typer.echo("\n")
+
+
+def _print_entry_annotations(entry: "Entry") -> None:
+    from normkit.checking.github import annotation_of, annotations
+
+    if entry.report is not None:
+        _print_annotations(entry.report)
+        typer.echo(f"{entry.target}: {entry.report.conclusion()}")
+        return
+    file = entry.target.partition(".py")[0] + ".py" if ".py" in entry.target else None
+    if entry.findings:
+        typer.echo(annotations(entry.findings, file))
+    if entry.exit_status:
+        typer.echo(annotation_of(entry.status, entry.error, file))
+    typer.echo(f"{entry.target}: {entry.status}")
+
+
+def _print_annotations(report: "Report") -> None:
+    from normkit.checking.github import annotation_of, annotations
+
+    if report.findings:
+        typer.echo(annotations(report.findings, report.source, report.line))
+    if report.verdict == "not judged":
+        typer.echo(annotation_of(report.verdict, "; ".join(report.not_judged), report.source, report.line))
+
+
+def _print_table(summary: "Summary") -> None:
+    """Print columns to a file or a pipe, a line a target; on a terminal that is too narrow, two lines."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from normkit.checking.summary import COLUMNS, aligned
+    from normkit.cli.console import out
+
+    if not out.is_terminal:
+        typer.echo(str(summary))
+        return
+    rows = [entry.row() for entry in summary.entries]
+    folder = os.path.commonpath([row[0] for row in rows]) if len(rows) > 1 else ""
+    if os.path.isdir(folder):
+        out.print(Text(folder, style="bold"))
+        rows = [(row[0].removeprefix(folder).lstrip(os.sep), *row[1:]) for row in rows]
+    head, *lines = aligned([COLUMNS, *rows])
+    one_line = all(len(cells) + len(reason) <= out.width for cells, reason in (head, *lines))
+    out.print(Text(f"{head[0]}{head[1] if one_line else ''}".rstrip(), style="dim"), soft_wrap=True)
+    for (cells, reason), entry in zip(lines, summary.entries, strict=True):
+        line = Text(cells)
+        line.highlight_regex(rf"(?<=  ){entry.status}(?=  )", _VERDICTS[entry.status])
+        if one_line:
+            line.append(reason)
+        out.print(line, soft_wrap=True)
+        if reason and not one_line:
+            out.print(Padding(Text(reason, style="dim"), (0, 0, 0, 4)))
+    out.print()
+    out.print(Text(summary.conclusion(), style="bold"))
+
+
+def _print_blocks(target: str, sections: Iterable["Section"], conclusion: str = "", style: str = "") -> None:
+    """Print plain text to a file or a pipe; use colours and the full width on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from normkit.checking.report import wrapped
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        blocks = [target, *map(str, sections), *([wrapped(conclusion)] if conclusion else [])]
+        typer.echo("\n\n".join(blocks))
+        return
+    console.print(Text(target, style="bold"))
+    for section in sections:
+        console.print()
+        _print_section(console, section)
+    if conclusion:
+        console.print()
+        console.print(Text(conclusion, style=style))
+
+
+_VERDICTS = {
+    "equivalent": "bold green",
+    "not equivalent": "bold red",
+    "not judged": "bold yellow",
+    "not run": "bold yellow",
+    "no layer": "dim",
+    "bug": "bold magenta",
+    "interrupted": "dim",
+}
+_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan", None: "bold"}
+
+
+def _print_section(console: Any, section: "Section") -> None:
+    console.print(_heading(section))
+    _print_below(console, section, indent=2)
+
+
+def _print_below(console: Any, section: "Section", indent: int) -> None:
+    """Print the lines of a section and the sections within it."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", min_width=16, no_wrap=True)
+    table.add_column()
+    for label, text in section.lines:
+        table.add_row(label, Text(text))
+    console.print(Padding(table, (0, 0, 0, indent)), end="")
+    for part in section.parts:
+        console.print(Padding(_heading(part), (0, 0, 0, indent)))
+        _print_below(console, part, indent + 2)
+
+
+def _heading(section: "Section") -> Any:
+    """The heading of a section; of a finding, its severity and code in colour."""
+    from rich.text import Text
+
+    heading = Text(section.heading)
+    heading.stylize(_STYLES[section.severity], 0, len(section.heading.partition(": ")[0]) if section.severity else None)
+    return heading
+
+
+def print_list() -> None:
+    """Print every check, a line each."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from normkit.checking.rules import RULES
+
+    rows = [
+        (code, rule.severity, "core" if rule.core else "edge" if rule.edge else "", rule.section("what"))
+        for code, rule in RULES.items()
+    ]
+    console = Console(highlight=False)
+    if console.is_terminal:
+        table = Table.grid(padding=(0, 2))
+        for code, severity, place, what in rows:
+            table.add_row(Text(code, style="bold", no_wrap=True), Text(severity), Text(place), Text(what))
+        console.print(table)
+    else:
+        width = max(len(code) for code in RULES)
+        for code, severity, place, what in rows:
+            typer.echo(f"{code:<{width}}  {severity:<7}  {place:<4}  {what}")
+    typer.echo(
+        f"\n{len(RULES)} checks. normkit check --explain CODE says why each matters and how to fix it.\n"
+        "core: only where all of these passed, or do not apply, a target is equivalent; edge: shown last, in short."
+    )
+
+
+def print_explanation(code: str) -> None:
+    """Print what a check looks for, why it matters and how to fix it."""
+    from difflib import get_close_matches
+
+    from rich.console import Console
+
+    from normkit.checking.rules import RULES
+
+    if code not in RULES:
+        close = get_close_matches(code, RULES, n=1)
+        hint = f"did you mean {close[0]}?" if close else "normkit check --list names them all"
+        raise UserError(f"no check has the code {code!r}: {hint}")
+    console, section = Console(highlight=False), RULES[code].documentation()
+    if console.is_terminal:
+        _print_section(console, section)
+    else:
+        typer.echo(str(section))
