@@ -7,6 +7,7 @@ from tests.checking.matrix import vocabulary
 from tests.checking.matrix.layouts import LAYOUTS
 from tests.checking.matrix.modes import ARGUMENTS, MODES
 from tests.checking.matrix.spelling import MOMENTS, NORMALIZE
+from tests.checking.matrix.template import CALLED, OBJECTS
 
 Axes = Mapping[str, str]
 Values = tuple[str, ...]
@@ -40,9 +41,6 @@ CONVENTIONS = {
     "decay": Convention("decay", 0.9, weighs_old=True, unbiased=False),
     "old, unbiased": Convention("momentum", 0.9, weighs_old=True, unbiased=True),
 }
-
-OBJECTS = ("class", "module")
-CALLED = ("function", "static")
 
 
 def _forms(axes: Axes) -> Values:

@@ -95,19 +95,20 @@ def deviation(library: Library, var: str, eps: str, spelling: str, fault: str) -
     return f"({var} + {eps}) ** 0.5" if spelling == "power" else library.sqrt(f"{var} + {eps}")
 
 
-def normalize(library: Library, x: str, mean: str, std: str, spelling: str) -> list[str]:
+def normalize(x: str, mean: str, std: str, spelling: str) -> list[str]:
     """Write the lines that assign ``x_hat`` and ``std``; without a mean for RMS normalization."""
     centred = f"({x} - {mean})" if mean else x
     if spelling == "multiply":
         return [f"std = {std}", f"x_hat = {centred} * (1 / std)"]
-    if spelling == "steps":
-        return [f"centred = {centred[1:-1] if mean else x}", f"std = {std}", "x_hat = centred / std"]
+    if spelling == "steps" and mean:
+        return [f"centred = {centred[1:-1]}", f"std = {std}", "x_hat = centred / std"]
     return [f"std = {std}", f"x_hat = {centred} / std"]
 
 
-def in_place(library: Library, x: str, mean: str, std: str) -> list[str]:
+def in_place(x: str, mean: str, std: str) -> list[str]:
     """Write a normalization that overwrites its input."""
-    return [f"std = {std}", f"{x} -= {mean}", f"{x} /= std", f"x_hat = {x}"]
+    centre = [f"{x} -= {mean}"] if mean else []
+    return [f"std = {std}", *centre, f"{x} /= std", f"x_hat = {x}"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Gradient:
         sum_axes: The axes that weight and bias broadcast over, as code; with ``keep`` they are kept.
         weight: The weight, broadcast over the input, as code.
         keep: Whether the parameters keep their axes.
-        centred: Whether the mean is subtracted.
+        centred: Whether the mean is subtracted, and a bias added.
     """
 
     mean_axes: str
@@ -143,5 +144,5 @@ class Gradient:
             f"g = {g}",
             f"dx = ({' - '.join(terms)}) / std",
             f"dweight = {sign}(dout * x_hat).sum({self.sum_axes}{keep})",
-            f"dbias = dout.{reduce}({self.sum_axes}{keep})",
+            *([f"dbias = dout.{reduce}({self.sum_axes}{keep})"] if self.centred else []),
         ]
