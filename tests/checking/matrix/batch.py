@@ -204,7 +204,9 @@ class Batch(Template):
     def results(self) -> tuple[list[str], str]:
         mean, var = self.names
         if self["holder"] != "returned":
-            cache = f"(x_hat, {self.parameter(0)}, std)" if self["normalize"] != "folded" else f"({', '.join(self.local)})"
+            cache = (
+                f"(x_hat, {self.parameter(0)}, std)" if self["normalize"] != "folded" else f"({', '.join(self.local)})"
+            )
             return self.usual_results(*self.local, cache)
         if self["result"] == "dict":
             return [f'return {{"y": y, "{mean}": {mean}, "{var}": {var}}}'], 'r["y"]'

@@ -76,7 +76,7 @@ def broadcasts(axes: Axes) -> bool:
 def _affine_in(axes: Axes) -> Values:
     if axes["form"] in OBJECTS:
         return ("attribute", "attribute", "dict", "list", "call")
-    own = ("closure",) if axes["form"] == "factory" else ()
+    own = ("closure",) if axes["form"] == "factory" and axes["library"] != "jax" else ()
     return (*own, "call", "defaults") if broadcasts(axes) else (*own, "call")
 
 
@@ -214,5 +214,3 @@ def fits(axes: Axes) -> bool:
     by_argument = {mode.name} if mode else set()
     alone = len(names) == len(set(names)) and not set(names) & (attributes - by_argument)
     return alone and not set(names) & set(axes["locals"].split("/"))
-
-

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 Axes = Mapping[str, str]
@@ -46,11 +46,17 @@ def _random(choices: Choices, fits: Callable[[Axes], bool], draw: random.Random)
             yield axes
 
 
-def smallest_cover(rows: Sequence[Axes], at_least: int) -> list[int]:
-    """Return the indices of few rows that hold every value of every axis, at least so many."""
-    missing = {item for row in rows for item in row.items()}
+def cover(rows: Sequence[Axes], covered: Iterable[tuple[str, str]] = (), count: int | None = None) -> list[int]:
+    """Return the indices of rows that hold as many values of the axes as so few rows can.
+
+    Args:
+        rows: The values of each row.
+        covered: Values that are held already.
+        count: How many to return; None for as many as hold every value.
+    """
+    missing = {item for row in rows for item in row.items()}.difference(covered)
     chosen: list[int] = []
-    while missing or len(chosen) < min(at_least, len(rows)):
+    while missing if count is None else len(chosen) < min(count, len(rows)):
         left = [index for index in range(len(rows)) if index not in chosen]
         best = max(left, key=lambda index: len(missing & set(rows[index].items())))
         chosen.append(best)

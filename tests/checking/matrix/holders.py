@@ -59,7 +59,7 @@ def in_object(kind: str, names: tuple[str, str], zeros: str, ones: str, library:
             f'self.stats["{mean}"]', f'self.stats["{var}"]', [f'self.stats = {{"{mean}": {zeros}, "{var}": {ones}}}']
         )
     if kind == "nested dict":
-        entry = f'self.stats["norm"]["{{}}"]'
+        entry = 'self.stats["norm"]["{}"]'
         init = [f'self.stats = {{"norm": {{"{mean}": {zeros}, "{var}": {ones}}}}}']
         return Holder(entry.format(mean), entry.format(var), init)
     if kind == "list":

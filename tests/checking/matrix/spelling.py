@@ -52,11 +52,8 @@ class Moments:
         if self.spelling == "squares" and not unbiased:
             return [averaged, f"{var} = (({x} - {self.column.format(mean)}) ** 2).mean({axes}{keep})"]
         if self.spelling in ("sums", "squares"):
-            squares = f"(({x} - {self.column.format(mean)}) ** 2).sum({axes}{keep})"
-            return [
-                f"{mean} = {x}.sum({axes}{keep}) / {self.count}",
-                f"{var} = {squares} / {count}",
-            ]
+            first = averaged if self.spelling == "squares" else f"{mean} = {x}.sum({axes}{keep}) / {self.count}"
+            return [first, f"{var} = (({x} - {self.column.format(mean)}) ** 2).sum({axes}{keep}) / {count}"]
         if self.spelling == "function":
             word = "dim" if library.is_torch else "axis"
             if library.is_torch:

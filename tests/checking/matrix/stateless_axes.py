@@ -164,7 +164,7 @@ def _broadcasts(axes: Axes) -> bool:
 def _affine_in(axes: Axes) -> Values:
     if axes["form"] in OBJECTS:
         return ("attribute", "attribute", "dict", "list", "call")
-    own = ("closure",) if axes["form"] == "factory" else ()
+    own = ("closure",) if axes["form"] == "factory" and axes["library"] != "jax" else ()
     with_defaults = ("defaults",) if _broadcasts(axes) and axes["over"] != "trailing axes" else ()
     return (*own, "call", *with_defaults)
 
@@ -218,7 +218,7 @@ def _sizes(axes: Axes) -> Values:
 
 def choices(family: str) -> dict[str, Callable[[Axes], Values]]:
     """Return each axis of a family with the values that go with those chosen before it."""
-    affine = {"layer": vocabulary.LAYER_AFFINE, "rms": ("weight", "gamma", "scale", "g", "gain", "w")}
+    affine = {"layer": vocabulary.LAYER_AFFINE, "rms": ("weight", "gamma", "scale", "gain")}
     eps = ("eps=1e-6", "epsilon=1e-6") if family == "rms" else ("eps=1e-5", "epsilon=1e-5", "epsilon=1e-6")
     return {
         "family": lambda axes: (family,),

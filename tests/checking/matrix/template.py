@@ -231,8 +231,10 @@ class Template(ABC):
         return [outer, *indented([*init, "", *inner, "", "return apply"])]
 
     def _affine_starts(self) -> list[str]:
-        weight = "zeros" if self.fault == "affine-init" and self.variant % 2 == 0 else "ones"
-        bias = "ones" if self.fault == "affine-init" and self.variant % 2 == 1 else "zeros"
+        weight, bias = "ones", "zeros"
+        if self.fault == "affine-init":
+            swap_bias = self.variant % 2 and len(self.affine) > 1
+            weight, bias = ("ones", "ones") if swap_bias else ("zeros", "zeros")
         starts = [self.start(value, self["size"]) for value in (weight, bias)][: len(self.affine)]
         if self["form"] == "module":
             return [f"nn.Parameter({start})" for start in starts]
@@ -374,8 +376,13 @@ class Template(ABC):
             held = self.parameter(index).replace("self.", "layer.")
             held = f'cell(layer, "{held}")' if self["form"] == "factory" else held
             moved = f"{value}.reshape({held}.shape)"
-            write = f"{held}[...] = {moved}"
-            lines.append(f"with torch.no_grad(): {held}.copy_({moved})" if self.library.is_torch else write)
+            lines.append(
+                {
+                    "numpy": f"{held}[...] = {moved}",
+                    "torch": f"with torch.no_grad(): {held}.copy_({moved})",
+                    "jax": f"{held} = {moved}",
+                }[self["library"]]
+            )
         return "\n".join(lines)
 
     def use_backward(self) -> str:

@@ -20,8 +20,8 @@ class Usage:
         set_affine: Put ``weight`` and ``bias`` where the layer keeps them; empty where the caller passes them.
         train: Call it in training.
         evaluate: Call it in evaluation.
-        backward: After ``train``, leave the gradients for ``dy`` in ``dx``, ``dweight`` and ``dbias``; empty where there
-            is no hand-written backward pass.
+        backward: After ``train``, leave the gradients for ``dy`` in ``dx``, ``dweight`` and ``dbias``; empty where it
+            has no hand-written backward pass.
     """
 
     setup: str
@@ -83,6 +83,11 @@ class Written:
     families: tuple[str, ...]
     allowed: frozenset[str] = field(default_factory=frozenset)
     fault: str = ""
+
+    @property
+    def host(self) -> str:
+        """The name of the right layer that its fault is planted into."""
+        return self.name.removeprefix(f"{self.fault}-in-")
 
     @property
     def module_name(self) -> str:
