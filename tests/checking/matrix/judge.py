@@ -28,7 +28,7 @@ class Judgement:
         false: Those that are not true of it.
         named: Whether the planted fault was found, as an error.
         family: The family that was reported; empty where there was no report.
-        equivalent: Whether the verdict is that it is equivalent.
+        judged: Whether the verdict says that it is equivalent or that it is not, rather than that this could not be told.
         refusal: Why there was no report.
         seconds: How long the check took.
     """
@@ -38,7 +38,7 @@ class Judgement:
     false: tuple[str, ...] = ()
     named: bool = False
     family: str = ""
-    equivalent: bool = False
+    judged: bool = False
     refusal: str = ""
     seconds: float = 0.0
 
@@ -52,8 +52,8 @@ class Judgement:
             found.append(f"called {self.family}")
         if self.layer.fault and not self.named:
             found.append(f"missed {self.layer.fault}")
-        if not self.layer.fault and not self.equivalent:
-            found.append("not said to be equivalent")
+        if not self.judged:
+            found.append("not judged")
         return tuple(found)
 
 
@@ -75,6 +75,6 @@ def judge(layer: Written, check: Callable[[Any], Report] = examine) -> Judgement
         false=tuple(code for code in core if code not in true | by_design),
         named=found.get(layer.fault) == "error",
         family=report.family,
-        equivalent=report.verdict().startswith("Equivalent"),
+        judged=report.verdict().startswith(("Equivalent", "Not equivalent")),
         seconds=report.seconds,
     )
