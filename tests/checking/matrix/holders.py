@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from tests.checking.matrix.library import Library
 
-_OBJECT = "from dataclasses import dataclass\n\n\n@dataclass\nclass Moments:\n    {mean}: object\n    {var}: object\n"
+_OBJECT = "@dataclass\nclass Moments:\n    {mean}: object\n    {var}: object\n"
 _SUBMODULE = """class Statistics(nn.Module):
     def __init__(self, shape):
         super().__init__()

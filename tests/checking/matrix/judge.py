@@ -28,7 +28,7 @@ class Judgement:
         false: Those that are not true of it.
         named: Whether the planted fault was found, as an error.
         family: The family that was reported; empty where there was no report.
-        judged: Whether the verdict says that it is equivalent or that it is not, rather than that this could not be told.
+        judged: Whether the verdict says that it is equivalent, or that it is not.
         refusal: Why there was no report.
         seconds: How long the check took.
     """

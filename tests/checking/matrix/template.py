@@ -189,7 +189,8 @@ class Template(ABC):
     def source(self) -> str:
         """Write the module."""
         preludes = dict.fromkeys([self.holder.prelude, self.mode.prelude])
-        imports = "from dataclasses import dataclass\n" if self["arguments"] == "dataclass" else ""
+        needs_dataclass = self["arguments"] == "dataclass" or "@dataclass" in self.holder.prelude
+        imports = "from dataclasses import dataclass\n\n" if needs_dataclass else ""
         forms = {"class": self._class, "module": self._class, "static": self._static, "factory": self._factory}
         body = forms.get(self["form"], self._function)()
         blocks = [imports + self.library.header, *(prelude for prelude in preludes if prelude), "\n".join(body)]
@@ -268,7 +269,8 @@ class Template(ABC):
     def _class(self) -> list[str]:
         title, module, style = self["title"], self["form"] == "module", self["arguments"]
         own = f"{title}Base" if style == "inherited" else title
-        lines = [f"class {own}{'(nn.Module)' if module else ''}:", *indented(self.holder.class_body)]
+        fixed = [*self.holder.class_body, ""] if self.holder.class_body else []
+        lines = [f"class {own}{'(nn.Module)' if module else ''}:", *indented(fixed)]
         if style == "dataclass":
             lines = ["@dataclass(eq=False)", *lines, *self._dataclass_fields()]
         else:
@@ -281,7 +283,7 @@ class Template(ABC):
         if self["holder"] == "slots":
             targets = re.findall(r"^ *(self\.\w+(?:, self\.\w+)*) =", "\n".join(lines), re.MULTILINE)
             attributes = dict.fromkeys(name.removeprefix("self.") for names in targets for name in names.split(", "))
-            lines.insert(1, f"    __slots__ = {tuple(attributes)!r}")
+            lines[1:1] = [f"    __slots__ = {tuple(attributes)!r}", ""]
         if style == "inherited":
             variadic = ["def __init__(self, *args, **kwargs):", "    super().__init__(*args, **kwargs)"]
             lines += ["", "", f"class {title}({own}):", *indented(variadic)]
