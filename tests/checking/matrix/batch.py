@@ -9,8 +9,8 @@ from tests.checking.matrix.layouts import LAYOUTS, Layout
 from tests.checking.matrix.library import indented
 from tests.checking.matrix.modes import MODES, Mode
 from tests.checking.matrix.spelling import Gradient, Moments, deviation, in_place, normalize
-from tests.checking.matrix.template import Template
-from tests.checking.matrix.written import Truth, Usage
+from tests.checking.matrix.template import Kept, Template
+from tests.checking.matrix.written import Truth
 
 _SETTINGS_MODE = Mode('bn_param["mode"] == "train"', 'settings["mode"] = "train"', 'settings["mode"] = "test"')
 _SHAPES = {2: (8, 6), 3: (5, 6, 7), 4: (5, 6, 3, 4)}
@@ -227,22 +227,18 @@ class Batch(Template):
             return [f"{name}.reshape({self.layout.kept})" for name in ("weight", "bias")]
         return ["weight", "bias"]
 
-    def usage_of_function(self) -> Usage:
+    def kept_by_the_caller(self) -> Kept:
+        if self.is_object or self["form"] == "factory":
+            return Kept()
         if self["holder"] == "settings":
-            setup, passed = "settings = {}", "bn_param=settings"
-        else:
-            setup = f"state = [{self.start('zeros', 'C')}, {self.start('ones', 'C')}]"
-            passed = f"{self.names[0]}=state[0], {self.names[1]}=state[1]"
-        after = ""
-        if self["holder"] == "returned":
-            order = self["result"].split(", ")
-            keys = list(self.names) if self["result"] == "dict" else [order.index("mean"), order.index("var")]
-            after = f"\nstate = [r[{keys[0]!r}], r[{keys[1]!r}]]"
-        arguments = [*self.named_affine(), passed]
-        train, evaluate = (
-            self.called(self.function_name, arguments, told) + after for told in (self.mode.train, self.mode.evaluate)
-        )
-        return Usage(setup, "", train, evaluate, self.use_backward())
+            return Kept("settings = {}", ("bn_param=settings",))
+        start = f"state = [{self.start('zeros', 'C')}, {self.start('ones', 'C')}]"
+        passed = tuple(f"{name}=state[{index}]" for index, name in enumerate(self.names))
+        if self["holder"] != "returned":
+            return Kept(start, passed)
+        order = self["result"].split(", ")
+        keys = list(self.names) if self["result"] == "dict" else [order.index("mean"), order.index("var")]
+        return Kept(start, passed, f"\nstate = [r[{keys[0]!r}], r[{keys[1]!r}]]")
 
     def truth(self) -> Truth:
         convention = self.convention

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 from tests.checking.matrix.batch import Batch
@@ -9,10 +10,12 @@ from tests.checking.matrix.batch_axes import AXES
 from tests.checking.matrix.batch_axes import fits as batch_fits
 from tests.checking.matrix.design import cover, covering
 from tests.checking.matrix.faults import FAULTS
+from tests.checking.matrix.forms import source
 from tests.checking.matrix.stateless import Stateless
 from tests.checking.matrix.stateless_axes import choices
 from tests.checking.matrix.stateless_axes import fits as stateless_fits
 from tests.checking.matrix.template import Template
+from tests.checking.matrix.usage import usage
 from tests.checking.matrix.written import Written
 
 ROWS = {"batch": 170, "layer": 64, "rms": 14, "group": 20, "instance": 12}
@@ -50,15 +53,31 @@ def _name(template: Template, family: str, number: int) -> str:
     return "-".join(part.replace(" ", "_") for part in parts if part not in ("", "none"))
 
 
+def write(template: Template, name: str) -> Written:
+    """Write a layer."""
+    return Written(
+        name=name,
+        source=source(template),
+        target=template["title"],
+        library=template["library"],
+        axes=template.axes,
+        usage=usage(template),
+        truth=template.truth(),
+        families=template.families(),
+        allowed=frozenset(template.allowed()),
+        fault=template.fault,
+    )
+
+
 def right() -> list[Written]:
     """Return the right layers."""
-    return [template.written(name) for name, template in templates()]
+    return [write(template, name) for name, template in templates()]
 
 
 def right_in_jax() -> list[Written]:
     """Return the right layers on JAX arrays."""
     return [
-        template.written(_name(template, family, number))
+        write(template, _name(template, family, number))
         for family, rows in ROWS_IN_JAX.items()
         for number, template in enumerate(_templates(family, rows, library="jax"))
     ]
@@ -73,7 +92,7 @@ def faulty() -> list[Written]:
         hosts.sort(key=lambda host: (used[host[0]], _shuffled(host[0], code)))
         for variant, (name, template) in enumerate(hosts[:PLANTED]):
             used[name] += 1
-            planted.append(type(template)(template.axes, code, variant).written(f"{code}-in-{name}"))
+            planted.append(write(replace(template, fault=code, variant=variant), f"{code}-in-{name}"))
     return planted
 
 

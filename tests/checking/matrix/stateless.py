@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tests.checking.matrix.spelling import Gradient, Moments, deviation, in_place, normalize
 from tests.checking.matrix.stateless_axes import OVER, Over
-from tests.checking.matrix.template import Template
-from tests.checking.matrix.written import Truth, Usage
+from tests.checking.matrix.template import CALLED, Kept, Template
+from tests.checking.matrix.written import Truth
 
 _GROUPS = 2
 
@@ -115,9 +115,8 @@ class Stateless(Template):
         shaped = f".reshape({self.over.kept})" if self.keeps_axes and self.over.kept else ""
         return [f"weight{shaped}", f"bias{shaped}"]
 
-    def usage_of_function(self) -> Usage:
-        call = self.called(self.function_name, [*self.named_affine(), *self.further_sizes()], "")
-        return Usage("", "", call, call, self.use_backward())
+    def kept_by_the_caller(self) -> Kept:
+        return Kept(passed=tuple(self.further_sizes()) if self["form"] in CALLED else ())
 
     def truth(self) -> Truth:
         over, family = self.over, self.over.torch_family or self["family"]
