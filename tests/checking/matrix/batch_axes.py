@@ -131,7 +131,11 @@ def _results(axes: Axes) -> Values:
 
 
 def _conventions(axes: Axes) -> Values:
-    return tuple(name for name in CONVENTIONS if axes["holder"] != "settings" or CONVENTIONS[name].momentum)
+    if axes["holder"] == "settings":
+        return tuple(name for name in CONVENTIONS if CONVENTIONS[name].momentum)
+    if axes["arguments"] == "options":  # no signature shows what else the momentum and eps could be
+        return tuple(name for name, told in CONVENTIONS.items() if told.unbiased and told.eps == "1e-5")
+    return tuple(CONVENTIONS)
 
 
 def _writes(axes: Axes) -> Values:

@@ -54,7 +54,8 @@ def _unbiased_by_one_line(axes: Axes) -> bool:
 
 
 def _momentum_is_an_argument(axes: Axes) -> bool:
-    return _follows_torch(axes) and bool(CONVENTIONS[axes["convention"]].momentum)
+    named = bool(CONVENTIONS[axes["convention"]].momentum) and axes["arguments"] != "options"
+    return _follows_torch(axes) and named
 
 
 def _keeps_its_state(axes: Axes) -> bool:

@@ -171,7 +171,7 @@ def _affine_in(axes: Axes) -> Values:
 
 def _arguments(axes: Axes) -> Values:
     found = ["positional", "keyword"]
-    if axes["form"] in ("function", "static"):
+    if axes["form"] in ("function", "static") and axes["family"] != "rms":
         found += ["options"]
     if axes["form"] in OBJECTS:
         found += ["inherited"]
@@ -216,10 +216,16 @@ def _sizes(axes: Axes) -> Values:
     return ("normalized_shape",) if axes["over"] == "trailing axes" else vocabulary.SIZES
 
 
+def _eps(axes: Axes) -> Values:
+    if axes["family"] == "rms":
+        return ("eps=1e-6", "epsilon=1e-6")
+    usual = ("eps=1e-5", "epsilon=1e-5")
+    return usual if axes["arguments"] == "options" else (*usual, "epsilon=1e-6")  # no signature would show it
+
+
 def choices(family: str) -> dict[str, Callable[[Axes], Values]]:
     """Return each axis of a family with the values that go with those chosen before it."""
     affine = {"layer": vocabulary.LAYER_AFFINE, "rms": ("weight", "gamma", "scale", "gain")}
-    eps = ("eps=1e-6", "epsilon=1e-6") if family == "rms" else ("eps=1e-5", "epsilon=1e-5", "epsilon=1e-6")
     return {
         "family": lambda axes: (family,),
         "library": lambda axes: ("numpy", "torch"),
@@ -233,7 +239,7 @@ def choices(family: str) -> dict[str, Callable[[Axes], Values]]:
         "arguments": _arguments,
         "method": _methods,
         "result": _results,
-        "eps": lambda axes: eps,
+        "eps": _eps,
         "moments": _moments,
         "normalize": lambda axes: ("divide", "multiply", "power", "steps"),
         "edge cases": lambda axes: ("guarded", "plain"),
