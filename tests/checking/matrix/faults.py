@@ -54,8 +54,9 @@ def _unbiased_by_one_line(axes: Axes) -> bool:
 
 
 def _momentum_is_an_argument(axes: Axes) -> bool:
-    named = bool(CONVENTIONS[axes["convention"]].momentum) and axes["arguments"] != "options"
-    return _follows_torch(axes) and named
+    if not _follows_torch(axes) or axes["arguments"] == "options":
+        return False
+    return bool(CONVENTIONS[axes["convention"]].momentum)
 
 
 def _keeps_its_state(axes: Axes) -> bool:
