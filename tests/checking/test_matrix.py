@@ -28,8 +28,8 @@ def slow_but_few(layers: dict[str, Written]) -> list[object]:
 
 
 def test_so_many_ways() -> None:
-    assert sum(layer.axes.get("family") is None for layer in RIGHT.values()) >= 150
-    assert sum(layer.axes.get("family") == "layer" for layer in RIGHT.values()) >= 60
+    assert sum(layer.kind == "batch" for layer in RIGHT.values()) >= 150
+    assert sum(layer.kind == "layer" for layer in RIGHT.values()) >= 60
     assert Counter(layer.fault for layer in FAULTY.values()) == dict.fromkeys(FAULTS, PLANTED)
 
 
@@ -38,9 +38,9 @@ def test_each_way_is_written_once() -> None:
     assert len({layer.source for layer in FAULTY.values()}) == len(FAULTY)
 
 
-@pytest.mark.parametrize("family", [None, "layer"])
-def test_each_value_meets_several_of_the_others(family: str | None) -> None:
-    rows = [layer.axes for layer in RIGHT.values() if layer.axes.get("family") == family]
+@pytest.mark.parametrize("family", ["batch", "layer"])
+def test_each_value_meets_several_of_the_others(family: str) -> None:
+    rows = [layer.axes for layer in RIGHT.values() if layer.kind == family]
     met: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for row in rows:
         for item in row.items():

@@ -57,10 +57,10 @@ def print_table(judgements: Sequence[Judgement]) -> None:
     if planted:
         _print_recall("all", planted)
     print()
-    families = list(dict.fromkeys(judgement.layer.truth.family for judgement in sound))
+    families = list(dict.fromkeys(judgement.layer.kind for judgement in sound))
     print(f"{'right layers':32} {'written':>8} {'faultless':>10} {'share':>6} {'refused':>8}")
     for family in families:
-        _print_faultless(family, [judgement for judgement in sound if judgement.layer.truth.family == family])
+        _print_faultless(family, [judgement for judgement in sound if judgement.layer.kind == family])
     if sound:
         _print_faultless("all", sound)
     reports = [judgement for judgement in judgements if not judgement.refusal]

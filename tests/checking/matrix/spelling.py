@@ -130,13 +130,14 @@ class Gradient:
         """Write the lines that assign ``dx``, ``dweight`` and ``dbias`` from ``dout``, ``x_hat`` and ``std``."""
         keep = ", keepdims=True" if self.keep else ""
         over = f"{self.mean_axes}, keepdims=True"
-        g = "dout" if fault == "gradient-wrong" and variant % 3 == 0 else f"dout * {self.weight}"
+        wrong = variant % (3 if self.centred else 2) if fault == "gradient-wrong" else None
+        g = "dout" if wrong == 0 else f"dout * {self.weight}"
         terms = ["g", f"g.mean({over})"] if self.centred else ["g"]
         terms.append(f"x_hat * (g * x_hat).mean({over})")
         if fault == "statistics-detached":
             terms = terms[:1] if variant % 2 == 0 else terms[:-1]
-        reduce = "mean" if fault == "gradient-wrong" and variant % 3 == 1 else "sum"
-        sign = "-" if fault == "gradient-wrong" and variant % 3 == 2 else ""
+        sign = "-" if wrong == 1 else ""
+        reduce = "mean" if wrong == 2 else "sum"
         return [
             f"g = {g}",
             f"dx = ({' - '.join(terms)}) / std",

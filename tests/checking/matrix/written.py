@@ -85,6 +85,11 @@ class Written:
     fault: str = ""
 
     @property
+    def kind(self) -> str:
+        """The family that its author means."""
+        return self.families[0]
+
+    @property
     def host(self) -> str:
         """The name of the right layer that its fault is planted into."""
         return self.name.removeprefix(f"{self.fault}-in-")
