@@ -49,7 +49,7 @@ class TrainUsesRunningStats(ModeRule):
             )
 
 
-class EvalIgnoresRunningStats(EvaluationRule):
+class EvalIgnoresRunningStats(ModeRule):
     """Evaluation does not use the running statistics.
 
     Why: A sample's result then depends on the rest of its batch, and a batch of one gives zeros.
@@ -65,6 +65,8 @@ class EvalIgnoresRunningStats(EvaluationRule):
     def not_applicable(self, probe: Measurements) -> str | None:
         if not probe.state and probe.evaluation.statistics != "batch":
             raise UnmeasuredError("evaluation does not use the statistics of its input, and no others were found")
+        if probe.state and not probe.has_evaluation:
+            raise UnmeasuredError("no argument, attribute or method was found that makes it use its running statistics")
         return super().not_applicable(probe)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:

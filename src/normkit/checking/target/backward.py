@@ -24,12 +24,14 @@ class Gradients:
     Args:
         dx: By the input; None where it gave none.
         affine: By weight and bias, as far as position or name tell.
-        candidates: Further arrays that may be the gradient of weight or bias.
+        candidates: Further arrays that may be one of them.
+        failure: What a hand-written backward pass raised.
     """
 
     dx: Values | None
     affine: dict[Role, Values] = field(default_factory=dict)
     candidates: list[Values] = field(default_factory=list)
+    failure: Exception | None = None
 
 
 def gradient_role(name: str) -> Role | None:
@@ -52,8 +54,9 @@ def call_backward(method: Callable[..., Any], dy: Array, x: Array, extras: Seque
     unnamed = [p.name for p in parameters if p.default is p.empty and not _is_rate(p.name)]
     takes_input = len(unnamed) > 1 and not extras and role_of(unnamed[0]) == "input"
     rest = [x, dy] if takes_input else [dy, *extras[-1:]]
-    if len(unnamed) > len(rest):
-        rest = [dy, *extras]
+    if len(unnamed) > len(rest):  # the parts of the cache, one by one
+        parts = extras[-1] if extras and isinstance(extras[-1], tuple | list) else extras
+        rest = [dy, *parts]
     for parameter in parameters:
         if _is_rate(parameter.name):
             keywords[parameter.name] = 0.0
@@ -106,6 +109,8 @@ def kept_gradients(
     before: Mapping[str, int],
     slots: Mapping[Role, Slot],
     shape: tuple[int, ...],
+    *,
+    by_name: bool,
 ) -> None:
     """Add the gradients that a backward method left in the object: those with a telling name, and all new arrays."""
     taken = {slot.path for slot in slots.values()}
@@ -114,7 +119,7 @@ def kept_gradients(
         if not library.owns(held) or slot.path in taken:
             continue
         role = gradient_role(str(slot.key))
-        if found.dx is None and input_gradient_role(str(slot.key)) and tuple(held.shape) == shape:
+        if found.dx is None and by_name and input_gradient_role(str(slot.key)) and tuple(held.shape) == shape:
             found.dx = library.values(held)
         if role and role not in found.affine:
             found.affine[role] = library.values(held)
