@@ -10,6 +10,7 @@ import numpy as np
 from normkit.checking.families import TITLES
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.modes import Run, find_mode
+from normkit.checking.measure.momentum import with_momentum
 from normkit.checking.measure.probe import Probe
 from normkit.checking.measure.roles import find_roles
 from normkit.checking.options import Options
@@ -220,7 +221,8 @@ def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, bool]:
     builder = dataclasses.replace(builder, mode=mode)
     builder = _with_numbers(dataclasses.replace(candidate, builder=builder), family)
     roles, computed = find_roles(builder, candidate.rank, run, evaluates=evaluates)
-    return dataclasses.replace(builder, roles=roles), evaluates, computed
+    builder = dataclasses.replace(builder, roles=roles)
+    return with_momentum(builder, candidate.rank, run), evaluates, computed
 
 
 def _with_numbers(candidate: Candidate, family: str) -> Builder:

@@ -12,6 +12,8 @@ from normkit.checking.target.errors import RAISED, describe
 from normkit.checking.target.names import Role, role_of
 from normkit.checking.target.state import AFFINE
 
+_MOST_STUBS = 4
+
 
 class CannotCallError(Exception):
     """A hand-written backward pass raised: whether that is a fault, or it was called wrongly, cannot be told."""
@@ -62,10 +64,38 @@ def call_backward(method: Callable[..., Any], dy: Array, x: Array, extras: Seque
             keywords[parameter.name] = 0.0
         elif parameter.default is parameter.empty and rest:
             values.append(rest.pop(0))
-    try:
-        return method(*values, **keywords)
-    except RAISED as error:
-        raise CannotCallError(describe(error)) from error
+    owner = getattr(method, "__self__", None)
+    for _ in range(_MOST_STUBS):
+        try:
+            return method(*values, **keywords)
+        except AttributeError as error:
+            if not _stub_missing(owner, error):
+                raise CannotCallError(describe(error)) from error
+        except RAISED as error:
+            raise CannotCallError(describe(error)) from error
+    raise CannotCallError("it needs further objects")
+
+
+class _Stub:
+    """Stands for an optimizer that its framework would set: whatever is called leaves the parameter as it is."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **_: args[0] if len(args) > 1 else 0 * args[0] if args else None
+
+
+def _stub_missing(owner: Any, error: AttributeError) -> bool:
+    """Put a stub where a backward pass looked for an object that was never set; False where it did not."""
+    if owner is None:
+        return False
+    if error.obj is owner and error.name is not None and "opt" in error.name.lower():
+        setattr(owner, error.name, _Stub())
+        return True
+    unset = [name for name, held in vars(owner).items() if held is None and "opt" in name.lower()]
+    for name in unset:
+        setattr(owner, name, _Stub())
+    return bool(unset) and error.obj is None
 
 
 def input_gradient_role(name: str) -> bool:
