@@ -9,6 +9,7 @@ from normkit.checking.measure.lab import Measurements
 from normkit.checking.measure.running_stats import Step, Update
 from normkit.checking.report import Finding, number
 from normkit.checking.rules.base import Rule
+from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import RUNNING
 
 
@@ -91,7 +92,10 @@ class RunningStatsInit(RunningRule):
 
     def _replaced(self, probe: Measurements) -> bool:
         """Whether the first batch takes the place of the initial values."""
-        update = self._update(probe)
+        try:
+            update = self._update(probe)
+        except TargetError:
+            return False
         return update.first_replaces or update.cumulative
 
     def _update(self, probe: Measurements) -> Update:
