@@ -122,8 +122,7 @@ class Probe:
     @cached_property
     def accepted_but_wrong_ranks(self) -> tuple[int, ...]:
         """Ranks that the target takes without being meant for them: it reduces the axes of another rank."""
-        any_rank = self.family in ("layer", "rms") and not self.builder.is_function  # a function may be for (N, C)
-        if any_rank or self.resolved.claim.ranks:
+        if self.resolved.claim.ranks:
             return ()
         try:
             right = [rank for rank in self._sensible_ranks if self.as_expected(rank)]

@@ -78,7 +78,7 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     builder, evaluates, computed = _completed(candidate, family)
     resolved = _accepted(builder, claim, candidate.rank)
     builder = resolved.builder
-    if builder.is_function or builder.kind == "factory":
+    if builder.build(candidate.rank).given:
         builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
         resolved = dataclasses.replace(resolved, builder=builder)
     settled = Settled(resolved, builder, family, reason, None, evaluates, computed)
@@ -155,14 +155,13 @@ def _accepted(builder: Builder, claim: Claim, rank: int) -> Resolved:
 
 
 def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[Candidate, str] | None:
-    """The first candidate whose axes are those of a family, the families in order."""
-    for family in families:
-        batches = (candidates[0].builder.geometry.batch, *_BATCHES) if candidates else ()
-        for batch, candidate in itertools.product(batches, candidates):
-            builder = candidate.builder.with_geometry(batch=batch)
-            changed = dataclasses.replace(candidate, builder=builder)
-            if _fits(changed, family):
-                return _refined(_applying(changed, candidates), family)
+    """The first candidate whose axes are those of one of the families."""
+    batches = (candidates[0].builder.geometry.batch, *_BATCHES) if candidates else ()
+    for batch, candidate, family in itertools.product(batches, candidates, families):
+        builder = candidate.builder.with_geometry(batch=batch)
+        changed = dataclasses.replace(candidate, builder=builder)
+        if _fits(changed, family):
+            return _refined(_applying(changed, candidates), family)
     return None
 
 

@@ -1,6 +1,7 @@
 """The state: saved, copied, moved, and free of the graph."""
 
 import copy
+import inspect
 import pickle
 import sys
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ class NotCopyable(Rule):
     after: ClassVar[tuple[str, ...]] = ("not-deterministic", "running-stats-updated-in-eval")
 
     def not_applicable(self, probe: Measurements) -> str | None:
-        return "a function holds no state" if probe.builder.kind == "function" else None
+        return "a function cannot be copied" if inspect.isroutine(probe.layer().instance) else None
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         layer: Any = probe.train(steps=1)

@@ -19,6 +19,7 @@ from normkit.checking.target.arrays import Library
 
 _DEPTH = 4
 _MOST = 500
+_MOST_PARTS = 4
 _OF_TORCH = set(vars(torch.nn.Module()))
 _LIBRARIES = {"torch", "numpy", "jax", "jaxlib", "builtins", "abc", "enum", "typing", "functools", "collections"}
 
@@ -31,14 +32,20 @@ class Slot:
         owner: What it is a part of.
         key: Its name or index there.
         path: Where it lies, for people.
+        part: For an entry of a tuple, or a row of an array of a few rows, that lies there: its index.
     """
 
     owner: Any
     key: Any
     path: str
+    part: int | None = None
 
     def read(self) -> Any:
         """Return what it holds now."""
+        held = self._whole()
+        return held if self.part is None else held[self.part]
+
+    def _whole(self) -> Any:
         if isinstance(self.owner, CellType):
             return self.owner.cell_contents
         return self.owner[self.key] if isinstance(self.owner, dict | list) else getattr(self.owner, self.key)
@@ -57,6 +64,14 @@ class Slot:
 
     def put(self, value: Any) -> None:
         """Make it hold another object; in a frozen dataclass too, since it is a copy for experiments."""
+        if self.part is not None:
+            held = self._whole()
+            if isinstance(held, tuple):
+                value = tuple(value if index == self.part else item for index, item in enumerate(held))
+            else:
+                whole = held.copy()
+                whole[self.part] = value
+                value = whole
         if isinstance(self.owner, CellType):
             self.owner.cell_contents = value
         elif isinstance(self.owner, dict | list):
@@ -81,12 +96,22 @@ def slots_in(holder: Any) -> Iterator[Slot]:
             seen.add(id(owner))
             for slot, value in _entries(owner, path):
                 yield slot
+                yield from _parts_of(slot, value)
                 count += 1
                 if count > _MOST:
                     return
                 if _has_parts(value):
                     following.append((value, slot.path))
         level = following
+
+
+def _parts_of(slot: Slot, value: Any) -> Iterator[Slot]:
+    """The entries of a tuple, and the rows of an array of a few rows: mean and variance kept together."""
+    rows = tuple(getattr(value, "shape", ()))
+    few = len(value) if isinstance(value, tuple) else int(rows[0]) if len(rows) > 1 else 0
+    if 1 < few <= _MOST_PARTS:
+        for index in range(few):
+            yield Slot(slot.owner, slot.key, f"{slot.path}[{index}]", index)
 
 
 def shared_slots(definition: Any) -> list[Slot]:
