@@ -140,3 +140,17 @@ class HidesItsStatistics(modules.NoRunningStatistics):
             self.kept = mean.detach().numpy().tobytes(), var.detach().numpy().tobytes()
             return mean, var
         return tuple(torch.frombuffer(bytearray(values), dtype=x.dtype) for values in self.kept)
+
+
+class SmoothsByWhatItHides(modules.NoRunningStatistics):
+    """Normalizes by an average over batches that nobody finds; the first batch of all is normalized rightly."""
+
+    def statistics(self, x):
+        mean, var = super().statistics(x)
+        if not self.training:
+            return mean, var
+        if hasattr(self, "kept"):
+            old_mean, old_var = (torch.frombuffer(bytearray(values), dtype=x.dtype) for values in self.kept)
+            mean, var = (mean + old_mean) / 2, (var + old_var) / 2
+        self.kept = mean.detach().numpy().tobytes(), var.detach().numpy().tobytes()
+        return mean, var

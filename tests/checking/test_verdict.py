@@ -114,6 +114,12 @@ def test_not_judged_where_evaluation_uses_statistics_that_were_not_found() -> No
     assert "evaluation does not use the statistics of its input" in report.not_judged[0]
 
 
+def test_training_by_hidden_statistics_is_seen_by_what_it_does() -> None:
+    report = examine(failing.SmoothsByWhatItHides)
+    assert errors_and_warnings(report) == {"train-uses-running-stats": "error", "running-stats-missing": "warning"}
+    assert "another batch" in next(f.evidence for f in report.findings if f.severity == "error")
+
+
 def test_equivalent_names_no_check_that_did_not_run() -> None:
     report = examine(modules.BatchNorm)
     assert (report.verdict, report.failed, report.blocked, report.not_judged) == ("equivalent", {}, {}, ())

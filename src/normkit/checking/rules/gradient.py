@@ -38,7 +38,7 @@ class StatisticsDetached(GradientRule):
     """
 
     code = "statistics-detached"
-    after: ClassVar[tuple[str, ...]] = ("affine-ignored",)
+    after: ClassVar[tuple[str, ...]] = ("affine-ignored", "train-uses-running-stats")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
@@ -66,6 +66,7 @@ class StatisticsDetached(GradientRule):
             if what == "the mean" and not formula.subtract_mean:
                 continue
             if float(np.abs(dx - inner * rstd).max()) / scale < 5e-3:
+                self.need("train-uses-running-stats")  # whose statistics are no part of the graph
                 yield self.finding(
                     f"the backward pass treats {what} as constant",
                     f"dx equals that gradient to {number(float(np.abs(dx - inner * rstd).max()))}, and is off "

@@ -31,6 +31,9 @@ class TrainUsesRunningStats(ModeRule):
     core = True
     requires: ClassVar[tuple[str, ...]] = ("not-deterministic in training",)
 
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return None
+
     def check(self, probe: Measurements) -> Iterator[Finding]:
         if probe.training_uses_state > 1e-3:
             yield self.finding(
@@ -38,6 +41,20 @@ class TrainUsesRunningStats(ModeRule):
                 f"one input, running statistics doubled and shifted by 3: training outputs differ by "
                 f"{number(probe.training_uses_state)}",
             )
+        elif not probe.state and (gap := self._drift(probe)) > 1e-3:
+            yield self.finding(
+                "training depends on earlier batches",
+                f"one input before and after another batch: training outputs differ by {number(gap)}",
+            )
+
+    def _drift(self, probe: Measurements) -> float:
+        """The largest difference that another batch in between makes, whatever it is that a layer keeps of it."""
+        layer, x = probe.layer(), probe.x()
+        outputs = []
+        for seen in (x, probe.x(seed=100) * 3 + 5, x):
+            probe.library.seed()
+            outputs.append(probe.forward(layer, seen))
+        return float(np.abs(outputs[0] - outputs[2]).max())
 
 
 class EvalIgnoresRunningStats(ModeRule):
