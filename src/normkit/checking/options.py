@@ -19,6 +19,7 @@ class Options:
         call: Arguments of the forward call, by name.
         convention: torch, keras, flax or onnx; None finds out and accepts what one of them does.
         ranks: Input ranks the target promises to accept; None reads them from its name.
+        method: The method that is the forward pass; None takes forward or __call__, or finds it.
     """
 
     family: str | None = None
@@ -27,6 +28,7 @@ class Options:
     call: Mapping[str, Any] = field(default_factory=dict)
     convention: str | None = None
     ranks: tuple[int, ...] | None = None
+    method: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("family (--as)", self.family, TITLES)

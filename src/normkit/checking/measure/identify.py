@@ -33,7 +33,7 @@ def identify(probe: Measurements) -> Identity:
         kind=probe.builder.kind,
         built=probe.builder.call_repr(probe.rank),
         ranks=probe.resolved.ranks,
-        layout=probe.geometry.axis_names(probe.rank),
+        layout="CN" if probe.builder.style.transposed else probe.geometry.axis_names(probe.rank),
         reduces=_reduces(formula, pattern),
         centred=formula.subtract_mean if formula else None,
         variance=("unbiased" if formula.ddof else "biased") if formula else None,
@@ -96,6 +96,6 @@ def _parameters(probe: Measurements) -> dict[str, str]:
     words = {}
     for role, held in values.items():
         shape = tuple(getattr(slots[role].read(), "shape", held.shape))
-        start = "given by the caller" if probe.builder.kind == "function" else f"starts at {_summary(held)}"
+        start = "given by the caller" if probe.by_caller else f"starts at {_summary(held)}"
         words[slots[role].path] = f"{shape}, {start}"
     return words

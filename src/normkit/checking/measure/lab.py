@@ -10,44 +10,32 @@ from normkit.checking.measure.formula import Formula, measure_formula
 from normkit.checking.measure.gradients import Backward, measure_backward
 from normkit.checking.measure.probe import Probe
 from normkit.checking.measure.running_stats import Evaluation, Update, measure_evaluation, measure_update
+from normkit.checking.measure.settle import Settled, settle
 from normkit.checking.options import Options
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
-from normkit.checking.target.builder import Builder
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.load import ImportEffects
-from normkit.checking.target.resolve import Resolved
-from normkit.checking.target.state import RUNNING
+from normkit.checking.target.resolve import Candidate
+from normkit.checking.target.state import AFFINE, RUNNING
 
 TEST_MOMENTUM = 0.3
 """A momentum that tells its two meanings apart."""
-
-_BATCHES = (4, 2, 3)
 
 
 class Measurements(Probe):
     """A probe that keeps what it measures.
 
     Args:
-        resolved: What was found out about the target.
-        builder: How to build and call it.
-        family: The family it is held against.
-        family_reason: How that was decided.
+        settled: What was found out about the target.
         options: What the user fixed.
         import_effects: What importing the target did.
     """
 
-    def __init__(
-        self,
-        resolved: Resolved,
-        builder: Builder,
-        family: str,
-        family_reason: str,
-        options: Options,
-        import_effects: ImportEffects,
-    ) -> None:
-        super().__init__(resolved, builder, family)
-        self.family_reason = family_reason
+    def __init__(self, settled: Settled, options: Options, import_effects: ImportEffects) -> None:
+        super().__init__(settled.resolved, settled.builder, settled.family)
+        self.settled = settled
+        self.family_reason = settled.reason
         self.options = options
         self.import_effects = import_effects
 
@@ -65,6 +53,7 @@ class Measurements(Probe):
             results = []
             for seed in range(3):
                 layer = self.layer()
+                self.forward(layer, x)  # some draw their parameters in the first call
                 self.library.seed(seed)  # whatever it draws while it runs shall differ
                 results.append(self.forward(layer, x, training=training))
             gaps = [float(np.nanmax(np.abs(other - results[0]), initial=0.0)) for other in results[1:]]
@@ -115,6 +104,30 @@ class Measurements(Probe):
                 return None
         return plain
 
+    def weighted(self, weight: float) -> Adapter:
+        """Build a layer whose weight has this value everywhere."""
+        layer = self.layer()
+        layer.write(weight=np.full(1, weight))
+        return layer
+
+    def started(self) -> Adapter:
+        """Build a layer whose weight and bias have their own initial values; some make them in the first call."""
+        layer = self.layer(neutral=False)
+        if any(role not in layer.slots() for role in self.affine):
+            self.forward(layer, self.x())
+        return layer
+
+    @cached_property
+    def by_caller(self) -> bool:
+        """Whether the caller keeps weight and bias and gives them in each call."""
+        layer = self.layer(neutral=False)
+        return any(slot.owner is layer.given for role, slot in layer.slots().items() if role in AFFINE)
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether it has an evaluation mode: one was found, or something is there that by its name switches to it."""
+        return self.settled.evaluates or bool(self.layer().mode)
+
     # Running statistics
 
     @cached_property
@@ -127,9 +140,13 @@ class Measurements(Probe):
 
     @cached_property
     def training_uses_state(self) -> float:
-        """The largest change of the training output when the running statistics change."""
-        if not self.state:
-            return 0.0
+        """The largest change of the training output with what was seen before, or with the running statistics."""
+        again = self.layer()
+        x = self.x()
+        outputs = [self.forward(again, values) for values in (x, self.x(seed=100) * 3.0 + 2.0, x, x)]
+        remembered = float(np.abs(outputs[3] - outputs[0]).max())
+        if not self.state or remembered > 1e-3:
+            return remembered
         x = self.x()
         fresh, other = self.layer(), self.layer()
         for layer in (fresh, other):
@@ -205,7 +222,7 @@ class Measurements(Probe):
         return "keras" if abs(eps - 1e-3) < 1e-4 else "flax"
 
 
-def measure(candidates: list[Resolved], options: Options, import_effects: ImportEffects) -> Measurements:
+def measure(candidates: list[Candidate], options: Options, import_effects: ImportEffects) -> Measurements:
     """Choose the family and the way to call a target that make sense, and open its measurements.
 
     Args:
@@ -213,40 +230,9 @@ def measure(candidates: list[Resolved], options: Options, import_effects: Import
         options: What the user fixed.
         import_effects: What importing it did.
     """
-    family, reason = _family(candidates)
-    resolved, builder = _best(candidates, family)
-    measurements = Measurements(resolved, builder, family, reason, options, import_effects)
-    if builder.momentum_required and measurements.momentum_weighs_old:
-        builder = dataclasses.replace(builder, momentum=0.9)  # the usual value of that meaning
-        measurements = Measurements(resolved, builder, family, reason, options, import_effects)
+    settled = settle(candidates, options)
+    measurements = Measurements(settled, options, import_effects)
+    if settled.builder.momentum_required and measurements.momentum_weighs_old:
+        builder = dataclasses.replace(settled.builder, momentum=0.9)  # the usual value of that meaning
+        measurements = Measurements(dataclasses.replace(settled, builder=builder), options, import_effects)
     return measurements
-
-
-def _family(candidates: list[Resolved]) -> tuple[str, str]:
-    """The family it claims, or the one whose axes it reduces; with the reason."""
-    claim = candidates[0].claim
-    if claim.family is not None:
-        return claim.family, claim.reason
-    for family in ("batch", "instance", "group", "layer"):
-        probe = Probe(*_best(candidates, family), family)
-        if _as_expected(probe):
-            formula = measure_formula(probe)
-            return (family if formula is None or formula.subtract_mean else "rms"), "by what it averages over"
-    return "batch", "a guess: its axes are those of no family; pass --as"
-
-
-def _best(candidates: list[Resolved], family: str) -> tuple[Resolved, Builder]:
-    """The candidate and the batch size at which the axes are the family's; the first ones where they never are."""
-    for batch in (candidates[0].builder.geometry.batch, *_BATCHES):
-        for resolved in candidates:
-            builder = resolved.builder.with_geometry(batch=batch)
-            if _as_expected(Probe(resolved, builder, family)):
-                return resolved, builder
-    return candidates[0], candidates[0].builder
-
-
-def _as_expected(probe: Probe) -> bool:
-    try:
-        return probe.as_expected()
-    except TargetError:
-        return False

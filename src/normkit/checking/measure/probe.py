@@ -1,5 +1,6 @@
 """A target ready for measuring: its family, the inputs it is measured on, and what it averages over."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ class Probe:
         """
         layer = self.builder.build(rank or self.rank, **overrides)
         if neutral:
+            if self._makes_affine_late:
+                self.forward(layer, self.x(rank, seed=999))
             with self.running("setting weight and bias"):
                 layer.write(weight=np.full(1, self.unit_weight), bias=np.zeros(1))
         return layer
@@ -119,13 +122,16 @@ class Probe:
     @cached_property
     def accepted_but_wrong_ranks(self) -> tuple[int, ...]:
         """Ranks that the target takes without being meant for them: it reduces the axes of another rank."""
-        any_rank = self.family in ("layer", "rms") and self.builder.kind != "function"  # a function may be for (N, C)
-        if self.family == "group" or any_rank or self.resolved.claim.ranks:
+        any_rank = self.family in ("layer", "rms") and not self.builder.is_function  # a function may be for (N, C)
+        if any_rank or self.resolved.claim.ranks:
             return ()
         try:
             right = [rank for rank in self._sensible_ranks if self.as_expected(rank)]
             meant = {pattern.axes for rank in right if (pattern := self.pattern(rank)) is not None}
             wrong = [rank for rank in self._sensible_ranks if rank not in right]
+            if self.family == "group":
+                beyond = right and min(wrong, default=6) > max(right) and not any(map(self.has_wrong_groups, wrong))
+                return tuple(wrong) if beyond else ()
             if all((p := self.pattern(rank)) is not None and p.axes in meant for rank in wrong):
                 return tuple(wrong)
         except TargetError:
@@ -144,8 +150,19 @@ class Probe:
     @cached_property
     def affine(self) -> tuple[str, ...]:
         """The ones of weight and bias that it has."""
-        slots = self.builder.build(self._sensible_ranks[0]).slots()
+        rank = self._sensible_ranks[0]
+        layer = self.builder.build(rank)
+        slots = dict(layer.slots())
+        if self._makes_affine_late:
+            self.forward(layer, self.x(rank))
+            slots = layer.slots()
         return tuple(role for role in AFFINE if role in slots)
+
+    @cached_property
+    def _makes_affine_late(self) -> bool:
+        """Whether weight or bias is made in the first call."""
+        roles = set((self.builder.roles or {}).values()) & set(AFFINE)
+        return bool(roles - set(self.builder.build(self._sensible_ranks[0]).slots()))
 
     @cached_property
     def unit_weight(self) -> float:
@@ -154,7 +171,7 @@ class Probe:
             return 1.0
         rank = self._sensible_ranks[0]
         layer = self.builder.build(rank)
-        if layer.read("weight")["weight"].any():
+        if self._makes_affine_late or layer.read("weight")["weight"].any():
             return 1.0
         return 0.0 if float(self.forward(layer, self.x(rank)).std()) > 0.1 else 1.0
 
@@ -214,5 +231,7 @@ class Probe:
             return False
         x = self.x()
         y = self.forward(self.layer(), x)
-        definitions = [standardize(x, p, eps=1e-5, subtract_mean=self.family != "rms") for p in self.expected()]
+        centred = (False,) if self.family == "rms" else (True, False)
+        pairs = itertools.product(self.expected(), centred)
+        definitions = [standardize(x, pattern, eps=1e-5, subtract_mean=centre) for pattern, centre in pairs]
         return y.shape == x.shape and any(compare(y, z) for z in definitions)

@@ -171,6 +171,8 @@ def _stamp(held: object) -> tuple[int, int]:
 def _steps(history: list[Values], batches: list[Values]) -> list[Step] | None:
     """Fit (a, b) to each step; None where a step is no such mixture."""
     history = history[-len(batches) - 1 :]
+    if len(history) < 2:
+        return None
     found = []
     for old, new, batch in zip(history[:-1], history[1:], batches[-len(history) + 1 :], strict=True):
         if new.size != batch.size:

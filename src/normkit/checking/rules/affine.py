@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from normkit.checking.measure.lab import Measurements
+from normkit.checking.patterns import Values
 from normkit.checking.report import MODES, Finding, interval, number
 from normkit.checking.rules.base import BASIC, Rule, UnmeasuredError, shared
 from normkit.checking.target.state import AFFINE
@@ -87,12 +88,21 @@ class AffineIgnored(AffineRule):
         layer = probe.train(steps=1)
         layer.write(**values)
         actual = probe.forward(layer, x, training=training)
-        factor = values["weight"] + (1 - probe.unit_weight) if "weight" in values else None
-        wanted = probe.scaled(plain, factor, values.get("bias"))
-        if wanted is None:
+        gaps = [
+            float(np.abs(actual - wanted).max())
+            for factor in self._factors(probe, values.get("weight"))
+            if (wanted := probe.scaled(plain, factor, values.get("bias"))) is not None
+        ]
+        if not gaps:
             raise UnmeasuredError("weight and bias have neither one entry a channel nor the shape of the last axes")
-        gap = float(np.abs(actual - wanted).max())
+        gap = min(gaps)
         return (gap, float(np.abs(actual - plain).max()) < 1e-6) if gap > 1e-3 else None
+
+    def _factors(self, probe: Measurements, weight: Values | None) -> list[Values | None]:
+        """What a weight may multiply by: itself, one plus itself, or its exponential where it is kept as a logarithm."""
+        if weight is None:
+            return [None]
+        return [weight] if probe.unit_weight == 1.0 else [weight + 1, np.exp(weight)]
 
 
 class AffineOffset(AffineRule):
@@ -109,8 +119,11 @@ class AffineOffset(AffineRule):
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         if probe.unit_weight == 0.0:
+            plain, doubled = (probe.forward(probe.weighted(weight), probe.x()) for weight in (0.0, 1.0))
+            is_logarithm = bool(np.abs(doubled - np.e * plain).max() < np.abs(doubled - 2 * plain).max())
             yield self.finding(
-                "multiplies by 1 + weight", "weight starts at 0 and the output is normalized all the same"
+                "multiplies by the exponential of the weight" if is_logarithm else "multiplies by 1 + weight",
+                "weight starts at 0 and the output is normalized all the same",
             )
 
 
@@ -126,14 +139,14 @@ class AffineInit(AffineRule):
     requires: ClassVar[tuple[str, ...]] = ("affine-offset",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
-        if probe.builder.kind == "function":
-            return "the caller of a function chooses the initial values"
+        if probe.by_caller:
+            return "the caller chooses the initial values"
         if probe.builder.is_instance:
             return "an instance may have been trained"
         return super().not_applicable(probe)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        held = probe.layer(neutral=False).read(*AFFINE)
+        held = probe.started().read(*AFFINE)
         wrong = []
         for role, start in (("weight", 1.0), ("bias", 0.0)):
             if role in held and not np.allclose(held[role], start):
@@ -158,17 +171,17 @@ class AffineShape(AffineRule):
     requires: ClassVar[tuple[str, ...]] = ("wrong-axes", "group-order")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        if probe.builder.kind == "function" and (not probe.builder.keepdims or probe.rank == 2):
+        if probe.by_caller and (probe.builder.style.parameters == "flat" or probe.rank == 2):
             return  # it takes the shape that it is given
         layer = probe.layer(neutral=False)
         held = {role: slot.read() for role, slot in layer.slots().items() if role in ("weight", "bias")}
         expected = probe.geometry.features
-        shapes = {role: tuple(getattr(value, "shape", ())) for role, value in held.items()}
+        shapes = {role: tuple(getattr(value, "shape", np.shape(value))) for role, value in held.items()}
         wrong = {role: shape for role, shape in shapes.items() if shape != expected}
         if wrong:
             same_size = all(int(np.prod(shape)) == int(np.prod(expected)) for shape in wrong.values())
             listed = ", ".join(f"{role} {shape}" for role, shape in wrong.items())
-            by_caller = probe.builder.kind == "function"
+            by_caller = probe.by_caller
             yield self.finding(
                 f"{'expects' if by_caller else 'keeps'} {listed}; {probe.reference_layer} has {expected}",
                 f"{listed}; expected {expected}",
@@ -194,7 +207,8 @@ class ParametersNotRegistered(AffineRule):
         layer: Any = probe.layer(neutral=False)
         registered = {id(parameter) for parameter in layer.instance.parameters()}
         slots = layer.slots()
-        loose = [slots[role].path for role in probe.affine if id(slots[role].read()) not in registered]
+        kept = [slots[role] for role in probe.affine if slots[role].owner is not layer.given]
+        loose = [slot.path for slot in kept if id(slot.read()) not in registered]
         if loose:
             listed = ", ".join(name for name, _ in layer.instance.named_parameters()) or "nothing"
             yield self.finding(

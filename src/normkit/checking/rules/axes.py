@@ -1,6 +1,5 @@
 """The axes and groups that are averaged over, for every rank and batch size."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -228,14 +227,14 @@ class RankUnsupported(Rule):
         if probe.accepted_but_wrong_ranks:
             beyond = ", ".join(map(str, probe.accepted_but_wrong_ranks))
             pattern = probe.pattern(probe.accepted_but_wrong_ranks[-1])
-            axes = pattern.axes if pattern is not None else None
+            axes = f"axes {pattern.axes}" if pattern is not None and pattern.axes else "other elements"
             yield self.finding(
                 f"is right for rank {', '.join(map(str, probe.ranks))} only: "
-                f"it takes rank {beyond} and averages over axes {axes} all the same",
-                f"the axes are {axes} for rank {beyond} too",
+                f"it takes rank {beyond} and averages over {axes} all the same",
+                f"it averages over {axes} for rank {beyond}",
                 severity="warning",
             )
-        if refused:
+        elif refused:
             reasons = [f"rank {rank}: {probe.resolved.refused.get(rank, 'not taken')}" for rank in refused]
             yield self.finding(
                 f"refuses inputs of rank {', '.join(map(str, refused))}, which {probe.reference_layer} takes",
@@ -269,9 +268,7 @@ class TrailingAxes(Rule):
     def check(self, probe: Measurements) -> Iterator[Finding]:
         for count in (2,) if probe.library.compiles else (2, 3):
             sizes = self._SIZES[-count:]
-            builder = dataclasses.replace(
-                probe.builder.with_geometry(features=sizes, last=True), features_as_tuple=True
-            )
+            builder = probe.builder.with_geometry(features=sizes, last=True).with_style(features_as_tuple=True)
             taken = accept(builder, probe.resolved.claim)
             if not taken.ranks:
                 continue  # refusing it is clear

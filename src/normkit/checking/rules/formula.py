@@ -181,12 +181,23 @@ class EpsMissing(FormulaRule):
                 share = float(np.mean(~np.isfinite(y)))
                 evidence = f"an all-zero input gives {share:.0%} NaN or infinite outputs"
                 yield self.finding("there is no eps", evidence, mode=mode)
-        elif places.get("evaluation") == "missing":
+        elif places.get("evaluation") == "missing" and not self._averages_eps(probe):
             yield self.finding(
                 "there is no eps in evaluation",
                 "a running variance of 1e-9 is divided by its plain root",
                 mode="evaluation",
             )
+
+    def _averages_eps(self, probe: Measurements) -> bool:
+        """Whether eps is in the running variance itself: a constant batch then moves it away from zero."""
+        layer = probe.train(steps=1)
+        layer.write(running_mean=np.zeros(1), running_var=np.zeros(1))
+        flat = np.zeros(probe.geometry.shape(probe.rank))
+        try:
+            probe.forward(layer, flat)
+            return bool(np.isfinite(probe.forward(layer, flat, training=False)).all())
+        except TargetError:
+            return False
 
 
 class EpsDiffers(FormulaRule):

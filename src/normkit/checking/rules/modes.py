@@ -19,6 +19,15 @@ class ModeRule(Rule):
         return "it keeps no running statistics" if not probe.state else None
 
 
+class EvaluationRule(ModeRule):
+    """A check that needs an evaluation mode."""
+
+    def not_applicable(self, probe: Measurements) -> str | None:
+        if not probe.has_evaluation:
+            return "no evaluation was found: no argument, attribute or method makes it use the running statistics"
+        return super().not_applicable(probe)
+
+
 class TrainUsesRunningStats(ModeRule):
     """Training normalizes by the running statistics instead of the batch's.
 
@@ -57,7 +66,7 @@ class TrainUsesRunningStats(ModeRule):
         return float(np.abs(outputs[0] - outputs[2]).max())
 
 
-class EvalIgnoresRunningStats(ModeRule):
+class EvalIgnoresRunningStats(EvaluationRule):
     """Evaluation does not use the running statistics.
 
     Why: A sample's result then depends on the rest of its batch, and a batch of one gives zeros.
@@ -86,14 +95,13 @@ class EvalIgnoresRunningStats(ModeRule):
             "nothing": "evaluation returns its input unchanged",
             "other": "evaluation computes something other than (x - running_mean) / sqrt(running_var + eps)",
         }
-        no_mode = "" if probe.builder.has_mode_argument else "no argument asks for it; "
         yield self.finding(
             messages[evaluation.statistics],
-            f"{no_mode}after three batches, differs from the definition by {number(evaluation.residual)}",
+            f"after three batches, differs from the definition by {number(evaluation.residual)}",
         )
 
 
-class RunningStatsUpdatedInEval(ModeRule):
+class RunningStatsUpdatedInEval(EvaluationRule):
     """Evaluation changes the running statistics.
 
     Why: Validation data leaks into the model, and evaluating twice gives two results.
@@ -103,11 +111,6 @@ class RunningStatsUpdatedInEval(ModeRule):
 
     code = "running-stats-updated-in-eval"
     requires: ClassVar[tuple[str, ...]] = ("running-stats-not-updated", "running-stats-frozen")
-
-    def not_applicable(self, probe: Measurements) -> str | None:
-        if not probe.builder.has_mode_argument and probe.evaluation.statistics == "batch":
-            return "no argument asks for evaluation, so every call is training"
-        return super().not_applicable(probe)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         layer = probe.train(steps=1)

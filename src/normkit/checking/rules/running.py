@@ -71,6 +71,10 @@ class RunningStatsInit(RunningRule):
             return "the caller of a function chooses the initial values"
         return super().not_applicable(probe)
 
+    def _negligible(self, probe: Measurements) -> float:
+        """A difference of the start that changes less than twice eps does: 1 - eps is one."""
+        return max(2 * probe.formula.eps if probe.formula else 0.0, 1e-5)
+
     def check(self, probe: Measurements) -> Iterator[Finding]:
         initial = probe.layer().read(*RUNNING)
         if len(initial) < len(probe.state):
@@ -78,12 +82,17 @@ class RunningStatsInit(RunningRule):
         wrong = []
         for role, start in (("running_mean", 0.0), ("running_var", 1.0)):
             values = initial.get(role)
-            if values is not None and not np.allclose(values, start):
+            if values is not None and np.abs(values - start).max(initial=0.0) > self._negligible(probe):
                 wrong.append(f"{role} starts at {number(float(values.reshape(-1)[0]))} rather than {number(start)}")
-        if wrong:
+        if wrong and not self._replaced(probe):
             yield self.finding(wrong[0], "; ".join(wrong) + ", read before the first batch")
         else:
             yield from self._first_batch(self._update(probe), probe)
+
+    def _replaced(self, probe: Measurements) -> bool:
+        """Whether the first batch takes the place of the initial values."""
+        update = self._update(probe)
+        return update.first_replaces or update.cumulative
 
     def _update(self, probe: Measurements) -> Update:
         update = probe.update

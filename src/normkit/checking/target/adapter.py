@@ -1,8 +1,8 @@
 """One built copy of the target, driven through one interface whatever the target is."""
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,93 +10,122 @@ import torch
 
 from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Array, Library
-from normkit.checking.target.backward import Gradients, gradient_role, read_gradients
-from normkit.checking.target.names import Role, role_of
+from normkit.checking.target.backward import (
+    CannotCallError,
+    Gradients,
+    call_backward,
+    kept_gradients,
+    read_gradients,
+)
+from normkit.checking.target.cells import Slot, slots_in
+from normkit.checking.target.made import Made
+from normkit.checking.target.modes import Mode
+from normkit.checking.target.names import Role
+from normkit.checking.target.results import Before, Result, places, read_result
+from normkit.checking.target.shared import PrivateState
 from normkit.checking.target.signature import Arguments, Signature
-from normkit.checking.target.state import AFFINE, Slot, as_values, find_slots, roles_by_start
+from normkit.checking.target.state import AFFINE, as_values, slots_by_name, slots_by_path
 
 
-class Adapter(ABC):
+@dataclass(frozen=True)
+class Passing:
+    """The form in which a target takes its input.
+
+    Args:
+        transposed: As (C, N) where an input is (N, C).
+        lists: As nested lists of numbers.
+        one_by_one: One sample at a time, without an axis for the batch.
+    """
+
+    transposed: bool = False
+    lists: bool = False
+    one_by_one: bool = False
+
+
+_AS_IT_IS = Passing()
+_BACKWARD = ("backward", "backward_pass", "backprop", "bprop", "back", "backward_propagation", "grad")
+
+
+class Adapter:
     """A layer under test.
 
     Args:
+        instance: The object that is called, or the function.
+        method: The method of it that is the forward pass; None calls the object itself.
         library: The array library it works on.
         call: The arguments of its forward call.
-        arguments: What to pass to it, by role.
+        arguments: What to pass to it.
+        private: Its own values for state that outlives it.
+        mode: What switches it between training and evaluation.
+        roles: The roles of what it keeps, by path; None tells them by their names.
+        returned: The roles of its further results, by position: new values of arrays that the caller keeps.
+        passing: The form in which it takes its input.
+        axis_names: One letter an axis of its inputs, for further inputs made to their shape.
+        backward_function: A backward function written by hand, where there is one.
     """
 
     sets_grad_mode = True
     """Whether calls set the grad mode; otherwise what the target does to it shows afterwards."""
 
-    def __init__(self, library: Library, call: Signature, arguments: Arguments) -> None:
+    def __init__(
+        self,
+        instance: Any,
+        library: Library,
+        call: Signature,
+        arguments: Arguments,
+        private: PrivateState,
+        *,
+        method: str | None = None,
+        mode: Mode = (),
+        given: dict[str, Array] | None = None,
+        settings: dict[str, Any] | None = None,
+        roles: Mapping[str, Role] | None = None,
+        returned: Mapping[int, Role] | None = None,
+        passing: Passing = _AS_IT_IS,
+        axis_names: str = "",
+        backward_function: Callable[..., Any] | None = None,
+    ) -> None:
+        self.instance = instance
         self.library = library
         self.call = call
         self.arguments = arguments
-        self.extras: list[Any] = []
+        self.private = private
+        self.method = method
+        self.mode = mode
+        self.given = given or {}
+        self.settings = settings
+        self.roles = roles
+        self.returned = dict(returned or {})
+        self.passing = passing
+        self.axis_names = axis_names
+        self.backward_function = backward_function
+        self.result: Result | None = None
 
-    @abstractmethod
+    # What it keeps
+
+    def all_slots(self) -> Iterator[Slot]:
+        """Yield everything that may hold an array: what the caller keeps, what it holds, what it shares."""
+        self.private.use()
+        yield from (Slot(self.given, name, name) for name in self.given)
+        if self.settings is not None:
+            yield from slots_in(self.settings)
+        if not self._is_plain_function:
+            yield from slots_in(self.instance)
+        for slot in self.private.shared.slots:
+            yield slot
+            held = slot.read()
+            if isinstance(held, dict | list) or hasattr(held, "__dict__"):
+                yield from (Slot(part.owner, part.key, _joined(slot.path, part.path)) for part in slots_in(held))
+
+    @property
+    def _is_plain_function(self) -> bool:
+        return inspect.isroutine(self.instance) and getattr(self.instance, "__closure__", None) is None
+
     def slots(self) -> dict[Role, Slot]:
         """Find what holds its arrays, by role."""
-
-    @abstractmethod
-    def _set_mode(self, *, training: bool) -> None:
-        """Select training or evaluation by other means than an argument of the call."""
-
-    @abstractmethod
-    def convert(self, dtype: str) -> None:
-        """Convert its state to a dtype, as far as its users would."""
-
-    @abstractmethod
-    def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
-
-    @abstractmethod
-    def backward(self, x: Array, dy: Values) -> Gradients | None:
-        """Return the gradients of sum(y * dy) in training by the target's own means; None where it has none."""
-
-    def run(self, x: Array, *, training: bool = True, grad: bool | None = None) -> Array:
-        """Call it on an array of its own library.
-
-        Args:
-            x: The input.
-            training: Whether to ask for training or for evaluation.
-            grad: Whether gradients are recorded; None means as usual, only in training.
-        """
-        self._set_mode(training=training)
-        modes: dict[Role, Any] = {"training": training, "evaluation": not training}
-        if "mode" in self.call.parameters or self.call.name_of("mode"):
-            modes["mode"] = _mode_word(training=training)
-        args, kwargs = self.call.fill(x, self.arguments.with_values({**self._arrays(), **modes}))
-        if not self.sets_grad_mode:
-            return self._output(self._invoke(args, kwargs), x)
-        with self.library.grad_mode(enabled=training if grad is None else grad):
-            result = self._invoke(args, kwargs)
-        return self._output(result, x)
-
-    def forward(self, values: Values, *, training: bool = True, grad: bool | None = None) -> Values:
-        """Call it on float64 values, in the precision it is measured in."""
-        return self.library.values(self.run(self.library.make(values), training=training, grad=grad))
-
-    def _arrays(self) -> dict[Role, Any]:
-        return {}
-
-    def _output(self, result: Any, x: Array) -> Array:
-        self.extras = []
-        if self.library.owns(result):
-            return result
-        if isinstance(result, Mapping):
-            result = list(result.values())
-        if not isinstance(result, tuple | list):
-            raise TypeError(f"it returned {type(result).__name__}, not an array")
-        arrays = [item for item in result if self.library.owns(item)]
-        if not arrays:
-            raise TypeError(f"it returned a {type(result).__name__} without an array in it")
-        y = next((item for item in arrays if tuple(item.shape) == tuple(x.shape)), arrays[0])
-        self.extras = [item for item in result if item is not y]
-        return y
-
-    def extra_outputs(self) -> list[Array]:
-        """Return the further arrays that the last call returned, those inside tuples, lists and dicts too."""
-        return [array for extra in self.extras for array in _arrays_in(extra, self.library)]
+        if self.roles is None:
+            return slots_by_name(self.all_slots(), self.library)
+        return slots_by_path(self.all_slots(), self.library, self.roles)
 
     def read(self, *roles: Role) -> dict[Role, Values]:
         """Copy arrays that it holds."""
@@ -106,18 +135,166 @@ class Adapter(ABC):
     def write(self, **values: Values) -> None:
         """Set arrays that it holds; other roles are ignored."""
         slots = self.slots()
+        for role, value in values.items():
+            if role in slots:
+                self.fill(slots[role], value)
+
+    def fill(self, slot: Slot, value: Values) -> None:
+        """Set one array that it holds, spreading a single number over it."""
         with self.library.grad_mode(enabled=False):
-            for role, value in values.items():
-                if role in slots:
-                    size = as_values(self.library, slots[role].read()).size
-                    slots[role].write(self.library, np.broadcast_to(value.reshape(-1), size) if size else value)
+            size = as_values(self.library, slot.read()).size
+            slot.write(self.library, np.broadcast_to(value.reshape(-1), size) if size else value)
+
+    # Calls
+
+    def run(self, x: Array, *, training: bool = True, grad: bool | None = None) -> Array:
+        """Call it on an array of its own library.
+
+        Args:
+            x: The input.
+            training: Whether to ask for training or for evaluation.
+            grad: Whether gradients are recorded; None means as usual, only in training.
+        """
+        self.private.use()
+        self._switch(training=training)
+        if not self.sets_grad_mode:
+            return self._passed(x, training=training)
+        with self.library.grad_mode(enabled=training if grad is None else grad):
+            return self._passed(x, training=training)
+
+    def _passed(self, x: Array, *, training: bool) -> Array:
+        """Call it on an input in the form in which it takes one."""
+        if self.passing.one_by_one:
+            return self.library.stack([self._called(x[index], training=training) for index in range(len(x))])
+        if self.passing.transposed:
+            y = self._called(self.library.transpose(x, (1, 0)), training=training)
+            return self.library.transpose(y, (1, 0)) if len(y.shape) == 2 else y
+        return self._called(x, training=training)
+
+    def _called(self, x: Array, *, training: bool) -> Array:
+        passed = self.library.values(x).tolist() if self.passing.lists else x
+        args, kwargs = self.call.fill(passed, self._arguments(x, training=training))
+        before = Before()
+        if self.result is None or self.result.place:
+            before = Before(places(self.library, self.instance), self.library.values(x))
+        returned = self._invoke(args, kwargs)
+        self.result = read_result(self.library, returned, x, self.instance, before)
+        self._keep_returned(self.result)
+        return self.result.y
+
+    def forward(self, values: Values, *, training: bool = True, grad: bool | None = None) -> Values:
+        """Call it on float64 values, in the precision it is measured in."""
+        return self.library.values(self.run(self.library.make(values), training=training, grad=grad))
+
+    def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function = self.instance if self.method is None else getattr(self.instance, self.method)
+        return function(*args, **kwargs)
+
+    def _arguments(self, x: Array, *, training: bool) -> Arguments:
+        named: dict[str, Any] = dict(self.given)
+        if self.settings is not None:
+            named[self.call.name_of("settings") or ""] = self.settings
+        named |= {s.name: s.value(training=training) for s in self.mode if s.kind == "argument"}
+        made = {
+            name: value.make(self.library, tuple(x.shape), self.axis_names)
+            for name, value in {**self.arguments.stand_ins, **self.call.fixed}.items()
+            if isinstance(value, Made)
+        }
+        a = self.arguments
+        return Arguments(a.overrides, {**a.named, **named}, a.sizes, a.defaults, a.stand_ins, made)
+
+    def _switch(self, *, training: bool) -> None:
+        """Select training or evaluation by other means than an argument of the call."""
+        for switch in self.mode:
+            value = switch.value(training=training)
+            if switch.kind == "method":
+                getattr(self.instance, value[0])(*value[1:])
+            elif switch.kind == "attribute":
+                setattr(self.instance, switch.name, value)
+            elif switch.kind == "setting" and self.settings is not None:
+                self.settings[switch.name] = value
+        if inspect.isfunction(self.instance) and not self.mode:
+            for module in self._modules_inside():
+                module.train(training)
+
+    def _modules_inside(self) -> list[torch.nn.Module]:
+        """The modules that a closure holds: an adapter's callable often wraps one."""
+        held = [slot.read() for slot in slots_in(self.instance)]
+        return [value for value in held if isinstance(value, torch.nn.Module)]
+
+    def _keep_returned(self, result: Result) -> None:
+        """Keep the further results that are new values of what the caller keeps."""
+        if not self.returned:
+            return
+        extra = result.further_arrays(self.library)
+        slots = self.slots()
+        for index, role in self.returned.items():
+            if index < len(extra) and role in slots and slots[role].owner is self.given:
+                self.given[slots[role].key] = extra[index]
+
+    def extra_outputs(self) -> list[Array]:
+        """Return the further arrays that the last call returned, those inside tuples, lists and dicts too."""
+        return self.result.further_arrays(self.library) if self.result else []
+
+    def convert(self, dtype: str) -> None:
+        """Convert its state to a dtype, as far as its users would."""
+        if isinstance(self.instance, torch.nn.Module):
+            self.instance.to(getattr(torch, dtype))
+        for name, held in self.given.items():
+            if self.library.owns(held):
+                self.given[name] = self.library.make(self.library.values(held), dtype)
+
+    # Gradients
+
+    def backward(self, x: Array, dy: Values) -> Gradients | None:
+        """Return the gradients of sum(y * dy) in training by the target's own means; None where it has none."""
+        by_hand = None if self.passing.one_by_one or self.passing.lists else self._backward_by_hand()
+        if by_hand is None or not self.library.records_graph:
+            found = self._differentiate(x, dy)
+            if found is not None:
+                return found
+        if by_hand is None:
+            return None
+        self.run(x, grad=True)
+        before = places(self.library, self.instance)
+        wanted = self.library.make(dy)
+        passed = self.library.transpose(wanted, (1, 0)) if self.passing.transposed else wanted
+        given = self.library.transpose(x, (1, 0)) if self.passing.transposed else x
+        cache = self.result.extras if self.result else []
+        failure: CannotCallError | None = None
+        try:
+            returned = call_backward(by_hand, passed, given, cache)
+        except CannotCallError as error:  # what it left behind before counts all the same
+            returned, failure = None, error
+        slots = {role: slot for role, slot in self.slots().items() if role in AFFINE}
+        found = read_gradients(self.library, returned, passed)
+        after = [] if self._is_plain_function else list(slots_in(self.instance))
+        kept_gradients(self.library, found, after, before, slots, tuple(passed.shape))
+        if failure is not None and found.dx is None:
+            raise failure
+        if self.passing.transposed and found.dx is not None and found.dx.ndim == 2:
+            found.dx = found.dx.T
+        return found
+
+    def _backward_by_hand(self) -> Callable[..., Any] | None:
+        if self.backward_function is not None:
+            return self.backward_function
+        if inspect.isroutine(self.instance) or isinstance(self.instance, torch.nn.Module):
+            return None
+        names = [*([self.method.replace("forward", "backward")] if self.method else []), *_BACKWARD]
+        found = (getattr(self.instance, name, None) for name in names if name != self.method)
+        return next((method for method in found if inspect.ismethod(method)), None)
 
     def _differentiate(self, x: Array, dy: Values) -> Gradients | None:
         """Return gradients by the library's own differentiation, through the input and what it keeps of weight, bias.
 
         None where the library has none.
         """
-        kept = {role: slot for role, slot in self.slots().items() if role in AFFINE and self.library.owns(slot.read())}
+        slots = {role: slot for role, slot in self.slots().items() if role in AFFINE}
+        for slot in slots.values():
+            if slot.owner is self.given and self.library.owns(slot.read()):
+                slot.put(self.library.as_parameter(slot.read()))
+        kept = {role: slot for role, slot in slots.items() if self.library.owns(slot.read())}
         found = self.library.differentiate(lambda x: self.run(x, grad=True), x, dy, list(kept.values()))
         if found is None:
             return None
@@ -129,146 +306,5 @@ class Adapter(ABC):
         )
 
 
-class ObjectAdapter(Adapter):
-    """An object that is called: an nn.Module, or any class with ``forward`` or ``__call__``."""
-
-    def __init__(self, instance: Any, library: Library, call: Signature, arguments: Arguments) -> None:
-        super().__init__(library, call, arguments)
-        self.instance = instance
-        self.unnamed = roles_by_start(instance, library)
-
-    def slots(self) -> dict[Role, Slot]:
-        return find_slots(self.instance, self.library, self.unnamed)
-
-    def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if callable(self.instance):
-            return self.instance(*args, **kwargs)
-        return self.instance.forward(*args, **kwargs)
-
-    def _set_mode(self, *, training: bool) -> None:
-        method = getattr(self.instance, "train" if training else "eval", None)
-        if inspect.ismethod(method):
-            method()
-            return
-        for name in list(getattr(self.instance, "__dict__", {})):
-            role, held = role_of(name), getattr(self.instance, name)
-            if role == "training" and isinstance(held, bool | int):
-                setattr(self.instance, name, training)
-            elif role == "evaluation" and isinstance(held, bool | int):
-                setattr(self.instance, name, not training)
-            elif role == "mode" and isinstance(held, str):
-                setattr(self.instance, name, _mode_word(training=training))
-
-    def convert(self, dtype: str) -> None:
-        if isinstance(self.instance, torch.nn.Module):
-            self.instance.to(getattr(torch, dtype))
-
-    def backward(self, x: Array, dy: Values) -> Gradients | None:
-        found = self._differentiate(x, dy)
-        if found is not None:
-            return found
-        method = getattr(self.instance, "backward", None)
-        if not callable(method):
-            return None
-        self.run(x, grad=True)
-        required = [p for p in inspect.signature(method).parameters.values() if p.default is p.empty]
-        cache = self.extras[-1:] if len(required) > 1 else []
-        found = read_gradients(self.library, method(self.library.make(dy), *cache), x)
-        for name, held in vars(self.instance).items():
-            role = gradient_role(name)
-            if role and role not in found.affine and self.library.owns(held):
-                found.affine[role] = self.library.values(held)
-        return found
-
-
-class FunctionAdapter(Adapter):
-    """A function, with the arrays that its caller is meant to keep.
-
-    Args:
-        function: The function.
-        library: The array library it works on.
-        call: The arguments of its call.
-        arguments: What to pass to it, by role.
-        arrays: The arrays that the caller keeps, by role.
-        returned: The roles of its further results, by position.
-        backward_function: A backward function written by hand, where there is one.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        library: Library,
-        call: Signature,
-        arguments: Arguments,
-        arrays: dict[Role, Array],
-        returned: Mapping[int, Role],
-        backward_function: Callable[..., Any] | None = None,
-    ) -> None:
-        super().__init__(library, call, arguments)
-        self.function = function
-        self.arrays = arrays
-        self.returned = dict(returned)
-        self.backward_function = backward_function
-        settings = call.name_of("settings")
-        self.settings: dict[str, Any] | None = {**call.fixed.get(settings, {})} if settings else None
-        if settings:
-            call.fixed.pop(settings, None)
-
-    def slots(self) -> dict[Role, Slot]:
-        inside = find_slots(self.settings, self.library) if self.settings is not None else {}
-        return {**inside, **{role: Slot(self.arrays, role, role) for role in self.arrays}}
-
-    def set_settings(self, values: Mapping[str, Any]) -> None:
-        """Set entries of the dict of settings."""
-        if self.settings is not None:
-            self.settings.update(values)
-
-    def convert(self, dtype: str) -> None:
-        self.arrays = {role: self.library.make(self.library.values(held), dtype) for role, held in self.arrays.items()}
-
-    def _arrays(self) -> dict[Role, Any]:
-        if self.settings is None:
-            return dict(self.arrays)
-        return {**self.arrays, "settings": self.settings}
-
-    def _set_mode(self, *, training: bool) -> None:
-        if self.settings is not None:
-            self.settings["mode"] = _mode_word(training=training)
-
-    def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.function(*args, **kwargs)
-
-    def _output(self, result: Any, x: Array) -> Array:
-        y = super()._output(result, x)
-        extra = self.extra_outputs() if self.returned else []
-        for index, role in self.returned.items():
-            if index < len(extra) and role in self.arrays:
-                self.arrays[role] = extra[index]
-        return y
-
-    def backward(self, x: Array, dy: Values) -> Gradients | None:
-        if self.backward_function is None or not self.library.records_graph:
-            for role in AFFINE:
-                if role in self.arrays:
-                    self.arrays[role] = self.library.as_parameter(self.arrays[role])
-            found = self._differentiate(x, dy)
-            if found is not None:
-                return found
-        if self.backward_function is None:
-            return None
-        self.run(x)
-        if not self.extras:
-            return None
-        return read_gradients(self.library, self.backward_function(self.library.make(dy), self.extras[-1]), x)
-
-
-def _mode_word(*, training: bool) -> str:
-    return "train" if training else "test"
-
-
-def _arrays_in(result: Any, library: Library) -> Iterator[Array]:
-    if library.owns(result):
-        yield result
-    elif isinstance(result, Mapping | tuple | list):
-        for item in result.values() if isinstance(result, Mapping) else result:
-            yield from _arrays_in(item, library)
+def _joined(path: str, part: str) -> str:
+    return f"{path}{part}" if part.startswith("[") else f"{path}.{part}"

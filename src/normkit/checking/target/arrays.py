@@ -1,6 +1,7 @@
 """One face for the array libraries a target may work on: NumPy, torch, and JAX where it is installed."""
 
 import contextlib
+import random
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,18 @@ class Library(ABC):
     def make(self, values: npt.ArrayLike, dtype: str | None = None) -> Array:
         """Make a fresh array of the library that holds ``values``."""
 
+    def make_integers(self, values: npt.NDArray[np.int64]) -> Array:
+        """Make an array of integers, such as labels."""
+        return values
+
+    def make_booleans(self, values: npt.NDArray[np.bool_]) -> Array:
+        """Make an array of booleans, such as a mask."""
+        return values
+
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        """Join arrays along a new first axis."""
+        return np.stack(arrays)
+
     @abstractmethod
     def owns(self, value: object) -> bool:
         """Whether ``value`` is an array of this library."""
@@ -110,6 +123,7 @@ class Library(ABC):
     def seed(self, seed: int = 20) -> None:
         """Seed the global generators, so that a constructor draws the same numbers each time."""
         np.random.seed(seed)
+        random.seed(seed)
 
 
 class NumPyLibrary(Library):
@@ -144,6 +158,15 @@ class TorchLibrary(Library):
 
     def make(self, values: npt.ArrayLike, dtype: str | None = None) -> Array:
         return torch.tensor(np.asarray(values), dtype=getattr(torch, dtype or self.precision))
+
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        return torch.stack(list(arrays))
+
+    def make_integers(self, values: npt.NDArray[np.int64]) -> Array:
+        return torch.from_numpy(values)
+
+    def make_booleans(self, values: npt.NDArray[np.bool_]) -> Array:
+        return torch.from_numpy(values)
 
     def owns(self, value: object) -> bool:
         return isinstance(value, torch.Tensor)
@@ -209,6 +232,21 @@ class JaxLibrary(Library):
         import jax
 
         return jax.device_put(np.array(values, dtype=jax.numpy.dtype(dtype or self.precision)))
+
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        import jax
+
+        return jax.numpy.stack(list(arrays))
+
+    def make_integers(self, values: npt.NDArray[np.int64]) -> Array:
+        import jax
+
+        return jax.device_put(values.astype(np.int32))
+
+    def make_booleans(self, values: npt.NDArray[np.bool_]) -> Array:
+        import jax
+
+        return jax.device_put(values)
 
     def owns(self, value: object) -> bool:
         import jax

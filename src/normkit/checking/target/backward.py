@@ -1,20 +1,35 @@
-"""Gradients as hand-written code hands them over: returned in the usual order, or kept under their usual names."""
+"""Gradients as hand-written code hands them over: returned in any order, or kept under some name."""
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Array, Library
+from normkit.checking.target.cells import Slot
+from normkit.checking.target.errors import RAISED, describe
 from normkit.checking.target.names import Role, role_of
 from normkit.checking.target.state import AFFINE
 
 
+class CannotCallError(Exception):
+    """A hand-written backward pass raised: whether that is a fault, or it was called wrongly, cannot be told."""
+
+
 @dataclass
 class Gradients:
-    """The gradients of the target's backward pass; None where it gave none."""
+    """The gradients of the target's backward pass.
+
+    Args:
+        dx: By the input; None where it gave none.
+        affine: By weight and bias, as far as position or name tell.
+        candidates: Further arrays that may be the gradient of weight or bias.
+    """
 
     dx: Values | None
     affine: dict[Role, Values] = field(default_factory=dict)
+    candidates: list[Values] = field(default_factory=list)
 
 
 def gradient_role(name: str) -> Role | None:
@@ -29,10 +44,79 @@ def gradient_role(name: str) -> Role | None:
     return None
 
 
+def call_backward(method: Callable[..., Any], dy: Array, x: Array, extras: Sequence[Any]) -> Any:
+    """Call a hand-written backward pass: (dy), (dy, cache), (x, dy), with a learning rate of zero where it takes one."""
+    parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    values: list[Any] = []
+    keywords: dict[str, Any] = {}
+    unnamed = [p.name for p in parameters if p.default is p.empty and not _is_rate(p.name)]
+    takes_input = len(unnamed) > 1 and not extras and role_of(unnamed[0]) == "input"
+    rest = [x, dy] if takes_input else [dy, *extras[-1:]]
+    if len(unnamed) > len(rest):
+        rest = [dy, *extras]
+    for parameter in parameters:
+        if _is_rate(parameter.name):
+            keywords[parameter.name] = 0.0
+        elif parameter.default is parameter.empty and rest:
+            values.append(rest.pop(0))
+    try:
+        return method(*values, **keywords)
+    except RAISED as error:
+        raise CannotCallError(describe(error)) from error
+
+
+def input_gradient_role(name: str) -> bool:
+    """Whether a name is usual for the gradient by the input: dx, dinputs, grad_input."""
+    plain = name.strip("_").lower()
+    return plain in (
+        "dx",
+        "dinputs",
+        "dinput",
+        "grad_input",
+        "input_grad",
+        "grad_x",
+        "x_grad",
+        "dldz",
+        "dldx",
+        "d_x",
+        "dz",
+    )
+
+
+def _is_rate(name: str) -> bool:
+    return name.strip("_").lower() in ("lr", "learning_rate", "alpha", "eta", "step_size", "rate")
+
+
 def read_gradients(library: Library, result: Any, x: Array) -> Gradients:
     """Take dx, dweight and dbias out of what a hand-written backward function returned, in the usual order."""
-    items = list(result) if isinstance(result, tuple | list) else [result]
+    named = result if isinstance(result, Mapping) else {}
+    items = list(named.values()) if named else list(result) if isinstance(result, tuple | list) else [result]
     arrays = [item for item in items if library.owns(item)]
     dx = next((item for item in arrays if tuple(item.shape) == tuple(x.shape)), None)
     rest = [library.values(item) for item in arrays if item is not dx]
-    return Gradients(None if dx is None else library.values(dx), dict(zip(AFFINE, rest, strict=False)))
+    inner = [value for item in items if isinstance(item, Mapping) for value in item.values() if library.owns(value)]
+    rest += [library.values(value) for value in inner]
+    return Gradients(None if dx is None else library.values(dx), dict(zip(AFFINE, rest, strict=False)), rest)
+
+
+def kept_gradients(
+    library: Library,
+    found: Gradients,
+    after: Iterable[Slot],
+    before: Mapping[str, int],
+    slots: Mapping[Role, Slot],
+    shape: tuple[int, ...],
+) -> None:
+    """Add the gradients that a backward method left in the object: those with a telling name, and all new arrays."""
+    taken = {slot.path for slot in slots.values()}
+    for slot in after:
+        held = slot.read()
+        if not library.owns(held) or slot.path in taken:
+            continue
+        role = gradient_role(str(slot.key))
+        if found.dx is None and input_gradient_role(str(slot.key)) and tuple(held.shape) == shape:
+            found.dx = library.values(held)
+        if role and role not in found.affine:
+            found.affine[role] = library.values(held)
+        elif before.get(slot.path) != id(held):
+            found.candidates.append(library.values(held))

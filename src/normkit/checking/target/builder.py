@@ -2,21 +2,64 @@
 
 import copy
 import dataclasses
+import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from normkit.checking.options import Options
-from normkit.checking.target.adapter import Adapter, FunctionAdapter, ObjectAdapter
+from normkit.checking.target.adapter import Adapter, Passing
 from normkit.checking.target.arrays import Array, Library
-from normkit.checking.target.callables import backward_of, constructor_of, forward_of, name_of, words_in
+from normkit.checking.target.callables import (
+    backward_of,
+    constructor_of,
+    definition_of,
+    forward_of,
+    name_of,
+    words_in,
+)
 from normkit.checking.target.errors import RAISED, TargetError
 from normkit.checking.target.geometry import Geometry
+from normkit.checking.target.made import Made, made
+from normkit.checking.target.modes import Mode, usual_mode
 from normkit.checking.target.names import Role, role_of
+from normkit.checking.target.shared import SharedState
 from normkit.checking.target.signature import Arguments, Signature, UnfillableError
+from normkit.checking.target.state import ROLES
+
+STARTS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+"""What a caller starts the arrays with that he keeps."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the target is called, where there is more than one usual way.
+
+    Args:
+        features_as_tuple: Whether the features argument takes a tuple.
+        parameters: The shape of arrays that the caller keeps: "flat" for (C,), "keepdims" for (1, C, 1, 1), "column"
+            for (C, 1), "trailing" for (C, 1, 1), "number" for one number.
+        gives: Which arrays the caller passes: "all", or those without a default ("required").
+        numbers: Whether arrays are passed too where the default is a number.
+        transposed: Whether it takes (C, N) where an input is (N, C).
+        method: The method that is the forward pass; None takes forward or __call__.
+        stand_ins: Values for arguments whose names tell nothing.
+        lists: Whether it takes nested lists of numbers in place of arrays.
+        one_by_one: Whether it takes one sample at a time, without an axis for the batch.
+    """
+
+    features_as_tuple: bool = False
+    parameters: str = "flat"
+    gives: str = "all"
+    numbers: bool = False
+    transposed: bool = False
+    method: str | None = None
+    stand_ins: tuple[tuple[str, Any], ...] = ()
+    lists: bool = False
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,12 +68,14 @@ class Builder:
 
     Args:
         target: The class, instance or function.
-        kind: One of: module class, module, class, object, function.
+        kind: One of: module class, module, class, object, function, factory (a function that returns a callable).
         library: The array library it works on.
         geometry: The axes of its input.
         options: What the user fixed.
-        features_as_tuple: Whether the features argument takes a tuple.
-        keepdims: Whether a function wants weight and bias as (1, C, 1, 1) rather than (C,).
+        shared: Its state that outlives a copy.
+        style: How it is called.
+        mode: What switches it between training and evaluation; None takes what is so by its name.
+        roles: The roles of what it keeps, by path; None tells them by their names.
         returned: For functions: which further results are running statistics.
         momentum: The value for a momentum argument without a default.
     """
@@ -40,20 +85,22 @@ class Builder:
     library: Library
     geometry: Geometry
     options: Options
-    features_as_tuple: bool = False
-    keepdims: bool = False
+    shared: SharedState
+    style: Style = Style()
+    mode: Mode | None = None
+    roles: Mapping[str, Role] | None = None
     returned: tuple[tuple[int, Role], ...] = ()
     momentum: float = 0.1
 
     @property
     def defaults(self) -> dict[Role, Any]:
         """Values for arguments that have no default."""
-        return {"eps": 1e-5, "momentum": self.momentum, "training": True, "evaluation": False}
+        return {"eps": 1e-5, "momentum": self.momentum}
 
     @property
     def is_class(self) -> bool:
         """Whether it is built by calling a constructor."""
-        return self.kind in ("module class", "class")
+        return self.kind in ("module class", "class", "factory")
 
     @property
     def is_instance(self) -> bool:
@@ -65,13 +112,42 @@ class Builder:
         """Whether it is a torch.nn.Module."""
         return self.kind in ("module class", "module")
 
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a function, whose caller keeps its state."""
+        return self.kind == "function"
+
     def constructor(self) -> Signature | None:
         """Return the arguments of the constructor; None where nothing is constructed."""
-        return Signature(constructor_of(self.target), self.options.init, takes_input=False) if self.is_class else None
+        if not self.is_class:
+            return None
+        function = self.target if self.kind == "factory" else constructor_of(self.target)
+        return Signature(function, self.options.init, takes_input=False)
 
-    def call(self) -> Signature:
-        """Return the arguments of the forward call."""
-        return Signature(forward_of(self.target, self.kind), self.options.call, takes_input=True)
+    def call(self, instance: Any = None) -> Signature:
+        """Return the arguments of the forward call.
+
+        Args:
+            instance: For a factory: what it returned.
+        """
+        fixed = {name: made(value) or value for name, value in self.options.call.items()}
+        return Signature(self._forward(instance), fixed, takes_input=True)
+
+    def call_of_first(self) -> Signature | None:
+        """Return the arguments of the forward call; None where it cannot be built in this way."""
+        try:
+            return self.call()
+        except (TargetError, TypeError):
+            return None
+
+    def _forward(self, instance: Any) -> Any:
+        if self.kind != "factory":
+            return forward_of(self.target, self.kind, self.style.method)
+        if instance is None:
+            instance = self.build(max(2, len(self.geometry.features) + 1)).instance
+        if inspect.isroutine(instance):
+            return instance
+        return forward_of(instance, "object", self.style.method)
 
     def accepts(self, role: Role) -> bool:
         """Whether the constructor or the call has an argument of this role."""
@@ -85,12 +161,6 @@ class Builder:
         return None
 
     @property
-    def has_mode_argument(self) -> bool:
-        """Whether a function has an argument for training or evaluation; an object has other means."""
-        roles: tuple[Role, ...] = ("training", "evaluation", "mode", "settings")
-        return self.kind != "function" or any(self.call().name_of(role) for role in roles)
-
-    @property
     def momentum_required(self) -> bool:
         """Whether momentum is an argument that the caller must give."""
         return any((name := s.name_of("momentum")) is not None and s.is_required(name) for s in self.signatures())
@@ -98,7 +168,7 @@ class Builder:
     @property
     def setting_keys(self) -> dict[Role, str]:
         """The keys of eps and momentum in a function's dict of settings, as its code spells them."""
-        if self.kind != "function" or not self.call().name_of("settings"):
+        if not self.is_function or not self.call().name_of("settings"):
             return {}
         return {role: word for word in words_in(self.target) if (role := role_of(word)) in ("eps", "momentum")}
 
@@ -110,6 +180,10 @@ class Builder:
     def with_geometry(self, **changes: Any) -> "Builder":
         """Return the same target with another layout, batch size or features."""
         return dataclasses.replace(self, geometry=dataclasses.replace(self.geometry, **changes))
+
+    def with_style(self, **changes: Any) -> "Builder":
+        """Return the same target, called in another way."""
+        return dataclasses.replace(self, style=dataclasses.replace(self.style, **changes))
 
     def build(self, rank: int, **overrides: Any) -> Adapter:
         """Build it.
@@ -123,26 +197,68 @@ class Builder:
 
     def build_unseeded(self, rank: int, **overrides: Any) -> Adapter:
         """Build it, whatever state the random generators are in."""
-        arguments = self._arguments(rank, overrides)
+        arguments = self.arguments(overrides)
+        private = self.shared.private()
+        private.use()
         try:
-            if self.kind == "function":
-                return self._function_adapter(rank, arguments)
-            constructor = self.constructor()
-            if constructor is None:
-                return ObjectAdapter(copy.deepcopy(self.target), self.library, self.call(), arguments)
-            args, kwargs = constructor.fill(None, arguments)
-            return ObjectAdapter(self._sized(self.target(*args, **kwargs), rank), self.library, self.call(), arguments)
+            instance = self._instance(rank, arguments)
+            call = self.call(instance) if self.kind == "factory" else self.call()
         except UnfillableError:
             raise
         except RAISED as error:
             raise TargetError(error, "building it") from error
+        held = None if inspect.isroutine(instance) else instance
+        mode = usual_mode(call, held, self.words) if self.mode is None else self.mode
+        settings = self._settings(call, overrides)
+        return Adapter(
+            instance,
+            self.library,
+            call,
+            arguments,
+            private,
+            method=self._method_of(instance),
+            mode=mode,
+            given=self._given(call, rank),
+            settings=settings,
+            roles=self.roles,
+            returned=dict(self.returned),
+            passing=Passing(self.style.transposed, self.style.lists, self.style.one_by_one),
+            axis_names="CN" if self.style.transposed else self.geometry.axis_names(rank),
+            backward_function=backward_of(self.target) if self.is_function else None,
+        )
 
-    def _arguments(self, rank: int, overrides: Mapping[Role, Any]) -> Arguments:
-        features = self.geometry.features if self.features_as_tuple else self.geometry.features[0]
-        sizes = {"features": features, "groups": self.geometry.groups, "rank": rank}
-        arrays = {"weight": np.ones(self.geometry.features), "bias": np.zeros(self.geometry.features)}
-        defaults = {role: self.library.make(values) for role, values in arrays.items()}
-        return Arguments(overrides, sizes, {**self.defaults, **defaults})
+    @property
+    def words(self) -> list[str]:
+        """The strings in the code."""
+        return words_in(definition_of(self.target))
+
+    def _instance(self, rank: int, arguments: Arguments) -> Any:
+        if self.is_function:
+            return self.target
+        constructor = self.constructor()
+        if constructor is None:
+            return copy.deepcopy(self.target)
+        args, kwargs = constructor.fill(None, self._with_sizes(constructor, rank, arguments))
+        return self._sized(self.target(*args, **kwargs), rank)
+
+    def _method_of(self, instance: Any) -> str | None:
+        """The name of the method to call; None where the object itself is called."""
+        if self.style.method is not None or inspect.isroutine(instance):
+            return self.style.method
+        return None if callable(instance) else "forward"
+
+    def arguments(self, overrides: Mapping[Role, Any]) -> Arguments:
+        """Return what to pass by role, without what the caller keeps."""
+        features = self.geometry.features if self.style.features_as_tuple else self.geometry.features[0]
+        sizes = {"features": features, "groups": self.geometry.groups}
+        return Arguments(overrides, {}, sizes, self.defaults, dict(self.style.stand_ins))
+
+    def _with_sizes(self, constructor: Signature, rank: int, arguments: Arguments) -> Arguments:
+        """Add what only a constructor takes: the rank, and values to start weight and bias with."""
+        named = {name: rank for name, role in constructor.roles.items() if role == "rank"}
+        shape, names = self.geometry.shape(rank), self.geometry.axis_names(rank)
+        arrays = {n: v.make(self.library, shape, names) for n, v in self.style.stand_ins if isinstance(v, Made)}
+        return dataclasses.replace(arguments, named=named, made=arrays)
 
     def _sized(self, instance: Any, rank: int) -> Any:
         """Let a layer size itself: a lazy module of torch from an input, a layer in Keras' manner from a shape."""
@@ -154,39 +270,64 @@ class Builder:
             instance.built = True
         return instance
 
-    def _function_adapter(self, rank: int, arguments: Arguments) -> Adapter:
-        call = self.call()
-        sizes = self._parameter_shape(rank)
-        starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
-        arrays: dict[Role, Array] = {}
-        for role, start in starts.items():
-            name = call.name_of(role)
-            if name and name not in call.fixed:
-                arrays[role] = self.library.make(np.full(sizes, start))
-        backward = backward_of(self.target)
-        layer = FunctionAdapter(self.target, self.library, call, arguments, arrays, dict(self.returned), backward)
-        overrides = arguments.overrides
-        layer.set_settings({key: overrides[role] for role, key in self.setting_keys.items() if role in overrides})
-        return layer
+    def _settings(self, call: Signature, overrides: Mapping[Role, Any]) -> dict[str, Any] | None:
+        """The dict of settings that a function takes, with what an experiment sets."""
+        name = call.name_of("settings")
+        if name is None:
+            return None
+        if name in call.fixed:
+            return {**call.fixed.pop(name)}
+        keys = self.setting_keys
+        return {key: overrides[role] for role, key in keys.items() if role in overrides}
 
-    def _parameter_shape(self, rank: int) -> tuple[int, ...]:
-        if not self.keepdims or self.geometry.last:
-            return self.geometry.features
-        return (1, *self.geometry.features, *(1,) * (rank - 1 - len(self.geometry.features)))
+    def _given(self, call: Signature, rank: int) -> dict[str, Array]:
+        """The arrays that the caller of the target keeps, by the name of their argument."""
+        given: dict[str, Array] = {}
+        for name, role in call.roles.items():
+            if role not in ROLES or name in call.fixed or not self._gives(call, name):
+                continue
+            given[name] = self.parameter(STARTS[role], rank)
+        for name, value in self.style.stand_ins:
+            if isinstance(value, Made) and name in call.roles and "C" in (value.axes or ()):  # told by what it does
+                role = (self.roles or {}).get(name, "weight")
+                given[name] = self.parameter(STARTS[role], rank)
+        return given
+
+    def _gives(self, call: Signature, name: str) -> bool:
+        if call.is_required(name):
+            return True
+        default = call.parameters[name].default
+        if self.style.gives == "required" or isinstance(default, bool | str):
+            return False
+        return default is None or self.style.numbers
+
+    def parameter(self, start: float, rank: int) -> Any:
+        """Make an array that the caller keeps, one entry a channel or feature."""
+        features = self.geometry.features
+        shapes = {
+            "keepdims": (1, *features, *(1,) * (rank - 1 - len(features))),
+            "trailing": (*features, *(1,) * (rank - 1 - len(features))),
+            "column": (*features, 1),
+        }
+        if self.style.parameters == "number":
+            return start
+        shape = features if self.geometry.last else shapes.get(self.style.parameters, features)
+        return np.full(shape, start).tolist() if self.style.lists else self.library.make(np.full(shape, start))
 
     def call_repr(self, rank: int) -> str:
         """Write the call that builds it, for people to read."""
-        if self.kind == "function":
+        if self.is_function:
             call = self.call()
             shown = {
                 call.name_of(role): value for role, value in self.defaults.items() if call.default_of(role) is None
             }
-            words = [f"{n}={shown[n]!r}" if n in shown else n for n in call.signature.parameters]
+            shown |= dict(self.style.stand_ins)
+            words = [f"{n}={shown[n]}" if n in shown else n for n in call.signature.parameters]
             return f"{name_of(self.target)}({', '.join(words)})"
         constructor = self.constructor()
         if constructor is None:
             return f"the {name_of(self.target)} instance that was given"
-        args, kwargs = constructor.fill(None, self._arguments(rank, {}))
+        args, kwargs = constructor.fill(None, self._with_sizes(constructor, rank, self.arguments({})))
         words = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
         return f"{name_of(self.target)}({', '.join(words)})"
 
@@ -208,14 +349,3 @@ def attempt(builder: Builder, rank: int) -> tuple[int, ...]:
         raise
     except RAISED as error:
         raise TargetError(error, f"calling it with a {builder.library.name} array of shape {shape}") from error
-
-
-def variants(builder: Builder, *, keepdims: bool) -> Iterator[Builder]:
-    """Vary how the features are passed, the usual way first; with ``keepdims``, weight and bias as (1, C, 1, 1)."""
-    if keepdims:
-        if builder.kind == "function" and builder.accepts("weight") and not builder.geometry.last:
-            yield dataclasses.replace(builder, keepdims=True)
-        return
-    yield builder
-    if builder.accepts("features"):
-        yield dataclasses.replace(builder, features_as_tuple=True)

@@ -10,6 +10,7 @@ from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import definition_of, kind_of, name_of
 from normkit.checking.target.geometry import Geometry
 from normkit.checking.target.names import family_of, ranks_of
+from normkit.checking.target.shared import SharedState
 from normkit.checking.target.signature import UnfillableError
 
 
@@ -47,7 +48,7 @@ def claim_of(target: Any, options: Options) -> Claim:
 
 def _by_arguments(target: Any, options: Options) -> tuple[str | None, str]:
     try:
-        builder = Builder(target, kind_of(target), TORCH, Geometry(), options)
+        builder = Builder(target, kind_of(target), TORCH, Geometry(), options, SharedState(None))
         if builder.accepts("groups"):
             return "group", "by its argument for groups"
         if builder.accepts("running_mean") or builder.accepts("momentum"):

@@ -34,7 +34,10 @@ class TargetError(Exception):
     def __init__(self, error: BaseException, doing: str) -> None:
         self.error = error
         self.doing = doing
-        super().__init__(f"{doing} raised {describe(error)}")
+        self.raised = describe(error)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not _ours(f.filename)]
+        self.depth, self.line = len(frames), frames[-1].lineno or 0 if frames else 0
+        super().__init__(f"{doing} raised {self.raised}")
 
 
 def describe(error: BaseException) -> str:

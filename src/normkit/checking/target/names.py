@@ -5,7 +5,7 @@ import re
 Role = str
 
 NAMES: dict[Role, tuple[str, ...]] = {
-    "input": ("x", "input", "inputs", "inp", "tensor", "data", "h", "hidden_states", "hidden", "features_in", "a", "z"),
+    "input": ("x", "input", "inputs", "inp", "tensor", "data", "h", "hidden_states", "features_in", "a", "z"),
     "features": (
         "num_features",
         "num_channels",
@@ -35,11 +35,36 @@ NAMES: dict[Role, tuple[str, ...]] = {
         "feature_dim",
         "param_shape",
         "layer_shape",
+        "nf",
+        "num_inputs",
+        "n_inputs",
+        "num_units",
+        "n_units",
+        "units",
+        "nout",
+        "nchannels",
+        "nfeatures",
+        "in_channel",
+        "num_feature",
+        "num_channel",
+        "feature_size",
+        "feature_num",
+        "n_feature",
+        "n_channel",
+        "channel",
+        "model_dim",
+        "dim_model",
+        "hidden",
+        "num_hidden",
+        "n_hidden",
+        "in_dim",
+        "d_hidden",
+        "dims",
     ),
     "rank": ("num_dims", "n_dims", "rank"),
-    "groups": ("num_groups", "groups", "n_groups", "group", "ngroups"),
-    "weight": ("weight", "gamma", "scale", "w", "gain", "g"),
-    "bias": ("bias", "beta", "shift", "offset", "b"),
+    "groups": ("num_groups", "groups", "n_groups", "group", "ngroups", "group_num", "num_group", "n_group"),
+    "weight": ("weight", "gamma", "scale", "w", "gain", "g", "weights", "gammas", "a_2", "alpha"),
+    "bias": ("bias", "beta", "shift", "offset", "b", "biases", "betas", "b_2"),
     "running_mean": (
         "running_mean",
         "moving_mean",
@@ -69,8 +94,26 @@ NAMES: dict[Role, tuple[str, ...]] = {
         "variance",
         "ra_var",
     ),
-    "eps": ("eps", "epsilon", "variance_epsilon", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "e"),
-    "momentum": ("momentum", "decay", "ema_decay", "moving_momentum", "exponential_average_factor"),
+    "eps": (
+        "eps",
+        "epsilon",
+        "variance_epsilon",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "rms_norm_eps",
+        "e",
+        "norm_eps",
+    ),
+    "momentum": (
+        "momentum",
+        "decay",
+        "ema_decay",
+        "moving_momentum",
+        "exponential_average_factor",
+        "mom",
+        "rho",
+        "decay_rate",
+    ),
     "training": (
         "training",
         "is_training",
@@ -99,13 +142,59 @@ NAMES: dict[Role, tuple[str, ...]] = {
 
 _ROLE_OF = {name: role for role, names in NAMES.items() for name in names}
 
+_OF_A_NORM = {"bn", "ln", "gn", "in", "rms", "norm", "batchnorm", "layernorm"}
+_OF_AN_ARRAY = {
+    "val",
+    "value",
+    "values",
+    "param",
+    "params",
+    "vec",
+    "vector",
+    "tensor",
+    "arr",
+    "array",
+    "init",
+    "initial",
+}
+_KEPT = {"running", "moving", "run", "mov", "ema", "pop", "population", "global", "avg", "average", "stored", "exp"}
+_KEPT |= {"tracked", "whole", "accumulated", "accum", "smoothed", "smooth", "ra", "inference", "test", "eval"}
+_MEAN = {"mean", "means", "mu", "avg", "average", "expectation"}
+_SPREAD = {"var", "vars", "variance", "variances", "sigma2", "sigmasq", "sigma", "std", "stddev", "deviation"}
+
 
 def role_of(name: str) -> Role | None:
-    """Tell what an argument or attribute of this name usually is; None where the name tells nothing."""
+    """Tell what an argument or attribute of this name usually is; None where the name tells nothing.
+
+    A name of several words means what is left of it without those that name the norm or say that it is an array:
+    bn_weight is a weight. A mean or a variance with a word for keeping beside it is a running statistic.
+    """
     if name == "G":
         return "groups"
     plain = name.strip("_").lower()
-    return _ROLE_OF.get(plain)
+    if plain in _ROLE_OF:
+        return _ROLE_OF[plain]
+    words = words_of(name)
+    if "mode" in words:
+        return "mode"
+    if words & {"train", "training"}:
+        return "training"
+    if words & _KEPT and words & _SPREAD:
+        return "running_var"
+    if words & _KEPT and len(words) > 1 and words & _MEAN:
+        return "running_mean"
+    rest = [word for word in _split(name) if word not in _OF_A_NORM | _OF_AN_ARRAY]
+    return _ROLE_OF.get("_".join(rest)) if len(rest) < len(_split(name)) else None
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words of a name, in lower case: isTrain is made of "is" and "train"."""
+    return set(_split(name))
+
+
+def _split(name: str) -> list[str]:
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
 
 
 def family_of(name: str) -> str | None:
@@ -119,7 +208,7 @@ def family_of(name: str) -> str | None:
             return family
     if "layer" in lower and "norm" in lower:
         return "layer"
-    words = set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+    words = words_of(name)
     short = {"bn": "batch", "gn": "group", "ln": "layer"}
     return next((family for word, family in short.items() if word in words), None)
 

@@ -3,23 +3,27 @@
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from normkit.checking.options import Options
-from normkit.checking.target.arrays import likely_libraries
-from normkit.checking.target.builder import Builder, attempt, variants
-from normkit.checking.target.callables import forward_of, global_names, kind_of, libraries_of, name_of
+from normkit.checking.target.arrays import NUMPY, Library, likely_libraries
+from normkit.checking.target.builder import Builder, Style, attempt
+from normkit.checking.target.callables import definition_of, global_names, libraries_of, name_of, words_in
+from normkit.checking.target.cells import slots_in
 from normkit.checking.target.claim import Claim, claim_of
 from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.geometry import Geometry
 from normkit.checking.target.names import role_of
-from normkit.checking.target.returned import returned_roles
+from normkit.checking.target.refusal import Tried, nothing_ran, unfillable
+from normkit.checking.target.shared import SharedState
 from normkit.checking.target.signature import UnfillableError
-from normkit.checking.target.state import as_values, find_slots
+from normkit.checking.target.stand_ins import for_call, for_constructor
+from normkit.checking.target.state import as_values, slots_by_name
+from normkit.checking.target.styles import kinds, methods, shapes
 
 _RANKS = {
     "batch": (4, 3, 5, 2),
@@ -29,7 +33,22 @@ _RANKS = {
     "rms": (3, 4, 5, 2),
 }
 _ANY_RANK = (4, 3, 5, 2)  # 2 comes last: it does not tell the layouts apart
-_SHOWN_ATTEMPTS = 6
+_MOST_ATTEMPTS = 4000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to call a target that runs.
+
+    Args:
+        builder: How to build and call it.
+        claim: What it says it is.
+        rank: The rank of the input on which it ran.
+    """
+
+    builder: Builder
+    claim: Claim
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -49,45 +68,62 @@ class Resolved:
     refused: dict[int, str]
 
 
-def resolve(target: Any, options: Options) -> list[Resolved]:
-    """Try the ways to build and call ``target``; return all that run with the first library and rank that do.
+@dataclass
+class _Outcome:
+    """What the attempts gave: those that ran, those that gave another shape, and what the others raised."""
 
-    There may be two: code that broadcasts takes channels first and last without an error. What it averages over tells
-    which of them is meant.
+    running: list[tuple[Builder, int]] = field(default_factory=list)
+    misshapen: list[tuple[Builder, int]] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
+
+
+def resolve(target: Any, options: Options) -> list[Candidate]:
+    """Try the ways to build and call ``target``; return those that run, the likeliest first.
+
+    There may be several: code that broadcasts takes channels first and last without an error. What it averages over
+    tells which of them is meant.
 
     Raises:
         CannotRunError: none runs; the message lists what was tried and the options that would help.
     """
     _require_callable(target)
     claim = claim_of(target, options)
-    tried: list[str] = []
-    misshapen: list[Builder] = []
-    attempts = itertools.groupby(_attempts(target, claim, options), lambda a: (a[0].library, a[0].geometry.batch, a[1]))
-    for (_, _, rank), group in attempts:
-        running: list[Builder] = []
-        for builder, _ in group:
-            try:
-                shape = attempt(builder, rank)
-            except TargetError as error:
-                tried.append(f"{_call_repr(builder, rank)}: {error}")
-                continue
-            except (UnfillableError, TypeError) as error:
-                raise CannotRunError(_unfillable(target, error)) from error
-            (running if shape == builder.geometry.shape(rank) else misshapen).append(builder)
-        if running:
-            candidates = [accept(builder, claim) for builder in running]
-            return [candidate for candidate in candidates if len(candidate.ranks) >= len(candidates[0].ranks)]
-    if misshapen:
-        return [accept(misshapen[0], claim)]
-    raise CannotRunError(_nothing_ran(target, tried))
+    outcome = _Outcome()
+    try:
+        ways = itertools.groupby(_ways(target, claim, options), lambda way: way[0])
+        for _, group in ways:
+            _try(itertools.islice((way[1:] for way in group), _MOST_ATTEMPTS), outcome)
+            if outcome.running:
+                return [Candidate(builder, claim, rank) for builder, rank in outcome.running]
+    except UnfillableError as error:
+        if not outcome.tried:
+            raise CannotRunError(unfillable(target, error)) from error
+    if outcome.misshapen:
+        builder, rank = outcome.misshapen[0]
+        return [Candidate(builder, claim, rank)]
+    raise CannotRunError(nothing_ran(target, outcome.tried))
+
+
+def _try(ways: Iterator[tuple[Builder, int]], outcome: _Outcome) -> None:
+    for builder, rank in ways:
+        try:
+            shape = attempt(builder, rank)
+        except TargetError as error:
+            outcome.tried.append(Tried(builder, rank, error))
+            continue
+        except (UnfillableError, TypeError) as error:
+            outcome.tried.append(Tried(builder, rank, error))
+            continue
+        fits = shape == builder.geometry.shape(rank)
+        (outcome.running if fits else outcome.misshapen).append((builder, rank))
 
 
 def accept(builder: Builder, claim: Claim) -> Resolved:
-    """Find out which input ranks a target that runs takes, and what its further results are."""
+    """Find out which input ranks a target that runs takes."""
     ranks: list[int] = []
     resized: list[int] = []
     refused: dict[int, str] = {}
-    for rank in (2, 3, 4, 5):
+    for rank in (2,) if builder.style.transposed else (2, 3, 4, 5):
         if rank <= len(builder.geometry.features):
             continue
         try:
@@ -99,37 +135,88 @@ def accept(builder: Builder, claim: Claim) -> Resolved:
         (resized if broadcast and rank not in claim.ranks else ranks).append(rank)
     if ranks:  # where weight and bias broadcast the input to something larger it is not meant for that rank
         refused.update(dict.fromkeys(resized, "weight and bias broadcast the input to another shape"))
-    ranks = ranks or resized
-    if builder.kind == "function":
-        builder = dataclasses.replace(builder, returned=returned_roles(builder, ranks))
-    return Resolved(builder, claim, tuple(ranks), refused)
+    return Resolved(builder, claim, tuple(ranks or resized), refused)
 
 
 def _require_callable(target: Any) -> None:
-    if not (inspect.isclass(target) or callable(target) or callable(getattr(target, "forward", None))):
+    if not (inspect.isclass(target) or callable(target) or methods(target, None)):
         raise CannotRunError(
             "expected a class, an instance or a function that normalizes, but the target is a "
             f"{type(target).__name__}: name the layer itself"
         )
-    try:
-        forward_of(target, kind_of(target))
-    except TypeError as error:
-        raise CannotRunError(f"expected a class with forward or __call__: {error}") from error
+    if not inspect.isroutine(target) and not hasattr(target, "func") and not methods(target, None):
+        raise CannotRunError(
+            f"expected a class with forward or __call__: {name_of(target)} has neither, and no method that takes an "
+            "input. Pass --method NAME, or --adapter FILE.py:make"
+        )
 
 
-def _attempts(target: Any, claim: Claim, options: Options) -> Iterator[tuple[Builder, int]]:
-    """Yield the builders to try, each with the rank of the input to try it on, the likeliest first."""
-    kind = kind_of(target)
-    base = _geometry_of(target, kind, options)
-    last_first = claim.family in ("layer", "rms") or options.convention in ("keras", "flax")
-    layouts = (last_first, not last_first) if len(base.features) == 1 else (True,)
+def _ways(target: Any, claim: Claim, options: Options) -> Iterator[tuple[int, Builder, int]]:
+    """Yield groups of builders and ranks to try, by number; the likeliest first."""
+    shared = SharedState(definition_of(target))
+    numbers = itertools.count()
+    for batch, library, kind in itertools.product((None, 4, 2), libraries_of(target), kinds(target)):
+        base = _geometry_of(target, kind, options)
+        base = base if batch is None else dataclasses.replace(base, batch=batch)
+        for method in methods(target, options.method):
+            for builder in _filled(Builder(target, kind, library, base, options, shared, Style(method=method))):
+                number = next(numbers)
+                yield from ((number, *way) for way in _shaped(builder, claim))
+    plain = Builder(target, kinds(target)[0], NUMPY, _geometry_of(target, kinds(target)[0], options), options, shared)
+    for lists, one_by_one in ((True, False), (False, True), (True, True)):
+        for method in methods(target, options.method):
+            style = Style(method=method, lists=lists, one_by_one=one_by_one)
+            for builder in _filled(dataclasses.replace(plain, style=style)):
+                number = next(numbers)
+                yield from ((number, *way) for way in _shaped(builder, claim))
+
+
+def _shaped(builder: Builder, claim: Claim) -> Iterator[tuple[Builder, int]]:
+    """Vary the rank, the shapes of parameters and the layout."""
+    last_first = claim.family in ("layer", "rms") or builder.options.convention in ("keras", "flax")
+    layouts = (last_first, not last_first) if len(builder.geometry.features) == 1 else (True,)
     ranks = tuple(reversed(claim.ranks)) or _RANKS.get(claim.family or "", _ANY_RANK)
-    for batch, library in itertools.product((base.batch, 4, 2), libraries_of(target)):
-        for rank, keepdims, last in itertools.product(ranks, (False, True), layouts):
-            geometry = dataclasses.replace(base, last=last, batch=batch)
-            if rank > len(geometry.features):
-                for builder in variants(Builder(target, kind, library, geometry, options), keepdims=keepdims):
-                    yield builder, rank
+    variants = list(shapes(builder))[: 3 if builder.library.compiles else None]
+    if variants[0].style.transposed and 2 in (claim.ranks or (2,)):
+        yield variants[0], 2
+    pairs: Iterable[tuple[int, Builder]] = itertools.product(ranks, variants)
+    if claim.family in ("layer", "rms"):  # parameters are of the features' shape nearly always, at every rank
+        pairs = ((rank, variant) for variant, rank in itertools.product(variants, ranks))
+    for rank, variant in pairs:
+        if variant.style.transposed:
+            if rank == 2 and variant is not variants[0]:
+                yield variant, 2
+            continue
+        for last in layouts:
+            keeps = variant.style.parameters in ("flat", "number")
+            if rank > len(builder.geometry.features) and (keeps or not last):
+                yield variant.with_geometry(last=last), rank
+
+
+def _filled(builder: Builder) -> Iterator[Builder]:
+    """Give a value to arguments that have no default and a name that tells nothing."""
+    constructor = builder.constructor()
+    if constructor is None:
+        inside: list[tuple[tuple[str, Any], ...]] = [()]
+    else:
+        names = constructor.unfilled(builder.arguments({}))
+        inside = list(for_constructor(constructor, names, builder.geometry))
+    for filling in inside:
+        built = builder.with_style(stand_ins=filling)
+        try:
+            call = built.call()
+            kept = {switch.name for switch in built.build(4).mode}
+        except (UnfillableError, TargetError):
+            yield built  # what is wrong with it shows when it is tried
+            continue
+        names = [name for name in call.unfilled(built.arguments({})) if name not in kept]
+        names = [name for name in names if call.roles[name] not in _PASSED]
+        words = words_in(definition_of(builder.target))
+        for further in for_call(call, names, words, built.geometry):
+            yield built.with_style(stand_ins=(*filling, *further))
+
+
+_PASSED = ("weight", "bias", "running_mean", "running_var", "settings")
 
 
 def _geometry_of(target: Any, kind: str, options: Options) -> Geometry:
@@ -139,7 +226,7 @@ def _geometry_of(target: Any, kind: str, options: Options) -> Geometry:
     if kind in ("module", "object"):
         fixed = {name: value for name, value in vars(target).items() if isinstance(value, int | tuple)}
     fixed = {**fixed, **options.init, **options.call}
-    by_role = {role_of(name): value for name, value in fixed.items() if not isinstance(value, bool)}
+    by_role = {role_of(name): value for name, value in fixed.items() if not isinstance(value, bool | str)}
     features = options.features or by_role.get("features")
     if features is None and kind in ("module", "object"):
         features = _number_of_features(target)
@@ -154,35 +241,16 @@ def _geometry_of(target: Any, kind: str, options: Options) -> Geometry:
 def _number_of_features(instance: Any) -> int | None:
     """The size of the first array that an instance holds."""
     for library in likely_libraries(global_names(type(instance))):
-        for slot in find_slots(instance, library).values():
-            size = as_values(library, slot.read()).size
-            if size > 1:
-                return int(size)
+        size = _first_size(instance, library)
+        if size is not None:
+            return size
     return None
 
 
-def _call_repr(builder: Builder, rank: int) -> str:
-    try:
-        return builder.call_repr(rank)
-    except (UnfillableError, TypeError):
-        return name_of(builder.target)
-
-
-def _unfillable(target: Any, error: BaseException) -> str:
-    return f"cannot work out how to use {name_of(target)}: {error}. Pass --init NAME=VALUE or --call NAME=VALUE"
-
-
-def _nothing_ran(target: Any, tried: list[str]) -> str:
-    distinct = list(dict.fromkeys(tried))
-    lines = [f"cannot work out how to run {name_of(target)}. Tried:"]
-    lines += [f"  - {line}" for line in distinct[:_SHOWN_ATTEMPTS]]
-    if len(distinct) > _SHOWN_ATTEMPTS:
-        lines.append(f"  - and {len(distinct) - _SHOWN_ATTEMPTS} more")
-    lines += [
-        "What would help:",
-        "  --init NAME=VALUE   an argument of the constructor",
-        "  --call NAME=VALUE   an argument of the forward call",
-        "  --features N        the number of channels or features it is made for",
-        "  --as FAMILY         batch, layer, group, instance or rms (sets the shapes that are tried first)",
-    ]
-    return "\n".join(lines)
+def _first_size(instance: Any, library: Library) -> int | None:
+    named = slots_by_name(slots_in(instance), library).values()
+    for slot in (*named, *slots_in(instance)):
+        held = slot.read()
+        if library.owns(held) and as_values(library, held).size > 1:
+            return int(as_values(library, held).size)
+    return None

@@ -11,6 +11,9 @@ from normkit.checking.target.names import Role, role_of
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+_MAY_BE_RANK = ("dim", "dims", "ndim", "n_dim", "num_dim", "dimension", "dimensions")
+
+
 class UnfillableError(TypeError):
     """A required argument whose meaning its name does not tell."""
 
@@ -20,18 +23,20 @@ class Arguments:
     """Values by role, in falling order of precedence; what the user fixed stands between the first two.
 
     Args:
-        overrides: What an experiment varies: it replaces even what the user fixed.
-        values: Sizes, arrays and modes: they replace defaults.
-        defaults: For arguments that have no default of their own.
+        overrides: By role: what an experiment varies. It replaces even what the user fixed.
+        named: By name: arrays that the caller keeps, and the mode. They replace defaults.
+        sizes: By role: numbers of features and groups. They replace defaults too.
+        defaults: By role: for arguments that have no default of their own.
+        stand_ins: By name: for arguments without a default whose names tell nothing.
+        made: By name: what is passed for a value that is made to the input's shape.
     """
 
     overrides: Mapping[Role, Any] = field(default_factory=dict)
-    values: Mapping[Role, Any] = field(default_factory=dict)
+    named: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[Role, Any] = field(default_factory=dict)
     defaults: Mapping[Role, Any] = field(default_factory=dict)
-
-    def with_values(self, values: Mapping[Role, Any]) -> "Arguments":
-        """Return the same with more values."""
-        return Arguments(self.overrides, {**self.values, **values}, self.defaults)
+    stand_ins: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Signature:
@@ -65,9 +70,11 @@ class Signature:
 
     def _find_input(self) -> str:
         """Find the argument for the input: by its name, or else the first one."""
-        named = [p.name for p in self._named()]
+        named = [p.name for p in self._named() if p.name not in self.fixed]
         variadic = [p.name for p in self.signature.parameters.values() if p.kind is _VARIADIC[0]]
-        found = [name for name in named if role_of(name) == "input"] or named or variadic
+        required = [name for name in named if self.signature.parameters[name].default is inspect.Parameter.empty]
+        usual = [name for name in named if role_of(name) == "input"]
+        found = usual or [name for name in required if role_of(name) is None] or required or named or variadic
         if not found:
             raise UnfillableError("it takes no argument, so there is nowhere to put the input")
         return found[0]
@@ -77,6 +84,9 @@ class Signature:
         roles = {name: role_of(name) for name in self.parameters}
         if "features" not in roles.values():  # with num_features beside it, num_dims is the rank of the input
             roles = {name: "features" if role == "rank" else role for name, role in roles.items()}
+        sizes = [name for name, role in roles.items() if role == "features"]
+        for name in sizes[1:]:  # beside num_features, dim is the rank of the input too
+            roles[name] = "rank" if name.strip("_").lower() in _MAY_BE_RANK else "features"
         if is_constructor and "features" not in roles.values():  # the size comes first, whatever it is called
             required = [name for name in self.parameters if self.is_required(name)]
             unnamed = [name for name in required if roles[name] in (None, "input")]
@@ -106,6 +116,16 @@ class Signature:
         """Whether an argument has no default and no value from the user."""
         return name not in self.fixed and self.parameters[name].default is inspect.Parameter.empty
 
+    def unfilled(self, arguments: Arguments) -> list[str]:
+        """Return the names of the arguments that nothing here gives a value to."""
+        return [
+            name
+            for name, role in self.roles.items()
+            if self.is_required(name)
+            and name not in arguments.named
+            and not (role is not None and (role in arguments.sizes or role in arguments.defaults))
+        ]
+
     def fill(self, x: Any, arguments: Arguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the positional and keyword arguments of a call.
 
@@ -123,13 +143,17 @@ class Signature:
             elif role is not None and role in arguments.overrides:
                 filled[name] = arguments.overrides[role]
             elif name in self.fixed:
-                filled[name] = self.fixed[name]
-            elif role is not None and role in arguments.values:
-                filled[name] = arguments.values[role]
+                filled[name] = arguments.made.get(name, self.fixed[name])
+            elif name in arguments.named:
+                filled[name] = arguments.named[name]
+            elif role is not None and role in arguments.sizes:
+                filled[name] = arguments.sizes[role]
             elif parameter.default is not inspect.Parameter.empty:
                 continue
             elif role is not None and role in arguments.defaults:
                 filled[name] = arguments.defaults[role]
+            elif name in arguments.stand_ins:
+                filled[name] = arguments.made.get(name, arguments.stand_ins[name])
             else:
                 raise UnfillableError(f"the argument {name!r} has no default and a name that tells nothing")
         bound = inspect.BoundArguments(self.signature, filled)

@@ -1,0 +1,82 @@
+"""Find what switches a layer between training and evaluation, by what it does.
+
+In training, what one sample gets depends on the other samples. In evaluation it depends on that sample alone.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from normkit.checking.patterns import Values
+from normkit.checking.target.adapter import Adapter
+from normkit.checking.target.builder import Builder
+from normkit.checking.target.callables import definition_of, enums_in
+from normkit.checking.target.errors import RAISED, TargetError
+from normkit.checking.target.modes import Mode, Switch, candidates
+from normkit.checking.target.signature import UnfillableError
+
+_MOST = 40
+_REACHES = 1e-4
+
+Run = Callable[[Adapter, Values, bool], Values]
+
+
+def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
+    """Return what switches the mode, and whether evaluation was found to differ from training.
+
+    Args:
+        builder: How to build and call it.
+        rank: The rank of the inputs.
+        run: Calls a layer in training or evaluation.
+    """
+    layer = builder.build(rank)
+    usual = layer.mode
+    if _switches(builder, rank, usual, run):
+        return usual, True
+    for switch in itertools.islice(_further(builder, layer), _MOST):
+        mode = (*(s for s in usual if (s.kind, s.name) != (switch.kind, switch.name)), switch)
+        if _switches(builder, rank, mode, run):
+            return mode, True
+    return usual, False
+
+
+def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:
+    definition = definition_of(builder.target)
+    passed = {*layer.given, *dict(builder.style.stand_ins)}
+    for switch in candidates(layer.call, layer.instance, builder.words, enums_in(definition)):
+        if switch.kind != "argument" or switch.name not in passed:
+            yield switch
+
+
+def _switches(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
+    """Whether samples depend on each other in training and not in evaluation."""
+    try:
+        layer = dataclasses.replace(builder, mode=mode).build(rank)
+        x = _noise(builder, rank, 1)
+        if not _mixes(layer, x, run, training=True):
+            return False
+        for seed in (2, 3):
+            run(layer, _noise(builder, rank, seed) * 2.0 + 1.0, True)
+        return not _mixes(layer, x, run, training=False)
+    except (TargetError, UnfillableError, *RAISED):
+        return False
+
+
+def _mixes(layer: Adapter, x: Values, run: Run, *, training: bool) -> bool:
+    """Whether another first sample changes what the last one gets."""
+    changed = x.copy()
+    changed[0] = changed[0] * 3.0 + 2.0
+    outputs = []
+    for values in (x, changed):
+        layer.library.seed()  # what is drawn in the call shall not pass for the other samples' doing
+        outputs.append(run(layer, values, training))
+    before, after = outputs
+    if before.shape != x.shape or not np.isfinite(before[-1]).all():
+        return False
+    return float(np.abs(before[-1] - after[-1]).max()) > _REACHES
+
+
+def _noise(builder: Builder, rank: int, seed: int) -> Values:
+    return np.random.default_rng(seed).normal(0.3, 1.5, builder.geometry.shape(rank))

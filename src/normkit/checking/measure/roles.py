@@ -1,0 +1,223 @@
+"""Tell what each array that a layer keeps is for, by changing it and watching: names only break ties.
+
+- What training does not move, and what changes the output of training, is weight or bias.
+- What training moves, and what evaluation reads or the next step remembers, is a running statistic.
+- So is what evaluation alone reads, though training leaves it.
+
+A change of bias or mean shifts the output by the same amount whatever the input; one of weight or variance does not.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from normkit.checking.patterns import Values
+from normkit.checking.target.adapter import Adapter
+from normkit.checking.target.builder import Builder
+from normkit.checking.target.cells import Slot
+from normkit.checking.target.errors import RAISED, TargetError
+from normkit.checking.target.names import Role, role_of
+from normkit.checking.target.signature import UnfillableError
+from normkit.checking.target.state import BATCH_CACHES, ROLES, RUNNING, as_values, holds_numbers, slots_by_name
+
+_MOST = 24
+_CHANGES = 1e-5
+_SETTINGS = ("eps", "momentum", "features", "groups")
+
+Run = Callable[[Adapter, Values, bool], Values]
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """What a change of one array does.
+
+    Args:
+        training: Whether the output of training changes.
+        evaluation: Whether the output of evaluation does.
+        shifts: Whether the output changes by the same amount for every input.
+        remembered: Whether its value after a step of training depends on its value before.
+        moved: Whether training changes it.
+    """
+
+    training: bool
+    evaluation: bool
+    shifts: bool
+    remembered: bool
+    moved: bool
+
+
+def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> dict[str, Role]:
+    """Return the roles of what a layer keeps, by path.
+
+    Args:
+        builder: How to build and call it.
+        rank: The rank of the inputs.
+        run: Calls a layer in training or evaluation.
+        evaluates: Whether it has an evaluation mode that differs from training.
+    """
+    try:
+        experiment = _Experiment(builder, rank, run, evaluates=evaluates)
+    except (TargetError, UnfillableError, *RAISED):
+        return _by_name(builder, rank)
+    found: dict[Role, list[tuple[str, _Effect]]] = {role: [] for role in ROLES}
+    for path in experiment.candidates()[:_MOST]:
+        effect = experiment.effect_of(path)
+        role = None if effect is None else _role(effect, path, experiment.first, evaluates=evaluates)
+        if effect is not None and role is not None:
+            found[role].append((path, effect))
+    sizes = {path: values.size for path, values in experiment.first.items()}
+    roles = {_best(role, paths, sizes): role for role, paths in found.items() if paths}
+    known = set(roles.values())
+    named = {path: role for path, role in experiment.named().items() if role not in known and path not in roles}
+    return {**roles, **named}
+
+
+def _by_name(builder: Builder, rank: int) -> dict[str, Role]:
+    layer = builder.build(rank)
+    return {slot.path: role for role, slot in slots_by_name(layer.all_slots(), layer.library).items()}
+
+
+def _role(effect: _Effect, path: str, first: Mapping[str, Values], *, evaluates: bool) -> Role | None:
+    """The role of an array that has this effect; None where it has none of the four."""
+    running = effect.remembered if effect.moved else effect.evaluation and not effect.training
+    if effect.moved and evaluates:
+        running = effect.remembered or effect.evaluation
+    if running:
+        if effect.evaluation and evaluates:
+            return "running_mean" if effect.shifts else "running_var"
+        return _by_history(path, first)
+    if effect.training and not effect.moved:
+        return "bias" if effect.shifts else "weight"
+    return None
+
+
+def _by_history(path: str, first: Mapping[str, Values]) -> Role | None:
+    """Tell mean from variance by the name, or else by the values after a step: a variance is positive."""
+    named = role_of(_key(path))
+    if named in RUNNING:
+        return named
+    return "running_var" if (first[path] > 0).all() else "running_mean"
+
+
+def _best(role: Role, paths: list[tuple[str, _Effect]], sizes: Mapping[str, int]) -> str:
+    """The likeliest of several arrays of one role: one whose name says so, of many numbers, that evaluation reads."""
+
+    def rank(item: tuple[str, _Effect]) -> tuple[bool, bool, bool, int]:
+        path, effect = item
+        return role_of(_key(path)) != role, sizes[path] == 1, not effect.evaluation, len(path)
+
+    return min(paths, key=rank)[0]
+
+
+def _key(path: str) -> str:
+    return path.rpartition(".")[2].strip("[]'\"")
+
+
+class _Experiment:
+    """Layers that have seen one batch, one of which differs in a single array.
+
+    Args:
+        builder: How to build and call it.
+        rank: The rank of the inputs.
+        run: Calls a layer in training or evaluation.
+        evaluates: Whether it has an evaluation mode of its own.
+    """
+
+    def __init__(self, builder: Builder, rank: int, run: Run, *, evaluates: bool) -> None:
+        self.builder, self.rank, self._run, self.evaluates = builder, rank, run, evaluates
+        shape = builder.geometry.shape(rank)
+        self._inputs = [np.random.default_rng(40 + i).normal(0.4, 1.6, shape) * (1 + 0.3 * i) + i for i in range(3)]
+        fresh = builder.build(rank)
+        self.before = self._values(fresh)
+        self.layer = self._trained()
+        self.first = self._values(self.layer)
+        self._base = self._outputs(self.layer)
+        self._after = self._values(self.layer)
+        self._sizes = self._possible_sizes(shape)
+
+    def _trained(self) -> Adapter:
+        layer = self.builder.build(self.rank)
+        self._run(layer, self._inputs[0], True)
+        return layer
+
+    def _possible_sizes(self, shape: tuple[int, ...]) -> set[int]:
+        geometry = self.builder.geometry
+        channels = shape[geometry.channel_axis(self.rank)]
+        sizes = {channels, int(np.prod(geometry.features)), int(np.prod(shape[1:])), int(np.prod(shape[:2]))}
+        return sizes | {geometry.groups, 1}
+
+    def _values(self, layer: Adapter) -> dict[str, Values]:
+        found: dict[str, Values] = {}
+        for slot in layer.all_slots():
+            held = slot.read()
+            if holds_numbers(layer.library, held):
+                found.setdefault(slot.path, as_values(layer.library, held))
+        return found
+
+    def candidates(self) -> list[str]:
+        """Return the paths of what may be a parameter or a statistic."""
+        return [path for path, values in self.first.items() if values.size in self._sizes and self._counts(path)]
+
+    def _counts(self, path: str) -> bool:
+        """Whether a slot is worth a try: arrays, lists, and numbers whose name tells."""
+        held, named = self._slot(self.layer, path).read(), role_of(_key(path))
+        if isinstance(held, int | float):
+            return named in ROLES
+        kind = str(getattr(held, "dtype", ""))
+        return named not in _SETTINGS and "int" not in kind and "bool" not in kind
+
+    def _slot(self, layer: Adapter, path: str) -> Slot:
+        return next(slot for slot in layer.all_slots() if slot.path == path)
+
+    def _outputs(self, layer: Adapter) -> dict[bool, list[Values]]:
+        """The outputs of two inputs: in evaluation, then in training."""
+        evaluated: list[Values] = []
+        if self.evaluates:
+            evaluated = [self._run(layer, x, False) for x in self._inputs[1:]]
+        return {False: evaluated, True: [self._run(layer, x, True) for x in self._inputs[1:]]}
+
+    def effect_of(self, path: str) -> _Effect | None:
+        """Change one array and see what changes; None where it cannot be changed."""
+        try:
+            layer = self._trained()
+            slot = self._slot(layer, path)
+            held = as_values(layer.library, slot.read())
+            ramp = np.linspace(0.6, 1.1, held.size).reshape(held.shape)
+            layer.fill(slot, np.asarray(held * 1.4 + ramp))
+            outputs = self._outputs(layer)
+            left = self._values(layer).get(path)
+        except (TargetError, UnfillableError, StopIteration, *RAISED):
+            return None
+        changes = {
+            mode: [new - old for new, old in zip(outputs[mode], self._base[mode], strict=True)] for mode in outputs
+        }
+        reached = {mode: any(_differs(change) for change in changes[mode]) for mode in changes}
+        mode = not (reached[False] and self.evaluates)
+        shifts = reached[mode] and _is_shift(*changes[mode])
+        after = self._after.get(path)
+        remembered = left is not None and after is not None and left.shape == after.shape and _differs(left - after)
+        return _Effect(reached[True], reached[False], shifts, remembered, self._moved(path))
+
+    def _moved(self, path: str) -> bool:
+        steps = [values[path] for values in (self.before, self.first, self._after) if path in values]
+        shaped = [values for values in steps if values.shape == steps[-1].shape]  # some are made in the first call
+        return any(not np.array_equal(one, other) for one, other in itertools.pairwise(shaped))
+
+    def named(self) -> dict[str, Role]:
+        """Return the roles that names tell, by path, for what nothing else tells."""
+        slots = slots_by_name(self.layer.all_slots(), self.layer.library)
+        found = {slot.path: role for role, slot in slots.items()}
+        return {path: role for path, role in found.items() if _key(path) not in BATCH_CACHES}
+
+
+def _differs(change: Values) -> bool:
+    return bool((np.abs(change) > _CHANGES).any() or np.isnan(change).any())
+
+
+def _is_shift(one: Values, other: Values) -> bool:
+    """Whether two inputs' outputs changed by the same amount."""
+    if one.shape != other.shape:
+        return False
+    return bool(np.abs(one - other).max() <= 1e-3 * max(np.abs(one).max(), np.abs(other).max()) + _CHANGES)

@@ -1,0 +1,235 @@
+"""Settle how a target is called, what it is for, and which of its arrays are what: by measuring, with names for ties."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from normkit.checking.measure.formula import measure_formula
+from normkit.checking.measure.modes import Run, find_mode
+from normkit.checking.measure.probe import Probe
+from normkit.checking.measure.roles import find_roles
+from normkit.checking.options import Options
+from normkit.checking.patterns import Values
+from normkit.checking.target.adapter import Adapter
+from normkit.checking.target.builder import Builder, attempt
+from normkit.checking.target.claim import Claim
+from normkit.checking.target.errors import TargetError
+from normkit.checking.target.resolve import Candidate, Resolved, accept
+from normkit.checking.target.returned import returned_roles
+from normkit.checking.target.signature import UnfillableError
+from normkit.checking.target.state import AFFINE
+
+_BATCHES = (4, 2, 3)
+_FAMILIES = ("batch", "instance", "group", "layer")
+_MOST_SWITCHED = 4
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was found out about a target before it is judged.
+
+    Args:
+        resolved: The input ranks that it takes.
+        builder: How to build and call it.
+        family: The family it is held against.
+        reason: How that was decided.
+        claimed: The family that it claims, where its numbers are those of another.
+        evaluates: Whether an evaluation mode was found that differs from training.
+    """
+
+    resolved: Resolved
+    builder: Builder
+    family: str
+    reason: str
+    claimed: str | None
+    evaluates: bool
+
+
+def settle(candidates: list[Candidate], options: Options) -> Settled:
+    """Choose among the ways to call a target, and find its family, its mode and the roles of its arrays.
+
+    Args:
+        candidates: The ways that run, the likeliest first.
+        options: What the user fixed.
+    """
+    claim = candidates[0].claim
+    families = _FAMILIES if claim.family is None else (claim.family,)
+    reason = claim.reason
+    found = _first_fit(candidates, families)
+    if found is None:
+        found = _first_fit(list(_switched(candidates)), families)
+    if found is None and claim.family == "layer" and options.family is None:
+        found = _first_fit([_of_one_group(c) for c in candidates if c.rank >= 4], ("group",))
+    if found is None:
+        family = claim.family or "batch"
+        candidate = candidates[0]
+        reason = claim.reason if claim.family else "a guess: its axes are those of no family; pass --as"
+    else:
+        candidate, family = found
+        reason = claim.reason if claim.family else "by what it averages over"
+    builder, evaluates = _completed(candidate, family)
+    resolved = _accepted(builder, claim, candidate.rank)
+    builder = resolved.builder
+    if builder.is_function or builder.kind == "factory":
+        builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
+        resolved = dataclasses.replace(resolved, builder=builder)
+    settled = Settled(resolved, builder, family, reason, None, evaluates)
+    return _by_numbers(settled) if options.family is None else settled
+
+
+def _accepted(builder: Builder, claim: Claim, rank: int) -> Resolved:
+    """Find out which ranks it takes; where (N, C) does not tell the layout, the one in which it takes more."""
+    resolved = accept(builder, claim)
+    if rank > 2 or claim.ranks or builder.style.transposed or builder.style.parameters == "keepdims":
+        return resolved
+    other = accept(builder.with_geometry(last=not builder.geometry.last), claim)
+    return other if len(other.ranks) > len(resolved.ranks) else resolved
+
+
+def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[Candidate, str] | None:
+    """The first candidate whose axes are those of a family, the families in order."""
+    for family in families:
+        batches = (candidates[0].builder.geometry.batch, *_BATCHES) if candidates else ()
+        for batch, candidate in itertools.product(batches, candidates):
+            builder = candidate.builder.with_geometry(batch=batch)
+            changed = dataclasses.replace(candidate, builder=builder)
+            if _fits(changed, family):
+                return _refined(_applying(changed, candidates), family)
+    return None
+
+
+def _applying(candidate: Candidate, others: list[Candidate]) -> Candidate:
+    """Among the shapes of weight and bias that it takes, those with which it scales and shifts each channel."""
+    builder, rank = candidate.builder, candidate.rank
+    if not builder.build(rank).given or _scales(candidate):
+        return candidate
+    for other in others:
+        changed = dataclasses.replace(builder, style=other.builder.style)
+        one = dataclasses.replace(candidate, builder=changed)
+        if other.rank == rank and other.builder.geometry.last == builder.geometry.last and _scales(one):
+            return one
+    return candidate
+
+
+def _scales(candidate: Candidate) -> bool:
+    """Whether the output with another weight and bias is the plain one times weight plus bias."""
+    rank, builder = candidate.rank, candidate.builder
+    probe = _probe(candidate, "batch")
+    try:
+        layer, other = builder.build(rank), builder.build(rank)
+        values = {role: np.linspace(0.6, 1.7, held.size) for role, held in other.read(*AFFINE).items()}
+        other.write(**values)
+        plain, actual = (probe.forward(one, probe.x(rank)) for one in (layer, other))
+    except (TargetError, UnfillableError):
+        return False
+    wanted = plain
+    for role, join in (("weight", np.multiply), ("bias", np.add)):
+        if role in values:
+            if values[role].size not in (1, builder.geometry.features[0]):
+                return False
+            wanted = join(wanted, values[role].reshape(builder.geometry.per_channel(rank)))
+    return actual.shape == wanted.shape and bool(np.abs(actual - wanted).max() < 1e-3)
+
+
+def _of_one_group(candidate: Candidate) -> Candidate:
+    return dataclasses.replace(candidate, builder=candidate.builder.with_geometry(groups=1))
+
+
+def _refined(candidate: Candidate, family: str) -> tuple[Candidate, str]:
+    if family == "layer" and candidate.claim.family is None:
+        formula = measure_formula(_probe(candidate, family))
+        return candidate, "layer" if formula is None or formula.subtract_mean else "rms"
+    return candidate, family
+
+
+def _probe(candidate: Candidate, family: str) -> Probe:
+    return Probe(Resolved(candidate.builder, candidate.claim, (candidate.rank,), {}), candidate.builder, family)
+
+
+def _fits(candidate: Candidate, family: str) -> bool:
+    try:
+        return _probe(candidate, family).as_expected(candidate.rank)
+    except (TargetError, UnfillableError):
+        return False
+
+
+def _switched(candidates: list[Candidate]) -> Iterator[Candidate]:
+    """Yield the first candidates again with a mode that an experiment found."""
+    for candidate in candidates[:_MOST_SWITCHED]:
+        mode, evaluates = find_mode(candidate.builder, candidate.rank, _runner(candidate))
+        if evaluates:
+            yield dataclasses.replace(candidate, builder=dataclasses.replace(candidate.builder, mode=mode))
+
+
+def _runner(candidate: Candidate) -> Run:
+    probe = _probe(candidate, "batch")
+
+    def run(layer: Adapter, x: Values, training: bool) -> Values:
+        return probe.forward(layer, x, training=training)
+
+    return run
+
+
+def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool]:
+    """The builder with its mode and the roles of its arrays; and whether it has an evaluation mode of its own."""
+    builder, run = candidate.builder, _runner(candidate)
+    mode, evaluates = find_mode(builder, candidate.rank, run)
+    builder = dataclasses.replace(builder, mode=mode)
+    builder = _with_numbers(dataclasses.replace(candidate, builder=builder), family)
+    roles = find_roles(builder, candidate.rank, run, evaluates=evaluates)
+    return dataclasses.replace(builder, roles=roles), evaluates
+
+
+def _with_numbers(candidate: Candidate, family: str) -> Builder:
+    """Pass arrays for weight and bias where their defaults are numbers, if it takes them and stays what it is."""
+    builder, rank = candidate.builder, candidate.rank
+    given = builder.build(rank).given
+    for parameters in ("flat", "keepdims", "trailing", "number"):
+        changed = builder.with_style(numbers=True, parameters=parameters)
+        try:
+            if changed.build(rank).given.keys() == given.keys():
+                return builder
+            if attempt(changed, rank) != builder.geometry.shape(rank):
+                continue
+        except (TargetError, UnfillableError):
+            continue
+        if _fits(dataclasses.replace(candidate, builder=changed), family) == _fits(candidate, family):
+            return changed
+    return builder
+
+
+def _by_numbers(settled: Settled) -> Settled:
+    """Correct the family that a name claims where the numbers are exactly those of another."""
+    if settled.family == "group" and settled.resolved.claim.family == "layer":
+        return dataclasses.replace(settled, claimed="layer")
+    if settled.family != "layer" or settled.resolved.claim.family != "layer":
+        return settled
+    probe = Probe(settled.resolved, settled.builder, "layer")
+    try:
+        return _as_group(settled, probe) or _as_rms(settled, probe) or settled
+    except TargetError:
+        return settled
+
+
+def _as_group(settled: Settled, probe: Probe) -> Settled | None:
+    """Layer normalization of images over C, H, W with a weight for each channel: group normalization of one group."""
+    if settled.builder.geometry.last or probe.rank < 3 or probe.as_expected() or "weight" not in probe.affine:
+        return None
+    builder = settled.builder.with_geometry(groups=1)
+    resolved = dataclasses.replace(settled.resolved, builder=builder)
+    if not Probe(resolved, builder, "group").as_expected(probe.rank):
+        return None
+    return dataclasses.replace(settled, builder=builder, resolved=resolved, family="group", claimed="layer")
+
+
+def _as_rms(settled: Settled, probe: Probe) -> Settled | None:
+    """No bias, and not centred: RMS normalization."""
+    if "bias" in probe.affine or not probe.as_expected():
+        return None
+    formula = measure_formula(probe)
+    if formula is None or formula.subtract_mean or not formula.fits:
+        return None
+    return dataclasses.replace(settled, family="rms", claimed="layer")
