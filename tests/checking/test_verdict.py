@@ -114,10 +114,18 @@ def test_not_judged_where_evaluation_uses_statistics_that_were_not_found() -> No
     assert "evaluation does not use the statistics of its input" in report.not_judged[0]
 
 
+def test_not_judged_where_no_evaluation_was_found() -> None:
+    report = examine(articles.batch_norm_every_call_trains)
+    assert report.count("error") == 0
+    assert report.verdict == "not judged"
+    (reason,) = report.not_judged
+    assert reason.startswith("eval-ignores-running-stats could not be measured (no evaluation was found")
+
+
 def test_training_by_hidden_statistics_is_seen_by_what_it_does() -> None:
     report = examine(failing.SmoothsByWhatItHides)
     assert errors_and_warnings(report) == {"train-uses-running-stats": "error", "running-stats-missing": "warning"}
-    assert "another batch" in next(f.evidence for f in report.findings if f.severity == "error")
+    assert "other batches before it" in next(f.evidence for f in report.findings if f.severity == "error")
 
 
 def test_equivalent_names_no_check_that_did_not_run() -> None:

@@ -9,6 +9,7 @@ from normkit.checking.measure.lab import Measurements
 from normkit.checking.measure.running_stats import Step, Update
 from normkit.checking.report import Finding, number
 from normkit.checking.rules.base import Rule
+from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import RUNNING
 
 
@@ -73,7 +74,11 @@ class RunningStatsInit(RunningRule):
 
     def _negligible(self, probe: Measurements) -> float:
         """A difference of the start that changes less than twice eps does: 1 - eps is one."""
-        return max(2 * probe.formula.eps if probe.formula else 0.0, 1e-5)
+        try:
+            formula = probe.formula
+        except TargetError:
+            formula = None
+        return max(2 * formula.eps if formula else 0.0, 1e-5)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         initial = probe.layer().read(*RUNNING)
@@ -90,8 +95,11 @@ class RunningStatsInit(RunningRule):
             yield from self._first_batch(self._update(probe), probe)
 
     def _replaced(self, probe: Measurements) -> bool:
-        """Whether the first batch takes the place of the initial values."""
-        update = self._update(probe)
+        """Whether the first batch takes the place of the initial values; not where a second one cannot be taken."""
+        try:
+            update = self._update(probe)
+        except TargetError:
+            return False
         return update.first_replaces or update.cumulative
 
     def _update(self, probe: Measurements) -> Update:
