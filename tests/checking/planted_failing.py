@@ -154,3 +154,16 @@ class SmoothsByWhatItHides(modules.NoRunningStatistics):
             mean, var = (mean + old_mean) / 2, (var + old_var) / 2
         self.kept = mean.detach().numpy().tobytes(), var.detach().numpy().tobytes()
         return mean, var
+
+
+class DrawsItsWeightInTheFirstCall(modules.BatchNorm):
+    """Wrong in its initial values alone: a weight that is drawn once is no randomness of the layer."""
+
+    def __init__(self, num_features):
+        super().__init__(num_features)
+        self.weight = None
+
+    def affine(self, x_hat):
+        if self.weight is None:
+            self.weight = nn.Parameter(torch.rand(x_hat.shape[1]) + 1)
+        return super().affine(x_hat)

@@ -122,6 +122,10 @@ def test_not_judged_where_no_evaluation_was_found() -> None:
     assert reason.startswith("eval-ignores-running-stats could not be measured (no evaluation was found")
 
 
+def test_what_is_drawn_in_the_first_call_is_no_randomness() -> None:
+    assert errors_and_warnings(examine(failing.DrawsItsWeightInTheFirstCall)) == {"affine-init": "error"}
+
+
 def test_training_by_hidden_statistics_is_seen_by_what_it_does() -> None:
     report = examine(failing.SmoothsByWhatItHides)
     assert errors_and_warnings(report) == {"train-uses-running-stats": "error", "running-stats-missing": "warning"}

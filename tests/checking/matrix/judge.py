@@ -75,6 +75,6 @@ def judge(layer: Written, check: Callable[[Any], Report] = examine) -> Judgement
         false=tuple(code for code in core if code not in true | by_design),
         named=found.get(layer.fault) == "error",
         family=report.family,
-        judged=report.verdict().startswith(("Equivalent", "Not equivalent")),
+        judged=report.verdict != "not judged",
         seconds=report.seconds,
     )

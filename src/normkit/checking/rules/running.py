@@ -81,7 +81,7 @@ class RunningStatsInit(RunningRule):
         return max(2 * formula.eps if formula else 0.0, 1e-5)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        initial = probe.layer().read(*RUNNING)
+        initial = probe.layer(neutral=False).read(*RUNNING)
         if len(initial) < len(probe.state):
             initial = {**self._update(probe).initial, **initial}
         wrong = []
