@@ -171,12 +171,13 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for ``json.dumps``."""
-        return {**dataclasses.asdict(self), "verdict": self.verdict, "ok": self.ok}
+        said = {"error": self.conclusion()} if self.verdict == "not judged" else {}
+        return {**dataclasses.asdict(self), "verdict": self.verdict, "ok": self.ok, **said}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Report":
         """Make a report of plain data: the inverse of ``to_dict``."""
-        kept = {name: value for name, value in plain.items() if name not in ("verdict", "ok")}
+        kept = {name: value for name, value in plain.items() if name not in ("verdict", "ok", "error")}
         identity = {name: _frozen(value) for name, value in kept["identity"].items()}
         kept["identity"] = Identity(**identity)
         kept["findings"] = tuple(Finding(**finding) for finding in kept["findings"])

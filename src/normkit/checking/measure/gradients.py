@@ -8,6 +8,7 @@ from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.backward import Gradients
+from normkit.checking.target.errors import TargetError
 
 GRADIENT_TOLERANCE = 0.03
 """The largest difference of a gradient from the slopes, relative to their size."""
@@ -48,7 +49,7 @@ def measure_backward(probe: Probe) -> Backward:
     x = probe.x(seed=21)
     generator = np.random.default_rng(22)
     dy = generator.normal(size=x.shape)
-    held = probe.layer().read(*probe.affine)
+    held = {} if probe.makes_affine_late else probe.layer().read(*probe.affine)
     affine = {role: generator.uniform(0.5, 1.5, values.size) for role, values in held.items()}
     with probe.running("its backward pass"):
         gradients = _layer(probe, affine).backward(probe.library.make(x), dy)
@@ -59,13 +60,15 @@ def measure_backward(probe: Probe) -> Backward:
         dy=dy,
         affine=affine,
         gradients=gradients,
-        trainable=[role for role in probe.affine if getattr(slots[role].read(), "requires_grad", False)],
+        trainable=[role for role in affine if getattr(slots[role].read(), "requires_grad", False)],
         directions=directions,
         slopes=np.array([_slope(probe, x, dy, affine, direction) for direction in directions]),
     )
     if gradients is not None and gradients.dx is None:  # left somewhere, under a name that tells nothing
         shaped = [values for values in gradients.candidates if values.shape == x.shape]
         gradients.dx = next((values for values in shaped if measured.error_of(values) < GRADIENT_TOLERANCE), None)
+    if gradients is not None and gradients.dx is None and gradients.failure is not None:
+        raise TargetError(gradients.failure, "its backward pass")
     return measured
 
 
@@ -83,7 +86,7 @@ def affine_slopes(probe: Probe, backward: Backward, role: str) -> Values:
 
 
 def _layer(probe: Probe, affine: dict[str, Values]) -> Adapter:
-    layer = probe.layer()
+    layer = probe.layer(neutral=not probe.makes_affine_late)
     layer.write(**affine)
     return layer
 

@@ -91,8 +91,8 @@ def _saved(probe: Measurements) -> tuple[str, ...] | None:
 
 
 def _parameters(probe: Measurements) -> dict[str, str]:
-    slots = probe.layer(neutral=False).slots()
-    values = probe.layer(neutral=False).read(*AFFINE)
+    layer = probe.started()
+    slots, values = layer.slots(), layer.read(*AFFINE)
     words = {}
     for role, held in values.items():
         shape = tuple(getattr(slots[role].read(), "shape", held.shape))

@@ -110,12 +110,13 @@ class Measurements(Probe):
         layer.write(weight=np.full(1, weight))
         return layer
 
-    def started(self) -> Adapter:
-        """Build a layer whose weight and bias have their own initial values; some make them in the first call."""
-        layer = self.layer(neutral=False)
-        if any(role not in layer.slots() for role in self.affine):
-            self.forward(layer, self.x())
-        return layer
+    @cached_property
+    def wrapper(self) -> str | None:
+        """The class of the object that a result comes in, where it may have a backward pass of its own."""
+        layer = self.layer()
+        self.forward(layer, self.x())
+        kind = layer.result.wrapper if layer.result else None
+        return None if kind is None or dataclasses.is_dataclass(kind) else f"a {kind.__name__}"
 
     @cached_property
     def by_caller(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from normkit.checking.measure.axes import all_patterns, expected_patterns, measure_pattern
-from normkit.checking.patterns import Pattern, Values, standardize
+from normkit.checking.patterns import Pattern, Values, reducing, standardize
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.builder import Builder
@@ -54,7 +54,7 @@ class Probe:
         """
         layer = self.builder.build(rank or self.rank, **overrides)
         if neutral:
-            if self._makes_affine_late:
+            if self.makes_affine_late:
                 self.forward(layer, self.x(rank, seed=999))
             with self.running("setting weight and bias"):
                 layer.write(weight=np.full(1, self.unit_weight), bias=np.zeros(1))
@@ -153,13 +153,13 @@ class Probe:
         rank = self._sensible_ranks[0]
         layer = self.builder.build(rank)
         slots = dict(layer.slots())
-        if self._makes_affine_late:
+        if self.makes_affine_late:
             self.forward(layer, self.x(rank))
             slots = layer.slots()
         return tuple(role for role in AFFINE if role in slots)
 
     @cached_property
-    def _makes_affine_late(self) -> bool:
+    def makes_affine_late(self) -> bool:
         """Whether weight or bias is made in the first call."""
         roles = set((self.builder.roles or {}).values()) & set(AFFINE)
         return bool(roles - set(self.builder.build(self._sensible_ranks[0]).slots()))
@@ -171,7 +171,7 @@ class Probe:
             return 1.0
         rank = self._sensible_ranks[0]
         layer = self.builder.build(rank)
-        if self._makes_affine_late or layer.read("weight")["weight"].any():
+        if self.makes_affine_late or layer.read("weight")["weight"].any():
             return 1.0
         return 0.0 if float(self.forward(layer, self.x(rank)).std()) > 0.1 else 1.0
 
@@ -198,7 +198,30 @@ class Probe:
 
     def expected(self, rank: int | None = None, batch: int | None = None) -> list[Pattern]:
         """List what its family may average over."""
-        return expected_patterns(self.family, self.geometry, rank or self.rank, batch, open_axes=self._open_axes)
+        rank = rank or self.rank
+        found = expected_patterns(self.family, self.geometry, rank, batch, open_axes=self._open_axes)
+        wide = self._axes_of_weight(rank) if self.family in ("layer", "rms") else 0
+        if wide:
+            shape, names = self.geometry.shape(rank, batch), self.geometry.axis_names(rank)
+            found = [reducing(shape, tuple(range(rank - wide, rank)), names)]
+        return found
+
+    def _axes_of_weight(self, rank: int) -> int:
+        """How many of the last axes the weight covers, where it covers more than one: normalized_shape then has them."""
+        layer = self.started(rank)
+        shape = self.geometry.shape(rank)
+        for values in layer.read(*AFFINE).values():
+            for count in range(2, rank):
+                if values.size == int(np.prod(shape[rank - count :])) and len(self.geometry.features) == 1:
+                    return count
+        return 0
+
+    def started(self, rank: int | None = None) -> Adapter:
+        """Build a layer whose weight and bias have their own initial values; some make them in the first call."""
+        layer = self.layer(rank, neutral=False)
+        if self.makes_affine_late:
+            self.forward(layer, self.x(rank))
+        return layer
 
     def as_expected(self, rank: int | None = None, batch: int | None = None) -> bool:
         """Whether the measured axes are those of its family."""

@@ -24,6 +24,7 @@ from normkit.checking.target.state import BATCH_CACHES, ROLES, RUNNING, as_value
 
 _MOST = 24
 _CHANGES = 1e-5
+_LARGE = 2000
 _SETTINGS = ("eps", "momentum", "features", "groups")
 
 Run = Callable[[Adapter, Values, bool], Values]
@@ -48,8 +49,8 @@ class _Effect:
     moved: bool
 
 
-def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> dict[str, Role]:
-    """Return the roles of what a layer keeps, by path.
+def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> tuple[dict[str, Role], bool]:
+    """Return the roles of what a layer keeps, by path, and whether other parameters make its weight or bias.
 
     Args:
         builder: How to build and call it.
@@ -60,7 +61,7 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> dic
     try:
         experiment = _Experiment(builder, rank, run, evaluates=evaluates)
     except (TargetError, UnfillableError, *RAISED):
-        return _by_name(builder, rank)
+        return _by_name(builder, rank), False
     found: dict[Role, list[tuple[str, _Effect]]] = {role: [] for role in ROLES}
     for path in experiment.candidates()[:_MOST]:
         effect = experiment.effect_of(path)
@@ -71,7 +72,8 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> dic
     roles = {_best(role, paths, sizes): role for role, paths in found.items() if paths}
     known = set(roles.values())
     named = {path: role for path, role in experiment.named().items() if role not in known and path not in roles}
-    return {**roles, **named}
+    affine = {"weight", "bias"} & {*roles.values(), *named.values()}
+    return {**roles, **named}, not affine and experiment.scaled_by_others()
 
 
 def _by_name(builder: Builder, rank: int) -> dict[str, Role]:
@@ -205,11 +207,22 @@ class _Experiment:
         shaped = [values for values in steps if values.shape == steps[-1].shape]  # some are made in the first call
         return any(not np.array_equal(one, other) for one, other in itertools.pairwise(shaped))
 
+    def scaled_by_others(self) -> bool:
+        """Whether parameters of another shape change the output: those of an embedding or a linear layer."""
+        others = [
+            p for p, v in self.first.items() if v.size not in self._sizes and 1 < v.size <= _LARGE and self._counts(p)
+        ]
+        for path in others[:_MOST]:
+            effect = self.effect_of(path)
+            if effect is not None and effect.training and not effect.moved:
+                return True
+        return False
+
     def named(self) -> dict[str, Role]:
         """Return the roles that names tell, by path, for what nothing else tells."""
         slots = slots_by_name(self.layer.all_slots(), self.layer.library)
         found = {slot.path: role for role, slot in slots.items()}
-        return {path: role for path, role in found.items() if _key(path) not in BATCH_CACHES}
+        return {p: r for p, r in found.items() if _key(p) not in BATCH_CACHES and self.first[p].size in self._sizes}
 
 
 def _differs(change: Values) -> bool:

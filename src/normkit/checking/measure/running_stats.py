@@ -118,7 +118,7 @@ def measure_update(probe: Probe, **overrides: Any) -> Update:
 
 
 def _trace(probe: Probe, **overrides: Any) -> _Trace:
-    layer = probe.layer(**overrides)
+    layer = probe.layer(neutral=not probe.makes_affine_late, **overrides)
     per_channel, within = _per_channel(probe), probe.expected()[0]
     initial = layer.read(*RUNNING)
     history = {role: [initial[role]] if role in initial else [] for role in RUNNING}

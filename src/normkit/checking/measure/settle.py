@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normkit.checking.families import TITLES
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.modes import Run, find_mode
+from normkit.checking.measure.momentum import with_momentum
 from normkit.checking.measure.probe import Probe
 from normkit.checking.measure.roles import find_roles
 from normkit.checking.options import Options
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder, attempt
+from normkit.checking.target.callables import name_of
 from normkit.checking.target.claim import Claim
-from normkit.checking.target.errors import TargetError
+from normkit.checking.target.errors import CannotRunError, TargetError
+from normkit.checking.target.made import Made
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
 from normkit.checking.target.signature import UnfillableError
@@ -38,6 +42,7 @@ class Settled:
         reason: How that was decided.
         claimed: The family that it claims, where its numbers are those of another.
         evaluates: Whether an evaluation mode was found that differs from training.
+        computed_affine: Whether other parameters make its weight and bias, as an embedding of labels does.
     """
 
     resolved: Resolved
@@ -46,6 +51,7 @@ class Settled:
     reason: str
     claimed: str | None
     evaluates: bool
+    computed_affine: bool
 
 
 def settle(candidates: list[Candidate], options: Options) -> Settled:
@@ -70,14 +76,42 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     else:
         candidate, family = found
         reason = claim.reason if claim.family else "by what it averages over"
-    builder, evaluates = _completed(candidate, family)
+    builder, evaluates, computed = _completed(candidate, family)
     resolved = _accepted(builder, claim, candidate.rank)
     builder = resolved.builder
     if builder.is_function or builder.kind == "factory":
         builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
         resolved = dataclasses.replace(resolved, builder=builder)
-    settled = Settled(resolved, builder, family, reason, None, evaluates)
-    return _by_numbers(settled) if options.family is None else settled
+    settled = Settled(resolved, builder, family, reason, None, evaluates, computed)
+    settled = _by_numbers(settled) if options.family is None else settled
+    _require_inputs(settled, fits=found is not None)
+    return settled
+
+
+def _require_inputs(settled: Settled, *, fits: bool) -> None:
+    """Refuse to judge what further inputs do that had to be guessed.
+
+    Raises:
+        CannotRunError: with the guess it is no normalization of its family.
+    """
+    call = settled.builder.call()
+    guessed = [(name, value) for name, value in settled.builder.style.stand_ins if name in call.parameters]
+    guessed = [
+        (name, value) for name, value in guessed if isinstance(value, Made) and "C" not in (value.axes or ("N",))
+    ]
+    if not guessed:
+        return
+    if fits:
+        formula = measure_formula(Probe(settled.resolved, settled.builder, settled.family))
+        if formula is not None and formula.fits:
+            return
+    names = " and ".join(name for name, _ in guessed)
+    shown = " ".join(f"--call {name}={value}" for name, value in guessed)
+    raise CannotRunError(
+        f"{name_of(settled.builder.target)} needs {names}, and what fits there cannot be guessed: with {shown} it runs, "
+        f"but is no {TITLES[settled.family]}. Give {names} yourself (ones, zeros, randn, mask and randint(K) are made to "
+        "the input's shape, as in ones(N,L)), or pass --adapter FILE.py:make with a function that returns a callable of x"
+    )
 
 
 def _accepted(builder: Builder, claim: Claim, rank: int) -> Resolved:
@@ -173,14 +207,22 @@ def _runner(candidate: Candidate) -> Run:
     return run
 
 
-def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool]:
-    """The builder with its mode and the roles of its arrays; and whether it has an evaluation mode of its own."""
+def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, bool]:
+    """The builder with its mode and the roles of its arrays.
+
+    Also whether it has an evaluation mode of its own, and whether other parameters make its weight and bias.
+    """
     builder, run = candidate.builder, _runner(candidate)
     mode, evaluates = find_mode(builder, candidate.rank, run)
+    if not evaluates:  # what normalizes alike in both modes may use an entry of its settings for something else
+        mode = tuple(s for s in mode if s.kind != "setting") + tuple(
+            dataclasses.replace(s, evaluation=s.training) for s in mode if s.kind == "setting"
+        )
     builder = dataclasses.replace(builder, mode=mode)
     builder = _with_numbers(dataclasses.replace(candidate, builder=builder), family)
-    roles = find_roles(builder, candidate.rank, run, evaluates=evaluates)
-    return dataclasses.replace(builder, roles=roles), evaluates
+    roles, computed = find_roles(builder, candidate.rank, run, evaluates=evaluates)
+    builder = dataclasses.replace(builder, roles=roles)
+    return with_momentum(builder, candidate.rank, run), evaluates, computed
 
 
 def _with_numbers(candidate: Candidate, family: str) -> Builder:

@@ -35,6 +35,8 @@ class AffineMissing(Rule):
     def not_applicable(self, probe: Measurements) -> str | None:
         if probe.family == "instance":
             return "instance normalization has none by default"
+        if probe.settled.computed_affine:
+            return "other parameters make its weight and bias"
         return "an instance may do without" if probe.builder.is_instance else None
 
     def check(self, probe: Measurements) -> Iterator[Finding]:

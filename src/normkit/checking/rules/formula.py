@@ -181,23 +181,12 @@ class EpsMissing(FormulaRule):
                 share = float(np.mean(~np.isfinite(y)))
                 evidence = f"an all-zero input gives {share:.0%} NaN or infinite outputs"
                 yield self.finding("there is no eps", evidence, mode=mode)
-        elif places.get("evaluation") == "missing" and not self._averages_eps(probe):
+        elif places.get("evaluation") == "missing" and not averages_eps(probe):
             yield self.finding(
                 "there is no eps in evaluation",
                 "a running variance of 1e-9 is divided by its plain root",
                 mode="evaluation",
             )
-
-    def _averages_eps(self, probe: Measurements) -> bool:
-        """Whether eps is in the running variance itself: a constant batch then moves it away from zero."""
-        layer = probe.train(steps=1)
-        layer.write(running_mean=np.zeros(1), running_var=np.zeros(1))
-        flat = np.zeros(probe.geometry.shape(probe.rank))
-        try:
-            probe.forward(layer, flat)
-            return bool(np.isfinite(probe.forward(layer, flat, training=False)).all())
-        except TargetError:
-            return False
 
 
 class EpsDiffers(FormulaRule):
@@ -241,7 +230,8 @@ class EpsDiffers(FormulaRule):
         yield from self._default(probe, formula)
         self.need(*self.after)
         evaluation = probe.evaluation.eps if probe.state else None
-        if evaluation is not None and abs(evaluation - formula.eps) > 0.02 * max(formula.eps, evaluation):
+        differs = evaluation is not None and abs(evaluation - formula.eps) > 0.02 * max(formula.eps, evaluation)
+        if evaluation is not None and differs and not (evaluation == 0.0 and averages_eps(probe)):
             yield self.finding(
                 f"evaluation uses eps = {number(evaluation)}, training {number(formula.eps)}",
                 "read off the denominators in both modes",
@@ -262,6 +252,18 @@ class EpsDiffers(FormulaRule):
             "the default of its argument, as measured" if settable else "measured; no argument changes it",
             severity="note" if settable else "warning",
         )
+
+
+def averages_eps(probe: Measurements) -> bool:
+    """Whether eps is in the running variance itself: a constant batch then moves it away from zero."""
+    layer = probe.train(steps=1)
+    layer.write(running_mean=np.zeros(1), running_var=np.zeros(1))
+    flat = np.zeros(probe.geometry.shape(probe.rank))
+    try:
+        probe.forward(layer, flat)
+        return bool(np.isfinite(probe.forward(layer, flat, training=False)).all())
+    except TargetError:
+        return False
 
 
 RULES = (FormulaWrong, UnbiasedNormalization, EpsMissing, EpsMisplaced, EpsDiffers)

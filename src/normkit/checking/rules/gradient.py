@@ -9,7 +9,8 @@ from normkit.checking.measure.gradients import GRADIENT_TOLERANCE, affine_slopes
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.rules.base import Rule, UnmeasuredError
+from normkit.checking.target.backward import CannotCallError
 from normkit.checking.target.errors import TargetError
 
 _TOLERANCE = GRADIENT_TOLERANCE
@@ -23,7 +24,13 @@ class GradientRule(Rule):
 
     def not_applicable(self, probe: Measurements) -> str | None:
         try:
-            return "it has no backward pass" if probe.backward.gradients is None else None
+            if probe.backward.gradients is not None:
+                return None
+            if probe.wrapper is not None:
+                raise UnmeasuredError(
+                    f"it returns {probe.wrapper}, an object of its own, whose gradients are not followed"
+                )
+            return "it has no backward pass"
         except TargetError:
             return None
 
@@ -93,6 +100,8 @@ class GradientWrong(GradientRule):
         try:
             backward = probe.backward
         except TargetError as error:
+            if isinstance(error.error, CannotCallError):
+                raise UnmeasuredError(f"its backward pass could not be called: {error.error}") from error
             yield self.finding("the backward pass fails", str(error))
             return
         gradients = backward.gradients
@@ -108,7 +117,7 @@ class GradientWrong(GradientRule):
         elif (off := backward.error_of(gradients.dx)) > _TOLERANCE:
             wrong.append(f"dx is off by {off:.0%} along random directions")
         applied = self.met("affine-ignored in training")
-        for role in probe.affine if applied else ():
+        for role in backward.affine if applied else ():
             slopes = affine_slopes(probe, backward, role)
             if any(_gap(values.reshape(-1), slopes) < _TOLERANCE for values in gradients.candidates):
                 continue  # told by the numbers, whatever place or name it has

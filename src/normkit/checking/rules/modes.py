@@ -72,6 +72,8 @@ class EvalIgnoresRunningStats(ModeRule):
             raise UnmeasuredError(NO_EVALUATION)
         if not probe.state and probe.evaluation.statistics != "batch":
             raise UnmeasuredError("evaluation does not use the statistics of its input, and no others were found")
+        if probe.state and not probe.has_evaluation:
+            raise UnmeasuredError("no argument, attribute or method was found that makes it use its running statistics")
         return super().not_applicable(probe)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:

@@ -269,9 +269,9 @@ class Adapter:
         slots = {role: slot for role, slot in self.slots().items() if role in AFFINE}
         found = read_gradients(self.library, returned, passed)
         after = [] if self._is_plain_function else list(slots_in(self.instance))
-        kept_gradients(self.library, found, after, before, slots, tuple(passed.shape))
-        if failure is not None and found.dx is None:
-            raise failure
+        kept_gradients(self.library, found, after, before, slots, tuple(passed.shape), by_name=failure is None)
+        if failure is not None:
+            found.failure = failure
         if self.passing.transposed and found.dx is not None and found.dx.ndim == 2:
             found.dx = found.dx.T
         return found

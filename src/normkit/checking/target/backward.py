@@ -12,6 +12,8 @@ from normkit.checking.target.errors import RAISED, describe
 from normkit.checking.target.names import Role, role_of
 from normkit.checking.target.state import AFFINE
 
+_MOST_STUBS = 4
+
 
 class CannotCallError(Exception):
     """A hand-written backward pass raised: whether that is a fault, or it was called wrongly, cannot be told."""
@@ -24,12 +26,14 @@ class Gradients:
     Args:
         dx: By the input; None where it gave none.
         affine: By weight and bias, as far as position or name tell.
-        candidates: Further arrays that may be the gradient of weight or bias.
+        candidates: Further arrays that may be one of them.
+        failure: What a hand-written backward pass raised.
     """
 
     dx: Values | None
     affine: dict[Role, Values] = field(default_factory=dict)
     candidates: list[Values] = field(default_factory=list)
+    failure: Exception | None = None
 
 
 def gradient_role(name: str) -> Role | None:
@@ -52,17 +56,46 @@ def call_backward(method: Callable[..., Any], dy: Array, x: Array, extras: Seque
     unnamed = [p.name for p in parameters if p.default is p.empty and not _is_rate(p.name)]
     takes_input = len(unnamed) > 1 and not extras and role_of(unnamed[0]) == "input"
     rest = [x, dy] if takes_input else [dy, *extras[-1:]]
-    if len(unnamed) > len(rest):
-        rest = [dy, *extras]
+    if len(unnamed) > len(rest):  # the parts of the cache, one by one
+        parts = extras[-1] if extras and isinstance(extras[-1], tuple | list) else extras
+        rest = [dy, *parts]
     for parameter in parameters:
         if _is_rate(parameter.name):
             keywords[parameter.name] = 0.0
         elif parameter.default is parameter.empty and rest:
             values.append(rest.pop(0))
-    try:
-        return method(*values, **keywords)
-    except RAISED as error:
-        raise CannotCallError(describe(error)) from error
+    owner = getattr(method, "__self__", None)
+    for _ in range(_MOST_STUBS):
+        try:
+            return method(*values, **keywords)
+        except AttributeError as error:
+            if not _stub_missing(owner, error):
+                raise CannotCallError(describe(error)) from error
+        except RAISED as error:
+            raise CannotCallError(describe(error)) from error
+    raise CannotCallError("it needs further objects")
+
+
+class _Stub:
+    """Stands for an optimizer that its framework would set: whatever is called leaves the parameter as it is."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **_: args[0] if len(args) > 1 else 0 * args[0] if args else None
+
+
+def _stub_missing(owner: Any, error: AttributeError) -> bool:
+    """Put a stub where a backward pass looked for an object that was never set; False where it did not."""
+    if owner is None:
+        return False
+    if error.obj is owner and error.name is not None and "opt" in error.name.lower():
+        setattr(owner, error.name, _Stub())
+        return True
+    unset = [name for name, held in vars(owner).items() if held is None and "opt" in name.lower()]
+    for name in unset:
+        setattr(owner, name, _Stub())
+    return bool(unset) and error.obj is None
 
 
 def input_gradient_role(name: str) -> bool:
@@ -106,6 +139,8 @@ def kept_gradients(
     before: Mapping[str, int],
     slots: Mapping[Role, Slot],
     shape: tuple[int, ...],
+    *,
+    by_name: bool,
 ) -> None:
     """Add the gradients that a backward method left in the object: those with a telling name, and all new arrays."""
     taken = {slot.path for slot in slots.values()}
@@ -114,7 +149,7 @@ def kept_gradients(
         if not library.owns(held) or slot.path in taken:
             continue
         role = gradient_role(str(slot.key))
-        if found.dx is None and input_gradient_role(str(slot.key)) and tuple(held.shape) == shape:
+        if found.dx is None and by_name and input_gradient_role(str(slot.key)) and tuple(held.shape) == shape:
             found.dx = library.values(held)
         if role and role not in found.affine:
             found.affine[role] = library.values(held)

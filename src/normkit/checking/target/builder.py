@@ -78,6 +78,7 @@ class Builder:
         roles: The roles of what it keeps, by path; None tells them by their names.
         returned: For functions: which further results are running statistics.
         momentum: The value for a momentum argument without a default.
+        known: The roles of arguments, by name, that an experiment told.
     """
 
     target: Any
@@ -91,6 +92,7 @@ class Builder:
     roles: Mapping[str, Role] | None = None
     returned: tuple[tuple[int, Role], ...] = ()
     momentum: float = 0.1
+    known: tuple[tuple[str, Role], ...] = ()
 
     @property
     def defaults(self) -> dict[Role, Any]:
@@ -122,7 +124,7 @@ class Builder:
         if not self.is_class:
             return None
         function = self.target if self.kind == "factory" else constructor_of(self.target)
-        return Signature(function, self.options.init, takes_input=False)
+        return Signature(function, self.options.init, takes_input=False, known=dict(self.known))
 
     def call(self, instance: Any = None) -> Signature:
         """Return the arguments of the forward call.
@@ -131,7 +133,7 @@ class Builder:
             instance: For a factory: what it returned.
         """
         fixed = {name: made(value) or value for name, value in self.options.call.items()}
-        return Signature(self._forward(instance), fixed, takes_input=True)
+        return Signature(self._forward(instance), fixed, takes_input=True, known=dict(self.known))
 
     def call_of_first(self) -> Signature | None:
         """Return the arguments of the forward call; None where it cannot be built in this way."""

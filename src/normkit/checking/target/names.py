@@ -63,7 +63,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     ),
     "rank": ("num_dims", "n_dims", "rank"),
     "groups": ("num_groups", "groups", "n_groups", "group", "ngroups", "group_num", "num_group", "n_group"),
-    "weight": ("weight", "gamma", "scale", "w", "gain", "g", "weights", "gammas", "a_2", "alpha"),
+    "weight": ("weight", "gamma", "scale", "w", "gain", "g", "weights", "gammas", "a_2"),
     "bias": ("bias", "beta", "shift", "offset", "b", "biases", "betas", "b_2"),
     "running_mean": (
         "running_mean",

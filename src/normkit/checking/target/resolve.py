@@ -131,6 +131,9 @@ def accept(builder: Builder, claim: Claim) -> Resolved:
         except TargetError as error:
             refused[rank] = str(error)
             continue
+        if builder.style.one_by_one and shape != builder.geometry.shape(rank):
+            refused[rank] = f"it gives shape {shape}"
+            continue
         broadcast = len(shape) > rank or np.prod(shape) > np.prod(builder.geometry.shape(rank))
         (resized if broadcast and rank not in claim.ranks else ranks).append(rank)
     if ranks:  # where weight and bias broadcast the input to something larger it is not meant for that rank

@@ -46,9 +46,17 @@ class Signature:
         function: What is called; for a class, its constructor.
         fixed: Arguments by name that the user fixed with --init or --call: they win over everything.
         takes_input: Whether one of the arguments is the input.
+        known: The roles of arguments, by name, that an experiment told.
     """
 
-    def __init__(self, function: Callable[..., Any], fixed: Mapping[str, Any], *, takes_input: bool) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        fixed: Mapping[str, Any],
+        *,
+        takes_input: bool,
+        known: Mapping[str, Role] | None = None,
+    ) -> None:
         self.fixed = dict(fixed)
         try:
             self.signature = inspect.signature(function)
@@ -58,7 +66,8 @@ class Signature:
             ) from error
         self.input = self._find_input() if takes_input else None
         self.parameters = {p.name: p for p in self._named() if p.name != self.input}
-        self.roles = self._find_roles(is_constructor=not takes_input)
+        told = {name: role for name, role in (known or {}).items() if name in self.parameters}
+        self.roles = {**self._find_roles(is_constructor=not takes_input), **told}
         self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
         unknown = set(self.fixed) - set(self.parameters)
         if unknown and not self.takes_anything:
