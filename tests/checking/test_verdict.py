@@ -60,6 +60,7 @@ def errors_and_warnings(report: Report) -> dict[str, str]:
         (failing.UnusedWeightDetached, {"affine-ignored": "error", "statistics-detached": "error"}),
         (failing.PassesThroughInEvaluation, {"eval-ignores-running-stats": "error"}),
         (failing.LayerNormOfTrainingOnly, {"formula-wrong": "error"}),
+        (failing.DividesByTheRunningDeviation, {"running-var-wrong": "error"}),
         (failing.KeepsNothingBeforeTheFirstBatch, {"call-fails": "warning"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

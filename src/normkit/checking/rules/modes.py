@@ -65,7 +65,7 @@ class EvalIgnoresRunningStats(ModeRule):
     code = "eval-ignores-running-stats"
     core = True
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "formula-wrong in training")
-    after: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing", "eps-misplaced")
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing", "eps-misplaced", "running-var-wrong")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if probe.state and not probe.has_evaluation:
@@ -80,7 +80,9 @@ class EvalIgnoresRunningStats(ModeRule):
         evaluation = probe.evaluation
         if evaluation.statistics == "running":
             return
-        if evaluation.statistics == "other":  # than the definition, over the family's axes and with eps in its place
+        if (
+            evaluation.statistics == "other"
+        ):  # than the definition, over the family's axes, eps in its place, a variance as the running variance
             self.need(*self.after)
         messages = {
             "batch": "evaluation normalizes by the batch's statistics, not by the running ones",

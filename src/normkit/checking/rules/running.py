@@ -86,13 +86,20 @@ class RunningStatsInit(RunningRule):
             initial = {**self._update(probe).initial, **initial}
         wrong = []
         for role, start in (("running_mean", 0.0), ("running_var", 1.0)):
-            values = initial.get(role)
+            values = None if role == "running_var" and self._is_no_average(probe) else initial.get(role)
             if values is not None and np.abs(values - start).max(initial=0.0) > self._negligible(probe):
                 wrong.append(f"{role} starts at {number(float(values.reshape(-1)[0]))} rather than {number(start)}")
         if wrong and not self._replaced(probe):
             yield self.finding(wrong[0], "; ".join(wrong) + ", read before the first batch")
         else:
             yield from self._first_batch(self._update(probe), probe)
+
+    def _is_no_average(self, probe: Measurements) -> bool:
+        """Whether what is kept as the running variance is something else, such as a sum: it has another start."""
+        try:
+            return self._update(probe).var is None
+        except TargetError:
+            return False
 
     def _replaced(self, probe: Measurements) -> bool:
         """Whether the first batch takes the place of the initial values; not where a second one cannot be taken."""
