@@ -172,7 +172,7 @@ def test_options_reach_the_target(run: Run, tmp_path: Path) -> None:
     report = json.loads(out)
     assert code == 0
     assert report["identity"]["eps"] == pytest.approx(1e-5, rel=1e-3)
-    assert report["identity"]["parameters"]["weight"].startswith("(8,)")
+    assert report["identity"]["parameters"]["gamma"].startswith("(8,)")
     assert report["findings"] == []
 
 
