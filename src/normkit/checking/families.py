@@ -8,8 +8,12 @@ TITLES = {
     "group": "group normalization",
     "instance": "instance normalization",
     "rms": "RMS normalization",
+    "other": "another normalization",
 }
-"""Each family with its name for people."""
+"""Each family with its name for people; "other" is none that a layer of torch.nn has."""
+
+FAMILIES = tuple(family for family in TITLES if family != "other")
+"""The families that a target may be held against."""
 
 
 @dataclass(frozen=True)
@@ -49,4 +53,5 @@ def reference_layer(family: str, ranks: tuple[int, ...]) -> str:
     if family in ("batch", "instance"):
         ending = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}[ranks[0]] if ranks else "2d"
         return f"torch.nn.{family.capitalize()}Norm{ending}"
-    return {"layer": "torch.nn.LayerNorm", "group": "torch.nn.GroupNorm", "rms": "torch.nn.RMSNorm"}[family]
+    named = {"layer": "torch.nn.LayerNorm", "group": "torch.nn.GroupNorm", "rms": "torch.nn.RMSNorm"}
+    return named.get(family, "any layer of torch.nn")

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from normkit.checking.families import CONVENTIONS, TITLES
+from normkit.checking.families import CONVENTIONS, FAMILIES
 from normkit.errors import UserError
 
 
@@ -31,7 +31,7 @@ class Options:
     method: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("family (--as)", self.family, TITLES)
+        _one_of("family (--as)", self.family, FAMILIES)
         _one_of("convention", self.convention, CONVENTIONS)
         if self.features is not None and self.features < 1:
             raise UserError(f"features must be at least 1, but {self.features} was given")

@@ -263,7 +263,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     kind = {"module class": "a module", "module": "a module", "class": "a class", "object": "an object"}
     library = {"torch": "torch tensors", "numpy": "NumPy arrays", "jax": "JAX arrays"}[identity.library]
     lines = [
-        ("family", f"{TITLES[report.family]}, {report.family_reason}"),
+        ("family", f"{TITLES[report.family]}{': ' if report.family == 'other' else ', '}{report.family_reason}"),
         ("built as", f"{identity.built}, {kind.get(identity.kind, 'a function')} on {library}"),
         ("takes", f"inputs of rank {', '.join(map(str, identity.ranks))}; measured on {identity.layout}"),
         ("averages over", identity.reduces or "could not be told"),
@@ -276,9 +276,11 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("saved", ", ".join(identity.saved) or "nothing" if identity.saved is not None else ""),
         ("run in", _ISOLATION[report.isolation]),
     ]
-    return [(label, text) for label, text in lines if text]
+    known = report.family != "other"
+    return [(label, text) for label, text in lines if text and (known or label not in _OF_A_FAMILY)]
 
 
+_OF_A_FAMILY = {"averages over", "formula", "running mean", "running variance", "evaluation"}
 _ISOLATION: dict[Isolation, str] = {
     "process": "",
     "fork": "a fork of the calling process; what importing it prints or changes was not seen",

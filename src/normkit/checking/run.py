@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from normkit.checking.families import TITLES
 from normkit.checking.measure.identify import identify
 from normkit.checking.measure.lab import Measurements, measure
 from normkit.checking.options import Options
@@ -76,7 +77,7 @@ def examine(
         skipped=results.skipped,
         blocked=results.blocked,
         failed=results.failed,
-        not_judged=() if errors else results.not_judged(probe.family),
+        not_judged=() if errors else results.not_judged(probe),
         seconds=round(time.perf_counter() - started, 3),
         source=source,
         line=line,
@@ -109,10 +110,12 @@ class _Results:
         """Note that others cannot build on a check, in these modes."""
         self.unmet |= {f"{code} in {mode}" for mode in modes}
 
-    def not_judged(self, family: str) -> tuple[str, ...]:
+    def not_judged(self, probe: Measurements) -> tuple[str, ...]:
         """Say what could not run of the checks that equivalence needs, and why."""
+        if probe.family == "other":
+            return (f"{probe.family_reason}; no layer of torch.nn does the same",)
         judged = {*self.passed, *self.skipped, *(finding.code for finding in self.findings)} - {*self.failed}
-        needed = [code for code, rule in RULES.items() if rule.core and family in rule.families]
+        needed = [code for code, rule in RULES.items() if rule.core and probe.family in rule.families]
         reasons = by_reason({code: self._cause(code) for code in needed if code not in judged})
         return tuple(f"{_listed(codes)} could not be measured ({reason})" for reason, codes in reasons.items())
 
@@ -129,7 +132,7 @@ def _run_rules(probe: Measurements, progress: Progress) -> _Results:
         rule = RULES[code](results.unmet)
         blocking = next((needed for needed in rule.requires if not rule.met(needed)), None)
         if probe.family not in rule.families:
-            results.skipped[code] = f"does not apply to {probe.family} normalization"
+            results.skipped[code] = f"does not apply to {TITLES[probe.family]}"
         elif blocking is not None:
             results.block(code, blocking)
         else:

@@ -62,6 +62,8 @@ def expected_patterns(
     """
     shape, names, channel = geometry.shape(rank, batch), geometry.axis_names(rank), geometry.channel_axis(rank)
     spatial = tuple(axis for axis in range(1, rank) if axis != channel)
+    if family == "other":
+        return []
     if family == "batch":
         return [reducing(shape, (0, *spatial), names)]
     if family == "instance":

@@ -159,7 +159,7 @@ class Measurements(Probe):
     @cached_property
     def update(self) -> Update | None:
         """The update of the running statistics; None where there are none."""
-        return measure_update(self) if self.state else None
+        return measure_update(self) if self.state and self.family != "other" else None
 
     @property
     def unchanged_stats(self) -> tuple[str, ...]:

@@ -1,16 +1,19 @@
 """Settle how a target is called, what it is for, and which of its arrays are what: by measuring, with names for ties."""
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from normkit.checking.families import TITLES
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.modes import Run, find_mode
 from normkit.checking.measure.momentum import with_momentum
+from normkit.checking.measure.other import describe_axes, describe_blend, describe_response, standardizes_its_weights
 from normkit.checking.measure.probe import Probe
 from normkit.checking.measure.roles import find_roles
 from normkit.checking.options import Options
@@ -38,7 +41,7 @@ class Settled:
     Args:
         resolved: The input ranks that it takes.
         builder: How to build and call it.
-        family: The family it is held against.
+        family: The family it is held against; "other" where it is none of them.
         reason: How that was decided.
         claimed: The family that it claims, where its numbers are those of another.
         evaluates: Whether an evaluation mode was found that differs from training.
@@ -61,6 +64,7 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
         candidates: The ways that run, the likeliest first.
         options: What the user fixed.
     """
+    _require_activations(candidates[0])
     claim = candidates[0].claim
     families = _FAMILIES if claim.family is None else (claim.family,)
     reason = claim.reason
@@ -69,13 +73,8 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
         found = _first_fit(list(_switched(candidates)), families)
     if found is None and claim.family == "layer" and options.family is None:
         found = _first_fit([_of_one_group(c) for c in candidates if c.rank >= 4], ("group",))
-    if found is None:
-        family = claim.family or "batch"
-        candidate = candidates[0]
-        reason = claim.reason if claim.family else "a guess: its axes are those of no family; pass --as"
-    else:
-        candidate, family = found
-        reason = claim.reason if claim.family else "by what it averages over"
+    candidate, family = found or (candidates[0], claim.family or "other")
+    reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates, computed = _completed(candidate, family)
     resolved = _accepted(builder, claim, candidate.rank)
     builder = resolved.builder
@@ -83,9 +82,41 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
         builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
         resolved = dataclasses.replace(resolved, builder=builder)
     settled = Settled(resolved, builder, family, reason, None, evaluates, computed)
-    settled = _by_numbers(settled) if options.family is None else settled
+    if options.family is None:
+        settled = _by_numbers(settled) if found else _as_other(settled, candidate.rank)
     _require_inputs(settled, fits=found is not None)
     return settled
+
+
+def _as_other(settled: Settled, rank: int) -> Settled:
+    """Say what it is where its axes are those of no family, or not those of the one that it claims."""
+    other = dataclasses.replace(settled, family="other")
+    probe = Probe(settled.resolved, settled.builder, "other")
+    try:
+        named = describe_blend(probe, rank) or describe_response(probe, rank)
+        if named is not None:
+            return dataclasses.replace(other, reason=named)
+        return dataclasses.replace(other, reason=describe_axes(probe, rank)) if settled.family == "other" else settled
+    except TargetError:
+        return settled
+
+
+def _require_activations(candidate: Candidate) -> None:
+    """Refuse what normalizes its own weights rather than its input.
+
+    Raises:
+        CannotRunError: it does.
+    """
+    target = candidate.builder.target
+    kind = target if inspect.isclass(target) else type(target)
+    if not issubclass(kind, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
+        return
+    if standardizes_its_weights(_probe(candidate, "other"), candidate.rank):
+        raise CannotRunError(
+            f"{name_of(target)} standardizes its weights (weight standardization), not its input: normkit check judges "
+            "layers that normalize their input. Pass --adapter FILE.py:make with a function that returns what is to be "
+            "judged as a callable of x"
+        )
 
 
 def _require_inputs(settled: Settled, *, fits: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
 from normkit.checking.report import MODES, Finding, interval, number
-from normkit.checking.rules.base import BASIC, Rule, UnmeasuredError, shared
+from normkit.checking.rules.base import ANY_FAMILY, BASIC, Rule, UnmeasuredError, shared
 from normkit.checking.target.state import AFFINE
 
 
@@ -201,6 +201,7 @@ class ParametersNotRegistered(AffineRule):
     """
 
     code = "parameters-not-registered"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return super().not_applicable(probe) if probe.builder.is_module else "only a torch.nn.Module has parameters"

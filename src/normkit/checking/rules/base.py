@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from typing import ClassVar, TypeVar
 
-from normkit.checking.families import TITLES
+from normkit.checking.families import FAMILIES
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import MODES, Finding, Mode, Section, Severity
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.errors import TargetError
 
 T = TypeVar("T")
+
+ANY_FAMILY = (*FAMILIES, "other")
+"""For checks that ask nothing of what a layer computes."""
 
 BASIC = ("output-shape in training", "not-deterministic in training")
 """The requirements of whatever compares outputs in training with a definition."""
@@ -53,7 +56,7 @@ class Rule(ABC):
     """Codes that must have found nothing (notes aside), in one mode or in both; otherwise this check is skipped."""
     after: ClassVar[tuple[str, ...]] = ()
     """Codes that a part of the check needs, which asks for them itself; they only run before it."""
-    families: ClassVar[tuple[str, ...]] = tuple(TITLES)
+    families: ClassVar[tuple[str, ...]] = FAMILIES
     """The families that it applies to."""
     core: ClassVar[bool] = False
     """Whether a target is judged equivalent only where this check passed or does not apply."""

@@ -3,10 +3,11 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import ClassVar
 
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import Finding
-from normkit.checking.rules.base import Rule
+from normkit.checking.rules.base import ANY_FAMILY, Rule
 from normkit.checking.target.global_state import changes, preserved, reseeded, snapshot
 
 
@@ -21,6 +22,7 @@ class GlobalState(Rule):
     """
 
     code = "global-state"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         imported = probe.import_effects.changes

@@ -8,7 +8,7 @@ import numpy as np
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import BASIC, Rule
+from normkit.checking.rules.base import ANY_FAMILY, BASIC, Rule
 from normkit.checking.target.arrays import Array
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import RUNNING
@@ -100,6 +100,7 @@ class NonContiguous(Rule):
     """
 
     code = "non-contiguous"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     requires: ClassVar[tuple[str, ...]] = BASIC
 
     def not_applicable(self, probe: Measurements) -> str | None:
@@ -132,6 +133,7 @@ class ChannelsLastWrong(Rule):
     """
 
     code = "channels-last-wrong"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     requires: ClassVar[tuple[str, ...]] = (*BASIC, "non-contiguous")
 
     def not_applicable(self, probe: Measurements) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import Finding, Mode, Severity, errors_first, number
-from normkit.checking.rules.base import Rule, ready, shared, usual_first
+from normkit.checking.rules.base import ANY_FAMILY, Rule, ready, shared, usual_first
 from normkit.checking.target.errors import TargetError
 
 
@@ -22,6 +22,7 @@ class CallFails(Rule):
     """
 
     code = "call-fails"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         failures = [finding for rank in usual_first(probe) for finding in self._failures(probe, rank)]
@@ -70,6 +71,7 @@ class OutputShape(Rule):
     """
 
     code = "output-shape"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     core = True
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
@@ -103,6 +105,7 @@ class OutputDtype(Rule):
     """
 
     code = "output-dtype"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     edge = True
     requires: ClassVar[tuple[str, ...]] = ("parameters-not-registered",)
 
@@ -130,6 +133,7 @@ class InputMutated(Rule):
     """
 
     code = "input-mutated"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
 
     def not_applicable(self, probe: Measurements) -> str | None:
         return None if probe.library.mutable else "JAX arrays cannot be written to"
@@ -162,6 +166,7 @@ class OutputAliasesInput(Rule):
     """
 
     code = "output-aliases-input"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     requires: ClassVar[tuple[str, ...]] = ("input-mutated",)
 
     def not_applicable(self, probe: Measurements) -> str | None:
@@ -201,6 +206,7 @@ class NotDeterministic(Rule):
     """
 
     code = "not-deterministic"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     core = True
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
@@ -245,6 +251,7 @@ class Prints(Rule):
     """
 
     code = "prints"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     severity = "note"
 
     def check(self, probe: Measurements) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import Finding, number
-from normkit.checking.rules.base import Rule
+from normkit.checking.rules.base import ANY_FAMILY, Rule
 from normkit.checking.target.errors import RAISED
 
 
@@ -92,6 +92,7 @@ class NotCopyable(Rule):
     """
 
     code = "not-copyable"
+    families: ClassVar[tuple[str, ...]] = ANY_FAMILY
     requires: ClassVar[tuple[str, ...]] = ("state-attached",)
     after: ClassVar[tuple[str, ...]] = ("not-deterministic", "running-stats-updated-in-eval")
 

@@ -1,0 +1,107 @@
+"""Say what a normalization of no known family is: a blend of known ones, one with a name, or what it averages over."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from normkit.checking.measure.probe import Probe
+from normkit.checking.patterns import Pattern, Values, reducing, standardize
+from normkit.checking.target.errors import TargetError
+
+_FITS = 2e-3
+_COUNTS = 0.02
+_CLOSE = 1e-3
+
+
+def describe_blend(probe: Probe, rank: int) -> str | None:
+    """Name the normalizations of which the output is a weighted sum; None where it is no such sum.
+
+    The weights may differ from channel to channel.
+    """
+    x = probe.x(rank)
+    y = probe.forward(probe.layer(rank), x)
+    if y.shape != x.shape or rank < 3:
+        return None
+    names = [name for name, _ in _parts(probe, rank)]
+    parts = [standardize(x, pattern, eps=1e-5) for _, pattern in _parts(probe, rank)]
+    used: set[int] = set()
+    axis = probe.geometry.channel_axis(rank)
+    for channel in range(x.shape[axis]):
+        design = np.stack([np.take(part, channel, axis).reshape(-1) for part in parts], axis=1)
+        wanted = np.take(y, channel, axis).reshape(-1)
+        best = _smallest_sum(design, wanted)
+        if best is None:
+            return None
+        used |= best
+    if len(used) < 2:
+        return None
+    listed = [names[index] for index in sorted(used)]
+    return f"a blend of {', '.join(listed[:-1])} and {listed[-1]} normalization"
+
+
+def _smallest_sum(design: Values, wanted: Values) -> set[int] | None:
+    """The fewest columns of which a weighted sum gives what is wanted."""
+    for count in range(1, design.shape[1] + 1):
+        for columns in itertools.combinations(range(design.shape[1]), count):
+            chosen = design[:, columns]
+            weights = np.linalg.lstsq(chosen, wanted, rcond=None)[0]
+            if float(np.abs(chosen @ weights - wanted).max()) < _FITS:
+                return {column for column, weight in zip(columns, weights, strict=True) if abs(weight) > _COUNTS}
+    return None
+
+
+def _parts(probe: Probe, rank: int) -> Iterator[tuple[str, Pattern]]:
+    shape, names, channel = (
+        probe.geometry.shape(rank),
+        probe.geometry.axis_names(rank),
+        probe.geometry.channel_axis(rank),
+    )
+    spatial = tuple(axis for axis in range(1, rank) if axis != channel)
+    yield "batch", reducing(shape, (0, *spatial), names)
+    yield "instance", reducing(shape, spatial, names)
+    yield "layer", reducing(shape, tuple(range(1, rank)), names)
+
+
+def describe_response(probe: Probe, rank: int) -> str | None:
+    """Tell global response normalization: x + weight * x * (its norm a channel, relative to the mean norm) + bias.
+
+    Woo et al. 2023, ConvNeXt V2, arXiv 2301.00808.
+    """
+    if rank < 3 or "weight" not in probe.affine:
+        return None
+    x = probe.x(rank)
+    layer = probe.builder.build(rank)
+    layer.write(weight=np.ones(1), bias=np.zeros(1))
+    y = probe.forward(layer, x)
+    channel = probe.geometry.channel_axis(rank)
+    spatial = tuple(axis for axis in range(1, rank) if axis != channel)
+    norm = np.sqrt((x**2).sum(spatial, keepdims=True))
+    relative = norm / (norm.mean(channel, keepdims=True) + 1e-6)
+    if y.shape == x.shape and float(np.abs(y - (x + x * relative)).max()) < _CLOSE * float(np.abs(y).max()):
+        return "global response normalization (GRN)"
+    return None
+
+
+def describe_axes(probe: Probe, rank: int) -> str:
+    """Say what one element of the input reaches."""
+    pattern = probe.pattern(rank)
+    if pattern is None or pattern.count == 1:
+        return "its axes are those of no family"
+    return f"it averages over {pattern.words}, as no family does"
+
+
+def standardizes_its_weights(probe: Probe, rank: int) -> bool:
+    """Whether another scale and level of a layer's weight leave its output as it is: weight standardization."""
+    try:
+        layer = probe.builder.build(rank)
+        weight = getattr(layer.instance, "weight", None)
+        if weight is None or not layer.library.owns(weight):
+            return False
+        x = probe.x(rank)
+        before = probe.forward(layer, x, training=False)
+        weight.data.mul_(2.0).add_(3.0)
+        after = probe.forward(layer, x, training=False)
+    except TargetError:
+        return False
+    return bool(np.abs(before).max() > _CLOSE and np.abs(after - before).max() < _CLOSE * np.abs(before).max())
