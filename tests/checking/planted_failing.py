@@ -140,3 +140,37 @@ class HidesItsStatistics(modules.NoRunningStatistics):
             self.kept = mean.detach().numpy().tobytes(), var.detach().numpy().tobytes()
             return mean, var
         return tuple(torch.frombuffer(bytearray(values), dtype=x.dtype) for values in self.kept)
+
+
+class SmoothsByWhatItHides(modules.NoRunningStatistics):
+    """Normalizes by an average over batches that nobody finds; the first batch of all is normalized rightly."""
+
+    def statistics(self, x):
+        mean, var = super().statistics(x)
+        if not self.training:
+            return mean, var
+        if hasattr(self, "kept"):
+            old_mean, old_var = (torch.frombuffer(bytearray(values), dtype=x.dtype) for values in self.kept)
+            mean, var = (mean + old_mean) / 2, (var + old_var) / 2
+        self.kept = mean.detach().numpy().tobytes(), var.detach().numpy().tobytes()
+        return mean, var
+
+
+class DrawsItsWeightInTheFirstCall(modules.BatchNorm):
+    """Wrong in its initial values alone: a weight that is drawn once is no randomness of the layer."""
+
+    def __init__(self, num_features):
+        super().__init__(num_features)
+        self.weight = None
+
+    def affine(self, x_hat):
+        if self.weight is None:
+            self.weight = nn.Parameter(torch.rand(x_hat.shape[1]) + 1)
+        return super().affine(x_hat)
+
+
+class DividesByTheRunningDeviation(modules.RunningStandardDeviation):
+    """One fault, and consistent: what is called the running variance is the deviation, and evaluation takes it so."""
+
+    def normalize(self, x, mean, var):
+        return super().normalize(x, mean, var if self.training else var**2)

@@ -1,16 +1,21 @@
 """The reports in docs/check.md are what the gallery gives. ``python tests/checking/test_docs.py`` writes them anew."""
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 
+from normkit.checking.candidates import candidates
+from normkit.checking.options import Options
 from normkit.checking.report import Report
 from normkit.checking.run import examine
+from normkit.checking.summary import check_many
 from normkit.checking.target.load import load
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "check.md"
+SUMMARY = re.compile(r"```console\n\$ normkit check (examples) --summary\n(.*?)```", re.DOTALL)
 BLOCK = re.compile(r"```console\n\$ normkit check (examples/\S+)\n(.*?)```", re.DOTALL)
 
 CAUSES = {
@@ -35,6 +40,11 @@ def report_of(target: str) -> Report:
     return examine(load(str(ROOT / target)), name=target, isolation="process")
 
 
+def summary_of(folder: str) -> str:
+    with contextlib.chdir(ROOT):
+        return str(check_many(candidates([folder]), Options(), jobs=2, fork=True))
+
+
 def without_numbers(text: str) -> str:
     return re.sub(r"\d[\d.]*(e[+-]?\d+)?", "#", " ".join(text.split()))
 
@@ -47,7 +57,13 @@ def test_gallery(target: str) -> None:
     assert without_numbers(shown[target]) == without_numbers(str(report))
 
 
+def test_summary_of_the_gallery() -> None:
+    (shown,) = SUMMARY.findall(PAGE.read_text())
+    assert without_numbers(shown[1]) == without_numbers(summary_of(shown[0]))
+
+
 if __name__ == "__main__":
+    text = BLOCK.sub(lambda m: f"```console\n$ normkit check {m[1]}\n{report_of(m[1])}\n```", PAGE.read_text())
     PAGE.write_text(
-        BLOCK.sub(lambda m: f"```console\n$ normkit check {m[1]}\n{report_of(m[1])}\n```", PAGE.read_text())
+        SUMMARY.sub(lambda m: f"```console\n$ normkit check {m[1]} --summary\n{summary_of(m[1])}\n```", text)
     )

@@ -60,6 +60,7 @@ def errors_and_warnings(report: Report) -> dict[str, str]:
         (failing.UnusedWeightDetached, {"affine-ignored": "error", "statistics-detached": "error"}),
         (failing.PassesThroughInEvaluation, {"eval-ignores-running-stats": "error"}),
         (failing.LayerNormOfTrainingOnly, {"formula-wrong": "error"}),
+        (failing.DividesByTheRunningDeviation, {"running-var-wrong": "error"}),
         (failing.KeepsNothingBeforeTheFirstBatch, {"call-fails": "warning"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -112,6 +113,24 @@ def test_not_judged_where_evaluation_uses_statistics_that_were_not_found() -> No
     report = examine(failing.HidesItsStatistics)
     assert report.verdict == "not judged"
     assert "evaluation does not use the statistics of its input" in report.not_judged[0]
+
+
+def test_not_judged_where_no_evaluation_was_found() -> None:
+    report = examine(articles.batch_norm_every_call_trains)
+    assert report.count("error") == 0
+    assert report.verdict == "not judged"
+    (reason,) = report.not_judged
+    assert reason.startswith("eval-ignores-running-stats could not be measured (no evaluation was found")
+
+
+def test_what_is_drawn_in_the_first_call_is_no_randomness() -> None:
+    assert errors_and_warnings(examine(failing.DrawsItsWeightInTheFirstCall)) == {"affine-init": "error"}
+
+
+def test_training_by_hidden_statistics_is_seen_by_what_it_does() -> None:
+    report = examine(failing.SmoothsByWhatItHides)
+    assert errors_and_warnings(report) == {"train-uses-running-stats": "error", "running-stats-missing": "warning"}
+    assert "other batches before it" in next(f.evidence for f in report.findings if f.severity == "error")
 
 
 def test_equivalent_names_no_check_that_did_not_run() -> None:

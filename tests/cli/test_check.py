@@ -159,20 +159,20 @@ def test_options_reach_the_target(run: Run, tmp_path: Path) -> None:
     path.write_text(
         "import numpy as np\n"
         "def normalize(x, gamma, beta, flavour, eps=1e-3):\n"
-        "    assert flavour == 'sweet'\n"
+        "    assert flavour == chr(115) + 'weet'\n"  # not to be read in the code
         "    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)\n"
         "    return ((x - mean) / np.sqrt(var + eps) * gamma + beta).astype(x.dtype)\n"
     )
     code, _, err = run(f"{path}:normalize")
     assert code == 2
-    assert "'flavour' has no default" in err
+    assert "flavour" in err
     assert "--call NAME=VALUE" in err
     options = ["--call", "flavour=sweet", "--call", "eps=1e-5", "--as", "layer", "--features", "8", "--format", "json"]
     code, out, _ = run(f"{path}:normalize", *options)
     report = json.loads(out)
     assert code == 0
     assert report["identity"]["eps"] == pytest.approx(1e-5, rel=1e-3)
-    assert report["identity"]["parameters"]["weight"].startswith("(8,)")
+    assert report["identity"]["parameters"]["gamma"].startswith("(8,)")
     assert report["findings"] == []
 
 

@@ -101,7 +101,7 @@ class AffineIgnored(AffineRule):
         return (gap, float(np.abs(actual - plain).max()) < 1e-6) if gap > 1e-3 else None
 
     def _factors(self, probe: Measurements, weight: Values | None) -> list[Values | None]:
-        """What a weight may multiply by: itself, one plus itself, or its exponential where it is kept as a logarithm."""
+        """What a weight may multiply by: itself, one plus itself, or its exponential where it is a logarithm."""
         if weight is None:
             return [None]
         return [weight] if probe.unit_weight == 1.0 else [weight + 1, np.exp(weight)]
@@ -175,7 +175,7 @@ class AffineShape(AffineRule):
     def check(self, probe: Measurements) -> Iterator[Finding]:
         if probe.by_caller and (probe.builder.style.parameters == "flat" or probe.rank == 2):
             return  # it takes the shape that it is given
-        layer = probe.layer(neutral=False)
+        layer = probe.started()
         held = {role: slot.read() for role, slot in layer.slots().items() if role in ("weight", "bias")}
         expected = probe.geometry.features
         shapes = {role: tuple(getattr(value, "shape", np.shape(value))) for role, value in held.items()}
@@ -207,7 +207,7 @@ class ParametersNotRegistered(AffineRule):
         return super().not_applicable(probe) if probe.builder.is_module else "only a torch.nn.Module has parameters"
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        layer: Any = probe.layer(neutral=False)
+        layer: Any = probe.started()
         registered = {id(parameter) for parameter in layer.instance.parameters()}
         slots = layer.slots()
         kept = [slots[role] for role in probe.affine if slots[role].owner is not layer.given]

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from normkit.checking.measure.gradients import GRADIENT_TOLERANCE, affine_slopes
+from normkit.checking.measure.gradients import GRADIENT_TOLERANCE, Backward, affine_slopes
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
 from normkit.checking.report import Finding, number
 from normkit.checking.rules.base import Rule, UnmeasuredError
-from normkit.checking.target.backward import CannotCallError
+from normkit.checking.target.backward import CannotCallError, Gradients
 from normkit.checking.target.errors import TargetError
 
 _TOLERANCE = GRADIENT_TOLERANCE
@@ -46,7 +46,7 @@ class StatisticsDetached(GradientRule):
     """
 
     code = "statistics-detached"
-    after: ClassVar[tuple[str, ...]] = ("affine-ignored",)
+    after: ClassVar[tuple[str, ...]] = ("affine-ignored", "train-uses-running-stats")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
@@ -74,6 +74,7 @@ class StatisticsDetached(GradientRule):
             if what == "the mean" and not formula.subtract_mean:
                 continue
             if float(np.abs(dx - inner * rstd).max()) / scale < 5e-3:
+                self.need("train-uses-running-stats")  # whose statistics are no part of the graph
                 yield self.finding(
                     f"the backward pass treats {what} as constant",
                     f"dx equals that gradient to {number(float(np.abs(dx - inner * rstd).max()))}, and is off "
@@ -116,25 +117,30 @@ class GradientWrong(GradientRule):
         elif (off := backward.error_of(gradients.dx)) > _TOLERANCE:
             wrong.append(f"dx is off by {off:.0%} along random directions")
         applied = self.met("affine-ignored in training")
-        for role in backward.affine if applied else ():
-            slopes = affine_slopes(probe, backward, role)
-            if any(_gap(values.reshape(-1), slopes) < _TOLERANCE for values in gradients.candidates):
-                continue  # told by the numbers, whatever place or name it has
-            if role not in gradients.affine:
-                if role in backward.trainable:
-                    wrong.append(f"no gradient reaches {role}")
-                continue
-            got = gradients.affine[role].reshape(-1)
-            if got.size != slopes.size:
-                wrong.append(f"d{role} has {got.size} entries, {role} {slopes.size}")
-            elif (gap := _gap(got, slopes)) > _TOLERANCE:
-                wrong.append(f"d{role} is off by {gap:.0%}")
+        if applied:
+            wrong += self._wrong_affine(probe, backward, gradients)
         if wrong:
             yield self.finding(
                 f"the gradient is wrong: {wrong[0]}", "; ".join(wrong) + ", against differences of the forward pass"
             )
         elif not applied:
             self.need("affine-ignored in training")
+
+    def _wrong_affine(self, probe: Measurements, backward: Backward, gradients: Gradients) -> Iterator[str]:
+        """What is wrong with the gradients of weight and bias."""
+        for role in backward.affine:
+            slopes = affine_slopes(probe, backward, role)
+            if any(_gap(values.reshape(-1), slopes) < _TOLERANCE for values in gradients.candidates):
+                continue  # told by the numbers, whatever place or name it has
+            if role not in gradients.affine:
+                if role in backward.trainable:
+                    yield f"no gradient reaches {role}"
+                continue
+            got = gradients.affine[role].reshape(-1)
+            if got.size != slopes.size:
+                yield f"d{role} has {got.size} entries, {role} {slopes.size}"
+            elif (gap := _gap(got, slopes)) > _TOLERANCE:
+                yield f"d{role} is off by {gap:.0%}"
 
 
 def _gap(got: Values, slopes: Values) -> float:

@@ -69,6 +69,7 @@ class EmptyBatch(Rule):
     severity = "warning"
     edge = True
     requires: ClassVar[tuple[str, ...]] = ("wrong-axes",)
+    after: ClassVar[tuple[str, ...]] = ("call-fails",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         shape = probe.geometry.shape(probe.rank, 0)
@@ -76,6 +77,7 @@ class EmptyBatch(Rule):
         try:
             y = probe.forward(layer, np.zeros(shape))
         except TargetError as error:
+            self.need("call-fails in training")  # where every later call fails, an empty batch does too
             yield self.finding("fails on an empty batch", str(error), severity="note")
             return
         state = layer.read(*RUNNING)

@@ -9,6 +9,8 @@ from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import MODES, Finding, number
 from normkit.checking.rules.base import Rule, UnmeasuredError
 
+NO_EVALUATION = "no evaluation was found: no argument, attribute or method makes it use the running statistics"
+
 
 class ModeRule(Rule):
     """A check that needs running statistics."""
@@ -24,7 +26,7 @@ class EvaluationRule(ModeRule):
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if not probe.has_evaluation:
-            return "no evaluation was found: no argument, attribute or method makes it use the running statistics"
+            return NO_EVALUATION
         return super().not_applicable(probe)
 
 
@@ -40,11 +42,14 @@ class TrainUsesRunningStats(ModeRule):
     core = True
     requires: ClassVar[tuple[str, ...]] = ("not-deterministic in training",)
 
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return None
+
     def check(self, probe: Measurements) -> Iterator[Finding]:
         if probe.training_uses_state > 1e-3:
             yield self.finding(
-                "training normalizes by the running statistics",
-                f"one input, running statistics doubled and shifted by 3: training outputs differ by "
+                "training normalizes by what it keeps of earlier batches",
+                "one input, with other batches before it or with other running statistics: training outputs differ by "
                 f"{number(probe.training_uses_state)}",
             )
 
@@ -60,9 +65,11 @@ class EvalIgnoresRunningStats(ModeRule):
     code = "eval-ignores-running-stats"
     core = True
     requires: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "formula-wrong in training")
-    after: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing", "eps-misplaced")
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing", "eps-misplaced", "running-var-wrong")
 
     def not_applicable(self, probe: Measurements) -> str | None:
+        if probe.state and not probe.has_evaluation:
+            raise UnmeasuredError(NO_EVALUATION)
         if not probe.state and probe.evaluation.statistics != "batch":
             raise UnmeasuredError("evaluation does not use the statistics of its input, and no others were found")
         if probe.state and not probe.has_evaluation:
@@ -73,7 +80,9 @@ class EvalIgnoresRunningStats(ModeRule):
         evaluation = probe.evaluation
         if evaluation.statistics == "running":
             return
-        if evaluation.statistics == "other":  # than the definition, over the family's axes and with eps in its place
+        if (
+            evaluation.statistics == "other"
+        ):  # than the definition, over the family's axes, eps in its place, a variance as the running variance
             self.need(*self.after)
         messages = {
             "batch": "evaluation normalizes by the batch's statistics, not by the running ones",

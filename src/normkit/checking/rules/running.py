@@ -74,7 +74,11 @@ class RunningStatsInit(RunningRule):
 
     def _negligible(self, probe: Measurements) -> float:
         """A difference of the start that changes less than twice eps does: 1 - eps is one."""
-        return max(2 * probe.formula.eps if probe.formula else 0.0, 1e-5)
+        try:
+            formula = probe.formula
+        except TargetError:
+            formula = None
+        return max(2 * formula.eps if formula else 0.0, 1e-5)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         initial = probe.layer(neutral=False).read(*RUNNING)
@@ -82,7 +86,7 @@ class RunningStatsInit(RunningRule):
             initial = {**self._update(probe).initial, **initial}
         wrong = []
         for role, start in (("running_mean", 0.0), ("running_var", 1.0)):
-            values = initial.get(role)
+            values = None if role == "running_var" and self._is_no_average(probe) else initial.get(role)
             if values is not None and np.abs(values - start).max(initial=0.0) > self._negligible(probe):
                 wrong.append(f"{role} starts at {number(float(values.reshape(-1)[0]))} rather than {number(start)}")
         if wrong and not self._replaced(probe):
@@ -90,8 +94,15 @@ class RunningStatsInit(RunningRule):
         else:
             yield from self._first_batch(self._update(probe), probe)
 
+    def _is_no_average(self, probe: Measurements) -> bool:
+        """Whether what is kept as the running variance is something else, such as a sum: it has another start."""
+        try:
+            return self._update(probe).var is None
+        except TargetError:
+            return False
+
     def _replaced(self, probe: Measurements) -> bool:
-        """Whether the first batch takes the place of the initial values."""
+        """Whether the first batch takes the place of the initial values; not where a second one cannot be taken."""
         try:
             update = self._update(probe)
         except TargetError:
