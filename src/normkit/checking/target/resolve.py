@@ -134,7 +134,7 @@ def accept(builder: Builder, claim: Claim) -> Resolved:
         if builder.style.one_by_one and shape != builder.geometry.shape(rank):
             refused[rank] = f"it gives shape {shape}"
             continue
-        broadcast = len(shape) > rank or np.prod(shape) > np.prod(builder.geometry.shape(rank))
+        broadcast = len(shape) > rank or np.prod(shape) != np.prod(builder.geometry.shape(rank))
         (resized if broadcast and rank not in claim.ranks else ranks).append(rank)
     if ranks:  # where weight and bias broadcast the input to something larger it is not meant for that rank
         refused.update(dict.fromkeys(resized, "weight and bias broadcast the input to another shape"))

@@ -47,12 +47,12 @@ def _fitted(builder: Builder, rank: int) -> tuple[float, Returned]:
     old = {
         role: start + generator.uniform(-1, 1, builder.geometry.features) * start / 2 for role, start in _OLD.items()
     }
-    layer.write(**old)
     x = generator.normal(0.0, 1.0, builder.geometry.shape(rank))
     x = x * generator.uniform(
         0.5, 9.0, x.shape[builder.geometry.channel_axis(rank) :][:1] + (1,) * _after(builder, rank)
     )
     try:
+        layer.write(**old)
         layer.forward(x)
     except RAISED:
         return nothing

@@ -46,13 +46,16 @@ def methods(target: Any, chosen: str | None) -> list[str | None]:
 
 def shapes(builder: Builder) -> Iterator[Builder]:
     """Vary the shapes of what is passed, the usual way first; parameters of shape (C, 1) come before all."""
-    column = _keeps_columns(builder)
+    kept, features = _kept_shapes(builder), builder.geometry.features
+    column = (*features, 1) in kept
     if column:
         yield builder.with_style(transposed=True, parameters="column")
     yield builder
     call, constructor = builder.call_of_first(), builder.constructor()
     if any(signature is not None and signature.name_of("features") for signature in (call, constructor)):
         yield builder.with_style(features_as_tuple=True)
+    if features in kept and not column:
+        yield builder.with_style(transposed=True)
     if _takes_arrays(builder, call):
         yield builder.with_style(parameters="keepdims")
         yield builder.with_style(parameters="trailing")
@@ -71,14 +74,12 @@ def _takes_arrays(builder: Builder, call: Signature | None) -> bool:
     return call is not None and any(role in ROLES or name in standing for name, role in call.roles.items())
 
 
-def _keeps_columns(builder: Builder) -> bool:
-    """Whether what it keeps is shaped (C, 1): it is made for inputs of shape (C, N)."""
-    features = builder.geometry.features
-    if builder.is_function or len(features) != 1:
-        return False
+def _kept_shapes(builder: Builder) -> set[tuple[int, ...]]:
+    """The shapes of the arrays that an object keeps."""
+    if builder.is_function or len(builder.geometry.features) != 1:
+        return set()
     try:
         layer = builder.build(2)
     except (TargetError, UnfillableError):
-        return False
-    shapes = [tuple(v.shape) for slot in slots_in(layer.instance) if builder.library.owns(v := slot.read())]
-    return (*features, 1) in shapes
+        return set()
+    return {tuple(value.shape) for slot in slots_in(layer.instance) if builder.library.owns(value := slot.read())}
