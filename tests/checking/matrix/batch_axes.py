@@ -7,7 +7,7 @@ from tests.checking.matrix import vocabulary
 from tests.checking.matrix.layouts import LAYOUTS
 from tests.checking.matrix.modes import ARGUMENTS, MODES
 from tests.checking.matrix.spelling import MOMENTS, NORMALIZE
-from tests.checking.matrix.template import CALLED, OBJECTS
+from tests.checking.matrix.template import CALLED, OBJECTS, left_in_attribute
 
 Axes = Mapping[str, str]
 Values = tuple[str, ...]
@@ -126,8 +126,7 @@ def _methods(axes: Axes) -> Values:
 def _results(axes: Axes) -> Values:
     if axes["holder"] == "returned":
         return ("y, mean, var", "mean, var, y", "var, y, mean", "dict")
-    left = ("self.output", "self.out") if axes["form"] == "class" else ()
-    return ("y", "y", "y, cache", "batch mean, var, y", "dict", *left)
+    return ("y", "y", "y, cache", "batch mean, var, y", "dict", *left_in_attribute(axes))
 
 
 def _conventions(axes: Axes) -> Values:

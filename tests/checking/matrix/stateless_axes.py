@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tests.checking.matrix import vocabulary
 from tests.checking.matrix.spelling import MOMENTS
-from tests.checking.matrix.template import OBJECTS
+from tests.checking.matrix.template import OBJECTS, left_in_attribute
 
 Axes = Mapping[str, str]
 Values = tuple[str, ...]
@@ -189,8 +189,7 @@ def _methods(axes: Axes) -> Values:
 
 
 def _results(axes: Axes) -> Values:
-    left = ("self.output", "self.out") if axes["form"] == "class" else ()
-    return ("y", "y", "y, cache", "batch mean, var, y", "dict", *left)
+    return ("y", "y", "y, cache", "batch mean, var, y", "dict", *left_in_attribute(axes))
 
 
 def _moments(axes: Axes) -> Values:

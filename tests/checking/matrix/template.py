@@ -14,6 +14,11 @@ OBJECTS = ("class", "module")
 CALLED = ("function", "static")
 
 
+def left_in_attribute(axes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the attributes that a result may be left in; a torch layer could not be copied then, for its graph."""
+    return ("self.output", "self.out") if axes["form"] == "class" and axes["library"] != "torch" else ()
+
+
 @dataclass(frozen=True)
 class Kept:
     """What the caller of a function keeps between the calls, as code.
