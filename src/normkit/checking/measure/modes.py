@@ -16,6 +16,7 @@ from normkit.checking.target.callables import definition_of, enums_in
 from normkit.checking.target.errors import RAISED, TargetError
 from normkit.checking.target.modes import Mode, Switch, candidates
 from normkit.checking.target.signature import UnfillableError
+from normkit.checking.target.state import as_values
 
 _MOST = 40
 _REACHES = 1e-4
@@ -35,11 +36,14 @@ def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
     usual = layer.mode
     if _switches(builder, rank, usual, run):
         return usual, True
-    for switch in itertools.islice(_further(builder, layer), _MOST):
-        mode = (*(s for s in usual if (s.kind, s.name) != (switch.kind, switch.name)), switch)
-        if _switches(builder, rank, mode, run):
-            return mode, True
-    return usual, False
+    further = list(itertools.islice(_further(builder, layer), _MOST))
+    modes = [(*(s for s in usual if (s.kind, s.name) != (switch.kind, switch.name)), switch) for switch in further]
+    found = next((mode for mode in modes if _switches(builder, rank, mode, run)), None)
+    if found is not None:
+        return found, True
+    if usual:
+        return usual, False
+    return next((mode for mode in modes if _stops(builder, rank, mode, run)), usual), False
 
 
 def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:
@@ -62,6 +66,28 @@ def _switches(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
         return not _mixes(layer, x, run, training=False)
     except (TargetError, UnfillableError, *RAISED):
         return False
+
+
+def _stops(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
+    """Whether training alone moves something that the layer keeps: evaluation then ignores it, but is there."""
+    try:
+        layer = dataclasses.replace(builder, mode=mode).build(rank)
+        snapshots = []
+        for seed, training in ((1, True), (2, True), (3, False), (4, True)):
+            run(layer, _noise(builder, rank, seed) * seed, training)
+            snapshots.append(_kept(layer))
+    except (TargetError, UnfillableError, *RAISED):
+        return False
+    _, trained, evaluated, again = snapshots
+    still = [path for path, values in trained.items() if np.array_equal(values, evaluated.get(path, np.empty(0)))]
+    return any(path in again and not np.array_equal(trained[path], again[path]) for path in still)
+
+
+def _kept(layer: Adapter) -> dict[str, Values]:
+    """Copies of the arrays that a layer keeps, as far as they may be statistics."""
+    held = {slot.path: slot.read() for slot in layer.all_slots()}
+    found = {path: as_values(layer.library, value) for path, value in held.items() if layer.library.owns(value)}
+    return {path: values for path, values in found.items() if values.size > 1}
 
 
 def _mixes(layer: Adapter, x: Values, run: Run, *, training: bool) -> bool:

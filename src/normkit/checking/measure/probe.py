@@ -17,8 +17,13 @@ from normkit.checking.target.builder import Builder
 from normkit.checking.target.errors import RAISED, TargetError
 from normkit.checking.target.geometry import Geometry
 from normkit.checking.target.global_state import preserved_settings
-from normkit.checking.target.resolve import Resolved
+from normkit.checking.target.resolve import Candidate, Resolved
 from normkit.checking.target.state import AFFINE
+
+
+def probe_of(candidate: Candidate, family: str) -> "Probe":
+    """Open a probe for a way to call a target, at the one rank on which it is known to run."""
+    return Probe(Resolved(candidate.builder, candidate.claim, (candidate.rank,), {}), candidate.builder, family)
 
 
 class Probe:

@@ -6,20 +6,20 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from normkit.checking.families import TITLES
 from normkit.checking.measure.formula import measure_formula
+from normkit.checking.measure.given import best_given
 from normkit.checking.measure.modes import Run, find_mode
 from normkit.checking.measure.momentum import with_momentum
 from normkit.checking.measure.other import describe_axes, describe_blend, describe_response, standardizes_its_weights
-from normkit.checking.measure.probe import Probe
+from normkit.checking.measure.probe import Probe, probe_of
 from normkit.checking.measure.roles import find_roles
 from normkit.checking.options import Options
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
-from normkit.checking.target.builder import Builder, attempt
+from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import name_of
 from normkit.checking.target.claim import Claim
 from normkit.checking.target.errors import CannotRunError, TargetError
@@ -27,7 +27,6 @@ from normkit.checking.target.made import Made
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
 from normkit.checking.target.signature import UnfillableError
-from normkit.checking.target.state import AFFINE
 
 _BATCHES = (4, 2, 3)
 _FAMILIES = ("batch", "instance", "group", "layer")
@@ -111,7 +110,7 @@ def _require_activations(candidate: Candidate) -> None:
     kind = target if inspect.isclass(target) else type(target)
     if not issubclass(kind, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
         return
-    if standardizes_its_weights(_probe(candidate, "other"), candidate.rank):
+    if standardizes_its_weights(probe_of(candidate, "other"), candidate.rank):
         raise CannotRunError(
             f"{name_of(target)} standardizes its weights (weight standardization), not its input: normkit check judges "
             "layers that normalize their input. Pass --adapter FILE.py:make with a function that returns what is to be "
@@ -161,41 +160,8 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
         builder = candidate.builder.with_geometry(batch=batch)
         changed = dataclasses.replace(candidate, builder=builder)
         if _fits(changed, family):
-            return _refined(_applying(changed, candidates), family)
+            return _refined(best_given(changed, candidates, family, runner(changed)), family)
     return None
-
-
-def _applying(candidate: Candidate, others: list[Candidate]) -> Candidate:
-    """Among the shapes of weight and bias that it takes, those with which it scales and shifts each channel."""
-    builder, rank = candidate.builder, candidate.rank
-    if not builder.build(rank).given or _scales(candidate):
-        return candidate
-    for other in others:
-        changed = dataclasses.replace(builder, style=other.builder.style)
-        one = dataclasses.replace(candidate, builder=changed)
-        if other.rank == rank and other.builder.geometry.last == builder.geometry.last and _scales(one):
-            return one
-    return candidate
-
-
-def _scales(candidate: Candidate) -> bool:
-    """Whether the output with another weight and bias is the plain one times weight plus bias."""
-    rank, builder = candidate.rank, candidate.builder
-    probe = _probe(candidate, "batch")
-    try:
-        layer, other = builder.build(rank), builder.build(rank)
-        values = {role: np.linspace(0.6, 1.7, held.size) for role, held in other.read(*AFFINE).items()}
-        other.write(**values)
-        plain, actual = (probe.forward(one, probe.x(rank)) for one in (layer, other))
-    except (TargetError, UnfillableError):
-        return False
-    wanted = plain
-    for role, join in (("weight", np.multiply), ("bias", np.add)):
-        if role in values:
-            if values[role].size not in (1, builder.geometry.features[0]):
-                return False
-            wanted = join(wanted, values[role].reshape(builder.geometry.per_channel(rank)))
-    return actual.shape == wanted.shape and bool(np.abs(actual - wanted).max() < 1e-3)
 
 
 def _of_one_group(candidate: Candidate) -> Candidate:
@@ -204,18 +170,14 @@ def _of_one_group(candidate: Candidate) -> Candidate:
 
 def _refined(candidate: Candidate, family: str) -> tuple[Candidate, str]:
     if family == "layer" and candidate.claim.family is None:
-        formula = measure_formula(_probe(candidate, family))
+        formula = measure_formula(probe_of(candidate, family))
         return candidate, "layer" if formula is None or formula.subtract_mean else "rms"
     return candidate, family
 
 
-def _probe(candidate: Candidate, family: str) -> Probe:
-    return Probe(Resolved(candidate.builder, candidate.claim, (candidate.rank,), {}), candidate.builder, family)
-
-
 def _fits(candidate: Candidate, family: str) -> bool:
     try:
-        return _probe(candidate, family).as_expected(candidate.rank)
+        return probe_of(candidate, family).as_expected(candidate.rank)
     except (TargetError, UnfillableError):
         return False
 
@@ -223,13 +185,13 @@ def _fits(candidate: Candidate, family: str) -> bool:
 def _switched(candidates: list[Candidate]) -> Iterator[Candidate]:
     """Yield the first candidates again with a mode that an experiment found."""
     for candidate in candidates[:_MOST_SWITCHED]:
-        mode, evaluates = find_mode(candidate.builder, candidate.rank, _runner(candidate))
+        mode, evaluates = find_mode(candidate.builder, candidate.rank, runner(candidate))
         if evaluates:
             yield dataclasses.replace(candidate, builder=dataclasses.replace(candidate.builder, mode=mode))
 
 
-def _runner(candidate: Candidate) -> Run:
-    probe = _probe(candidate, "batch")
+def runner(candidate: Candidate) -> Run:
+    probe = probe_of(candidate, "batch")
 
     def run(layer: Adapter, x: Values, training: bool) -> Values:
         return probe.forward(layer, x, training=training)
@@ -242,35 +204,19 @@ def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, bool]:
 
     Also whether it has an evaluation mode of its own, and whether other parameters make its weight and bias.
     """
-    builder, run = candidate.builder, _runner(candidate)
+    builder, run = candidate.builder, runner(candidate)
+    layer = builder.build(candidate.rank)
+    run(layer, probe_of(candidate, family).x(candidate.rank), True)
+    builder = dataclasses.replace(builder, result_index=layer.result.index if layer.result else None)
     mode, evaluates = find_mode(builder, candidate.rank, run)
     if not evaluates:  # what normalizes alike in both modes may use an entry of its settings for something else
         mode = tuple(s for s in mode if s.kind != "setting") + tuple(
             dataclasses.replace(s, evaluation=s.training) for s in mode if s.kind == "setting"
         )
     builder = dataclasses.replace(builder, mode=mode)
-    builder = _with_numbers(dataclasses.replace(candidate, builder=builder), family)
     roles, computed = find_roles(builder, candidate.rank, run, evaluates=evaluates)
     builder = dataclasses.replace(builder, roles=roles)
     return with_momentum(builder, candidate.rank, run), evaluates, computed
-
-
-def _with_numbers(candidate: Candidate, family: str) -> Builder:
-    """Pass arrays for weight and bias where their defaults are numbers, if it takes them and stays what it is."""
-    builder, rank = candidate.builder, candidate.rank
-    given = builder.build(rank).given
-    for parameters in ("flat", "keepdims", "trailing", "number"):
-        changed = builder.with_style(numbers=True, parameters=parameters)
-        try:
-            if changed.build(rank).given.keys() == given.keys():
-                return builder
-            if attempt(changed, rank) != builder.geometry.shape(rank):
-                continue
-        except (TargetError, UnfillableError):
-            continue
-        if _fits(dataclasses.replace(candidate, builder=changed), family) == _fits(candidate, family):
-            return changed
-    return builder
 
 
 def _by_numbers(settled: Settled) -> Settled:

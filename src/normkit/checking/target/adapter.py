@@ -59,6 +59,7 @@ class Adapter:
         mode: What switches it between training and evaluation.
         roles: The roles of what it keeps, by path; None tells them by their names.
         returned: The roles of its further results, by position: new values of arrays that the caller keeps.
+        result_index: Where among several results the output is; None tells it by its shape.
         passing: The form in which it takes its input.
         axis_names: One letter an axis of its inputs, for further inputs made to their shape.
         backward_function: A backward function written by hand, where there is one.
@@ -81,6 +82,7 @@ class Adapter:
         settings: dict[str, Any] | None = None,
         roles: Mapping[str, Role] | None = None,
         returned: Mapping[int, Role] | None = None,
+        result_index: int | None = None,
         passing: Passing = _AS_IT_IS,
         axis_names: str = "",
         backward_function: Callable[..., Any] | None = None,
@@ -96,6 +98,7 @@ class Adapter:
         self.settings = settings
         self.roles = roles
         self.returned = dict(returned or {})
+        self.result_index = result_index
         self.passing = passing
         self.axis_names = axis_names
         self.backward_function = backward_function
@@ -176,9 +179,10 @@ class Adapter:
         args, kwargs = self.call.fill(passed, self._arguments(x, training=training))
         before = Before()
         if self.result is None or self.result.place:
-            before = Before(places(self.library, self.instance), self.library.values(x))
+            kept = self.library.values(x) if self.library.mutable else None
+            before = Before(places(self.library, self.instance), kept)
         returned = self._invoke(args, kwargs)
-        self.result = read_result(self.library, returned, x, self.instance, before)
+        self.result = read_result(self.library, returned, x, self.instance, before, self.result_index)
         self._keep_returned(self.result)
         return self.result.y
 

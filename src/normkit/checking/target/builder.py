@@ -28,7 +28,7 @@ from normkit.checking.target.modes import Mode, usual_mode
 from normkit.checking.target.names import Role, role_of
 from normkit.checking.target.shared import SharedState
 from normkit.checking.target.signature import Arguments, Signature, UnfillableError
-from normkit.checking.target.state import ROLES
+from normkit.checking.target.state import AFFINE, ROLES
 
 STARTS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 """What a caller starts the arrays with that he keeps."""
@@ -41,7 +41,7 @@ class Style:
     Args:
         features_as_tuple: Whether the features argument takes a tuple.
         parameters: The shape of arrays that the caller keeps: "flat" for (C,), "keepdims" for (1, C, 1, 1), "column"
-            for (C, 1), "trailing" for (C, 1, 1), "number" for one number.
+            for (C, 1), "trailing" for (C, 1, 1), "number" for one number as weight and as bias.
         gives: Which arrays the caller passes: "all", or those without a default ("required").
         numbers: Whether arrays are passed too where the default is a number.
         transposed: Whether it takes (C, N) where an input is (N, C).
@@ -77,6 +77,7 @@ class Builder:
         mode: What switches it between training and evaluation; None takes what is so by its name.
         roles: The roles of what it keeps, by path; None tells them by their names.
         returned: For functions: which further results are running statistics.
+        result_index: Where among several results the output is; None tells it by its shape.
         momentum: The value for a momentum argument without a default.
         known: The roles of arguments, by name, that an experiment told.
     """
@@ -91,6 +92,7 @@ class Builder:
     mode: Mode | None = None
     roles: Mapping[str, Role] | None = None
     returned: tuple[tuple[int, Role], ...] = ()
+    result_index: int | None = None
     momentum: float = 0.1
     known: tuple[tuple[str, Role], ...] = ()
 
@@ -224,6 +226,7 @@ class Builder:
             settings=settings,
             roles=self.roles,
             returned=dict(self.returned),
+            result_index=self.result_index,
             passing=Passing(self.style.transposed, self.style.lists, self.style.one_by_one),
             axis_names="CN" if self.style.transposed else self.geometry.axis_names(rank),
             backward_function=backward_of(self.target) if self.is_function else None,
@@ -288,7 +291,8 @@ class Builder:
         for name, role in call.roles.items():
             if role not in ROLES or name in call.fixed or not self._gives(call, name):
                 continue
-            given[name] = self.parameter(STARTS[role], rank)
+            number = self.style.parameters == "number" and role in AFFINE
+            given[name] = STARTS[role] if number else self.parameter(STARTS[role], rank)
         for name, value in self.style.stand_ins:
             if isinstance(value, Made) and name in call.roles and "C" in (value.axes or ()):  # told by what it does
                 role = (self.roles or {}).get(name, "weight")
@@ -306,14 +310,13 @@ class Builder:
     def parameter(self, start: float, rank: int) -> Any:
         """Make an array that the caller keeps, one entry a channel or feature."""
         features = self.geometry.features
+        ones = (1,) * (rank - len(features))
         shapes = {
-            "keepdims": (1, *features, *(1,) * (rank - 1 - len(features))),
+            "keepdims": (*ones, *features) if self.geometry.last else (1, *features, *ones[1:]),
             "trailing": (*features, *(1,) * (rank - 1 - len(features))),
             "column": (*features, 1),
         }
-        if self.style.parameters == "number":
-            return start
-        shape = features if self.geometry.last else shapes.get(self.style.parameters, features)
+        shape = shapes.get(self.style.parameters, features)
         return np.full(shape, start).tolist() if self.style.lists else self.library.make(np.full(shape, start))
 
     def call_repr(self, rank: int) -> str:

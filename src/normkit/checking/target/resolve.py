@@ -191,7 +191,7 @@ def _shaped(builder: Builder, claim: Claim) -> Iterator[tuple[Builder, int]]:
                 yield variant, 2
             continue
         for last in layouts:
-            keeps = variant.style.parameters in ("flat", "number")
+            keeps = variant.style.parameters in ("flat", "number", "keepdims")
             if rank > len(builder.geometry.features) and (keeps or not last):
                 yield variant.with_geometry(last=last), rank
 

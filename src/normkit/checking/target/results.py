@@ -20,12 +20,14 @@ class Result:
     Args:
         y: The output.
         extras: Further things that were returned.
+        index: Its place among the things that were returned, where there were several.
         wrapper: The class of the object that held the output, where it is one that somebody wrote.
         place: Where the output was found, for people; empty where it was returned.
     """
 
     y: Array
     extras: list[Any] = field(default_factory=list)
+    index: int | None = None
     wrapper: type | None = None
     place: str = ""
 
@@ -47,7 +49,9 @@ class Before:
     x: Values | None = None
 
 
-def read_result(library: Library, returned: Any, x: Array, holder: Any, before: Before) -> Result:
+def read_result(
+    library: Library, returned: Any, x: Array, holder: Any, before: Before, index: int | None = None
+) -> Result:
     """Find the output of a call.
 
     Args:
@@ -56,6 +60,7 @@ def read_result(library: Library, returned: Any, x: Array, holder: Any, before: 
         x: The input that it got.
         holder: The object that was called.
         before: What there was before the call.
+        index: Where among several things the output was before; None takes the first of the input's shape.
     Raises:
         TypeError: nothing that was returned or left anywhere is an array.
     """
@@ -75,7 +80,10 @@ def read_result(library: Library, returned: Any, x: Array, holder: Any, before: 
                 return _unwrapped(library, wrapped[0], x)
             raise TypeError(f"it returned a {type(returned).__name__} without an array in it")
         y = next((item for item in arrays if tuple(item.shape) == tuple(x.shape)), arrays[0])
-        return Result(y, [item for item in items if item is not y])
+        if index is not None and index < len(items) and library.owns(items[index]):
+            y = items[index]
+        place = next(number for number, item in enumerate(items) if item is y)
+        return Result(y, [item for item in items if item is not y], place)
     return _unwrapped(library, returned, x)
 
 
