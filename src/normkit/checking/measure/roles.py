@@ -18,13 +18,14 @@ from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.cells import Slot
 from normkit.checking.target.errors import RAISED, TargetError
-from normkit.checking.target.names import Role, role_of
+from normkit.checking.target.names import Role, role_of, speaks_of_gradient
 from normkit.checking.target.signature import UnfillableError
-from normkit.checking.target.state import BATCH_CACHES, ROLES, RUNNING, as_values, holds_numbers, slots_by_name
+from normkit.checking.target.state import BATCH_CACHES, ROLES, as_values, holds_numbers, slots_by_name
 
 _MOST = 24
 _CHANGES = 1e-5
 _LARGE = 2000
+_SHIFT = 8.0
 _SETTINGS = ("eps", "momentum", "features", "groups")
 
 Run = Callable[[Adapter, Values, bool], Values]
@@ -65,7 +66,7 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> tup
     found: dict[Role, list[tuple[str, _Effect]]] = {role: [] for role in ROLES}
     for path in experiment.candidates()[:_MOST]:
         effect = experiment.effect_of(path)
-        role = None if effect is None else _role(effect, path, experiment.first, evaluates=evaluates)
+        role = None if effect is None else _role(effect, path, experiment.follows, evaluates=evaluates)
         if effect is not None and role is not None:
             found[role].append((path, effect))
     sizes = {path: values.size for path, values in experiment.first.items()}
@@ -73,6 +74,10 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> tup
     known = set(roles.values())
     named = {path: role for path, role in experiment.named().items() if role not in known and path not in roles}
     affine = {"weight", "bias"} & {*roles.values(), *named.values()}
+    if "weight" not in affine:
+        idle = {p: r for p, r in experiment.ignored().items() if r not in affine and p not in {**roles, **named}}
+        named |= {path: role for role, path in {role: path for path, role in reversed(idle.items())}.items()}
+        affine |= {*idle.values()}
     return {**roles, **named}, not affine and experiment.scaled_by_others()
 
 
@@ -81,7 +86,7 @@ def _by_name(builder: Builder, rank: int) -> dict[str, Role]:
     return {slot.path: role for role, slot in slots_by_name(layer.all_slots(), layer.library).items()}
 
 
-def _role(effect: _Effect, path: str, first: Mapping[str, Values], *, evaluates: bool) -> Role | None:
+def _role(effect: _Effect, path: str, follows: Callable[[str], Role], *, evaluates: bool) -> Role | None:
     """The role of an array that has this effect; None where it has none of the four."""
     running = effect.remembered if effect.moved else effect.evaluation and not effect.training
     if effect.moved and evaluates:
@@ -89,18 +94,10 @@ def _role(effect: _Effect, path: str, first: Mapping[str, Values], *, evaluates:
     if running:
         if effect.evaluation and evaluates:
             return "running_mean" if effect.shifts else "running_var"
-        return _by_history(path, first)
+        return follows(path)
     if effect.training and not effect.moved:
         return "bias" if effect.shifts else "weight"
     return None
-
-
-def _by_history(path: str, first: Mapping[str, Values]) -> Role | None:
-    """Tell mean from variance by the name, or else by the values after a step: a variance is positive."""
-    named = role_of(_key(path))
-    if named in RUNNING:
-        return named
-    return "running_var" if (first[path] > 0).all() else "running_mean"
 
 
 def _best(role: Role, paths: list[tuple[str, _Effect]], sizes: Mapping[str, int]) -> str:
@@ -206,6 +203,27 @@ class _Experiment:
         steps = [values[path] for values in (self.before, self.first, self._after) if path in values]
         shaped = [values for values in steps if values.shape == steps[-1].shape]  # some are made in the first call
         return any(not np.array_equal(one, other) for one, other in itertools.pairwise(shaped))
+
+    def follows(self, path: str) -> Role:
+        """Tell mean from variance by what training stores: the level of the input changes a mean alone."""
+        shifted = self.builder.build(self.rank)
+        self._run(shifted, self._inputs[0] + _SHIFT, True)
+        after = self._values(shifted).get(path)
+        if after is None or after.shape != self.first[path].shape:
+            return "running_mean"
+        return "running_mean" if float(np.abs(after - self.first[path]).max()) > _CHANGES * _SHIFT else "running_var"
+
+    def ignored(self) -> dict[str, Role]:
+        """Return what starts as weight and bias do, one and zero, and neither is moved nor changes anything."""
+        found: dict[str, Role] = {}
+        for path in self.candidates()[:_MOST]:
+            values, effect = self.first[path], self.effect_of(path)
+            if effect is None or effect.moved or effect.training or effect.evaluation or values.size == 1:
+                continue
+            start = values.flat[0]
+            if start in (0.0, 1.0) and (values == start).all() and not speaks_of_gradient(path):
+                found.setdefault(path, "weight" if start else "bias")
+        return found if "weight" in found.values() else {}
 
     def scaled_by_others(self) -> bool:
         """Whether parameters of another shape change the output: those of an embedding or a linear layer."""

@@ -126,9 +126,9 @@ def _trace(probe: Probe, **overrides: Any) -> _Trace:
     written: set[str] = set()
     for step in range(_STEPS):
         x = probe.x(seed=200 + step) * (1.0 + 0.5 * step) + step
-        before = {role: _stamp(slot.read()) for role, slot in layer.slots().items()}
+        before = {role: _stamp(slot.whole()) for role, slot in layer.slots().items()}
         probe.forward(layer, x)
-        after = {role: _stamp(slot.read()) for role, slot in layer.slots().items()}
+        after = {role: _stamp(slot.whole()) for role, slot in layer.slots().items()}
         written |= {role for role in after if role in RUNNING and after[role] != before.get(role)}
         for role, values in zip(RUNNING, _moments(probe.cast(x), per_channel, within), strict=True):
             batches[role].append(values)

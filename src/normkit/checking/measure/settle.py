@@ -27,6 +27,7 @@ from normkit.checking.target.made import Made
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
 from normkit.checking.target.signature import UnfillableError
+from normkit.checking.target.state import RUNNING
 
 _BATCHES = (4, 2, 3)
 _FAMILIES = ("batch", "instance", "group", "layer")
@@ -71,10 +72,13 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if found is None:
         found = _first_fit(list(_switched(candidates)), families)
     if found is None and claim.family == "layer" and options.family is None:
-        found = _first_fit([_of_one_group(c) for c in candidates if c.rank >= 4], ("group",))
+        images = sorted((c for c in candidates if c.rank >= 4), key=lambda c: c.builder.geometry.last)
+        found = _first_fit([_of_one_group(candidate) for candidate in images], ("group",))
     candidate, family = found or (candidates[0], claim.family or "other")
     reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates, computed = _completed(candidate, family)
+    if family == "other" and evaluates and {*RUNNING} & {*(builder.roles or {}).values()}:
+        family, reason = "batch", "by its running statistics"
     resolved = _accepted(builder, claim, candidate.rank)
     builder = resolved.builder
     if builder.build(candidate.rank).given:

@@ -211,7 +211,7 @@ class ParametersNotRegistered(AffineRule):
         registered = {id(parameter) for parameter in layer.instance.parameters()}
         slots = layer.slots()
         kept = [slots[role] for role in probe.affine if slots[role].owner is not layer.given]
-        loose = [slot.path for slot in kept if id(slot.read()) not in registered]
+        loose = [slot.path for slot in kept if id(slot.whole()) not in registered]
         if loose:
             listed = ", ".join(name for name, _ in layer.instance.named_parameters()) or "nothing"
             yield self.finding(

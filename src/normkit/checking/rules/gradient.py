@@ -128,10 +128,23 @@ class GradientWrong(GradientRule):
 
     def _wrong_affine(self, probe: Measurements, backward: Backward, gradients: Gradients) -> Iterator[str]:
         """What is wrong with the gradients of weight and bias."""
-        for role in backward.affine:
-            slopes = affine_slopes(probe, backward, role)
-            if any(_gap(values.reshape(-1), slopes) < _TOLERANCE for values in gradients.candidates):
-                continue  # told by the numbers, whatever place or name it has
+        slopes_of = {role: affine_slopes(probe, backward, role) for role in backward.affine}
+        unmatched = [  # the others are told by the numbers, whatever place or name they have
+            role
+            for role, slopes in slopes_of.items()
+            if not any(_gap(values.reshape(-1), slopes) < _TOLERANCE for values in gradients.candidates)
+        ]
+        unnamed = [role for role in unmatched if role not in gradients.affine]
+        left = [
+            values
+            for values in gradients.unnamed
+            if any(values.size == slopes_of[role].size for role in unnamed)
+            and not any(_gap(values.reshape(-1), slopes) < _TOLERANCE for slopes in slopes_of.values())
+        ]
+        if unnamed and len(left) == len(unnamed):
+            yield f"the gradient of {' and '.join(unnamed)} is another one"
+        for role in unmatched:
+            slopes = slopes_of[role]
             if role not in gradients.affine:
                 if role in backward.trainable:
                     yield f"no gradient reaches {role}"

@@ -174,6 +174,9 @@ class RunningStatsFrozen(RunningRule):
             )
 
 
+_SAME_VARIANCE = 1e-3
+
+
 class BiasedRunningVar(RunningRule):
     """The running variance follows the biased variance of the batch, not the unbiased one.
 
@@ -193,6 +196,8 @@ class BiasedRunningVar(RunningRule):
         if not follows(update.var):
             self.need("wrong-axes")
             return
+        if not update.unbiased and abs(update.factor - 1) > _SAME_VARIANCE:  # it may count other numbers
+            self.need("wrong-axes")
         if update.unbiased == convention.unbiased_running:
             if not update.unbiased and probe.options.convention is None:
                 yield self.finding(

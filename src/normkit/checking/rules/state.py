@@ -13,6 +13,7 @@ from normkit.checking.measure.lab import Measurements
 from normkit.checking.report import Finding, number
 from normkit.checking.rules.base import ANY_FAMILY, Rule
 from normkit.checking.target.errors import RAISED
+from normkit.checking.target.state import RUNNING
 
 
 class StateNotSaved(Rule):
@@ -36,7 +37,7 @@ class StateNotSaved(Rule):
         layer: Any = probe.train(steps=1)
         module, slots = layer.instance, layer.slots()
         saved = {id(value) for value in module.state_dict(keep_vars=True).values()}
-        lost = [slots[role].path for role in probe.state if id(slots[role].read()) not in saved]
+        lost = [slots[role].path for role in probe.state if id(slots[role].whole()) not in saved]
         if not lost:
             return
         module.double()
@@ -98,7 +99,11 @@ class NotCopyable(Rule):
     after: ClassVar[tuple[str, ...]] = ("not-deterministic", "running-stats-updated-in-eval")
 
     def not_applicable(self, probe: Measurements) -> str | None:
-        return "a function cannot be copied" if inspect.isroutine(probe.layer().instance) else None
+        layer = probe.layer()
+        if inspect.isroutine(layer.instance):
+            return "a function cannot be copied"
+        given = any(slot.owner is layer.given for role, slot in layer.slots().items() if role in RUNNING)
+        return "the caller keeps its running statistics" if given else None
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         layer: Any = probe.train(steps=1)

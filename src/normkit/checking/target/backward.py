@@ -9,7 +9,7 @@ from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.cells import Slot
 from normkit.checking.target.errors import RAISED, describe
-from normkit.checking.target.names import Role, role_of
+from normkit.checking.target.names import Role, role_of, speaks_of_gradient
 from normkit.checking.target.state import AFFINE
 
 _MOST_STUBS = 4
@@ -27,12 +27,14 @@ class Gradients:
         dx: By the input; None where it gave none.
         affine: By weight and bias, as far as position or name tell.
         candidates: Further arrays that may be one of them.
+        unnamed: Those of the candidates that lie where gradients do, with a name that does not tell of what.
         failure: What a hand-written backward pass raised.
     """
 
     dx: Values | None
     affine: dict[Role, Values] = field(default_factory=dict)
     candidates: list[Values] = field(default_factory=list)
+    unnamed: list[Values] = field(default_factory=list)
     failure: Exception | None = None
 
 
@@ -155,3 +157,5 @@ def kept_gradients(
             found.affine[role] = library.values(held)
         elif before.get(slot.path) != id(held):
             found.candidates.append(library.values(held))
+            if role is None and speaks_of_gradient(slot.path):
+                found.unnamed.append(library.values(held))

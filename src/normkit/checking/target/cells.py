@@ -42,10 +42,11 @@ class Slot:
 
     def read(self) -> Any:
         """Return what it holds now."""
-        held = self._whole()
+        held = self.whole()
         return held if self.part is None else held[self.part]
 
-    def _whole(self) -> Any:
+    def whole(self) -> Any:
+        """Return what lies there now, the other entries of a tuple and rows of an array included."""
         if isinstance(self.owner, CellType):
             return self.owner.cell_contents
         return self.owner[self.key] if isinstance(self.owner, dict | list) else getattr(self.owner, self.key)
@@ -65,7 +66,7 @@ class Slot:
     def put(self, value: Any) -> None:
         """Make it hold another object; in a frozen dataclass too, since it is a copy for experiments."""
         if self.part is not None:
-            held = self._whole()
+            held = self.whole()
             if isinstance(held, tuple):
                 value = tuple(value if index == self.part else item for index, item in enumerate(held))
             else:

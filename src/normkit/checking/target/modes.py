@@ -56,7 +56,7 @@ def usual_mode(call: Signature, instance: Any, words: Iterable[str]) -> Mode:
     if all(inspect.ismethod(method) and _takes(method, 0) for method in methods):
         switches.append(Switch("method", "train", ("train",), ("eval",)))
     else:
-        for name, held in list(getattr(instance, "__dict__", {}).items()):
+        for name, held in _attributes(instance).items():
             switches += _by_role("attribute", name, held, words)
     for name, role in call.roles.items():
         if name in call.fixed:
@@ -85,7 +85,7 @@ def candidates(call: Signature, instance: Any, words: Iterable[str], enums: Iter
         default = None if parameter.default is parameter.empty else parameter.default
         for pair in _pairs(default, words, [*_enum_of(parameter.annotation), *enums]):
             yield Switch("argument", name, *pair)
-    held = {name: value for name, value in getattr(instance, "__dict__", {}).items() if not name.startswith("__")}
+    held = _attributes(instance)
     for name in sorted(held, key=lambda name: not _speaks_of_modes(name)):
         is_flag = isinstance(held[name], int) and held[name] in (0, 1) and _speaks_of_modes(name)
         if isinstance(held[name], bool | str | enum.Enum) or is_flag:
@@ -96,6 +96,13 @@ def candidates(call: Signature, instance: Any, words: Iterable[str], enums: Iter
         for key in (word for word in words if _speaks_of_modes(word) and word.isidentifier()):
             for pair in _pairs(True, words, enums):
                 yield Switch("setting", key, *pair)
+
+
+def _attributes(instance: Any) -> dict[str, Any]:
+    """The attributes of an object, those in slots too."""
+    names = [name for kind in type(instance).__mro__ for name in getattr(kind, "__slots__", ())]
+    held = {name: getattr(instance, name) for name in names if hasattr(instance, name)}
+    return {**held, **getattr(instance, "__dict__", {})}
 
 
 def _by_role(kind: Kind, name: str, held: Any, words: Iterable[str]) -> list[Switch]:

@@ -187,6 +187,14 @@ def role_of(name: str) -> Role | None:
     return _ROLE_OF.get("_".join(rest)) if len(rest) < len(_split(name)) else None
 
 
+def speaks_of_gradient(path: str) -> bool:
+    """Whether the name of a place is usual for a gradient: grads['w'], dmult, grad_a."""
+    key = re.split(r"[.\[]", path.replace("']", ""))[-1].strip("'")
+    return bool(words_of(path) & {"grad", "grads", "gradient", "gradients"}) or bool(
+        re.match(r"_?d(?!im|ata|ecay)", key)
+    )
+
+
 def words_of(name: str) -> set[str]:
     """Return the words of a name, in lower case: isTrain is made of "is" and "train"."""
     return set(_split(name))

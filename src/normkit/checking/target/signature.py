@@ -11,6 +11,10 @@ from normkit.checking.target.names import Role, role_of
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+def _starts_at(parameter: inspect.Parameter, value: float) -> bool:
+    return isinstance(parameter.default, float) and parameter.default == value
+
+
 _MAY_BE_RANK = ("dim", "dims", "ndim", "n_dim", "num_dim", "dimension", "dimensions")
 
 
@@ -94,6 +98,11 @@ class Signature:
         roles = {name: role_of(name) for name in self.parameters}
         if "features" not in roles.values():  # with num_features beside it, num_dims is the rank of the input
             roles = {name: "features" if role == "rank" else role for name, role in roles.items()}
+        if not is_constructor:  # what is one or zero by default scales or shifts
+            for start, role in ((1.0, "weight"), (0.0, "bias")):
+                idle = [name for name in roles if roles[name] is None and _starts_at(self.parameters[name], start)]
+                if role not in roles.values() and idle:
+                    roles[idle[0]] = role
         sizes = [name for name, role in roles.items() if role == "features"]
         for name in sizes[1:]:  # beside num_features, dim is the rank of the input too
             roles[name] = "rank" if name.strip("_").lower() in _MAY_BE_RANK else "features"
