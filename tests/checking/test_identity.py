@@ -133,9 +133,8 @@ def test_an_argument_that_nobody_knows() -> None:
         def __call__(self, x: Any) -> Any:
             return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
 
-    with pytest.raises(CannotRunError, match="flavour"):
-        examine(LayerNorm)
-    assert examine(LayerNorm, Options(init={"flavour": 3})).ok
+    assert examine(LayerNorm).identity.built == "LayerNorm(6, 6)"
+    assert examine(LayerNorm, Options(init={"flavour": 3})).identity.built == "LayerNorm(6, 3)"
 
 
 @pytest.mark.parametrize("target", [3, "text", None, object()])
@@ -146,11 +145,25 @@ def test_not_a_layer(target: Any) -> None:
 
 def test_class_without_a_call() -> None:
     class BatchNorm:
-        def forward_pass(self, x: Any) -> Any:
-            return x
+        def backward(self, dy: Any) -> Any:
+            return dy
 
-    with pytest.raises(CannotRunError, match="has neither forward nor __call__"):
+    with pytest.raises(CannotRunError, match="has neither, and no method that takes an input. Pass --method NAME"):
         examine(BatchNorm)
+
+
+def test_method_under_another_name() -> None:
+    class LayerNorm:
+        def describe(self, text: str) -> str:
+            return text
+
+        def standardized(self, x: Any) -> Any:
+            return ((x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)).astype(x.dtype)
+
+    assert examine(LayerNorm).codes == ("affine-missing",)
+    assert examine(LayerNorm, Options(method="standardized")).codes == ("affine-missing",)
+    with pytest.raises(CannotRunError, match="it returned str"):
+        examine(LayerNorm, Options(method="describe"))
 
 
 def test_built_in_function() -> None:

@@ -22,6 +22,8 @@ def check(
     init: Mapping[str, Any] | None = None,
     call: Mapping[str, Any] | None = None,
     convention: str | None = None,
+    method: str | None = None,
+    adapter: str | None = None,
     timeout: float = TIMEOUT,
     isolated: bool = True,
 ) -> Report:
@@ -35,9 +37,12 @@ def check(
         family: batch, layer, group, instance or rms; None finds it out.
         features: Number of channels or features to build it with.
         init: Arguments of its constructor, by name.
-        call: Arguments of its call, by name.
+        call: Arguments of its call, by name; "ones", "zeros", "randn", "mask" and "randint(K)" are made to the
+            input's shape, or to other axes, as in "ones(N,L)".
         convention: torch, keras, flax or onnx: whose momentum and running variance apply. None takes torch's, or
             Keras' or Flax's where the code follows theirs.
+        method: The method that is the forward pass; None takes forward or __call__, or finds it.
+        adapter: ``path/to/file.py:make``, a function that takes the target and returns a callable of x alone.
         timeout: Seconds after which it is stopped.
         isolated: Whether to run it in another process. A string always is; an object is where the platform can fork
             and the object does not work on JAX arrays. ``Report.isolation`` says where it ran.
@@ -50,7 +55,7 @@ def check(
     >>> report.ok, report.identity.reduces
     (True, 'N, H, W: per channel')
     """
-    options = Options(family, features, init or {}, call or {}, convention)
+    options = Options(family, features, init or {}, call or {}, convention, None, method, adapter)
     if isinstance(obj, str):
         return check_target(obj, options, timeout)
     return check_object(obj, options, timeout, isolated=isolated)

@@ -20,6 +20,7 @@ class Options:
         convention: torch, keras, flax or onnx; None finds out and accepts what one of them does.
         ranks: Input ranks the target promises to accept; None reads them from its name.
         method: The method that is the forward pass; None takes forward or __call__, or finds it.
+        adapter: ``path/to/file.py:make``, a function that takes the target and returns a callable of x alone.
     """
 
     family: str | None = None
@@ -29,6 +30,7 @@ class Options:
     convention: str | None = None
     ranks: tuple[int, ...] | None = None
     method: str | None = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("family (--as)", self.family, FAMILIES)
@@ -43,6 +45,8 @@ class CheckOptions(TypedDict, total=False):
     features: int | None
     init: Mapping[str, Any] | None
     call: Mapping[str, Any] | None
+    method: str | None
+    adapter: str | None
     timeout: float
     isolated: bool
 

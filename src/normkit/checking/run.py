@@ -16,10 +16,11 @@ from normkit.checking.options import Options
 from normkit.checking.report import MODES, Finding, Isolation, Mode, Report, by_reason, errors_first
 from normkit.checking.rules import RULES, Rule
 from normkit.checking.rules.base import BlockedError, UnmeasuredError
+from normkit.checking.target.adapted import adapted
 from normkit.checking.target.callables import definition_of, name_of
 from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.global_state import preserved
-from normkit.checking.target.load import ImportEffects
+from normkit.checking.target.load import ImportEffects, load
 from normkit.checking.target.resolve import resolve
 
 Progress = Callable[[str, Sequence[Finding]], None]
@@ -50,6 +51,9 @@ def examine(
         CannotRunError: the target cannot be built or called.
     """
     options = options or Options()
+    source, line = _source_of(target)
+    if options.adapter is not None:
+        target = adapted(load(options.adapter), target)
     started = time.perf_counter()
     with preserved():
         torch.set_num_threads(1)  # the inputs are tiny
@@ -63,7 +67,6 @@ def examine(
         results = _run_rules(probe, progress)
         progress("describing what it computes", results.findings)
         identity = identify(probe)
-    source, line = _source_of(target)
     errors = any(finding.severity == "error" for finding in results.findings)
     return Report(
         target=name or name_of(target),

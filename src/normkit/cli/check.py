@@ -47,7 +47,22 @@ def check(
         list[str] | None, typer.Option(help="NAME=VALUE for its constructor; may be repeated.", show_default=False)
     ] = None,
     call: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE for its call; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE for its call; may be repeated. ones, zeros, randn, mask, randint(K) are made to its input.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The method that is the forward pass.", show_default=False)
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:make",
+            help="A function that takes the target and returns a callable of x alone.",
+            show_default=False,
+        ),
     ] = None,
     convention: Annotated[
         str | None, typer.Option(help="Whose momentum and running variance apply: torch, keras, flax or onnx.")
@@ -71,6 +86,11 @@ def check(
 
         normkit check layers.py:BatchNorm2d
         normkit check my_package.norms:Normalize --as layer
+
+    A further input of the call, made to the input's shape; or anything else, by a function of a few lines:
+
+        normkit check layers.py:MaskedNorm --call mask=ones --call "labels=randint(10)"
+        normkit check layers.py:StyleNorm --adapter adapt.py:make
 
     Every layer of all submissions, a line each, or all reports as one JSON document:
 
@@ -96,7 +116,8 @@ def check(
     from normkit.checking.candidates import candidates
     from normkit.checking.options import Options
 
-    options = Options(family, features, _values(init, "--init"), _values(call, "--call"), convention)
+    given = _values(init, "--init"), _values(call, "--call")
+    options = Options(family, features, *given, convention, None, method, adapter)
     found = candidates(targets)
     if not summary and len(found) == 1 and found[0].named:
         _check_one(found[0].target, options, output, timeout)

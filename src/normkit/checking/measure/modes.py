@@ -14,7 +14,7 @@ from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import definition_of, enums_in
 from normkit.checking.target.errors import RAISED, TargetError
-from normkit.checking.target.modes import Mode, Switch, candidates
+from normkit.checking.target.modes import Mode, Switch, candidates, speaks_of_modes
 from normkit.checking.target.signature import UnfillableError
 from normkit.checking.target.state import as_values
 
@@ -43,7 +43,8 @@ def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
         return found, True
     if usual:
         return usual, False
-    return next((mode for mode in modes if _stops(builder, rank, mode, run)), usual), False
+    told = [mode for mode in modes if mode[-1].kind != "attribute" or speaks_of_modes(mode[-1].name)]
+    return next((mode for mode in told if _stops(builder, rank, mode, run)), usual), False
 
 
 def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:

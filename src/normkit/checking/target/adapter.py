@@ -42,7 +42,31 @@ class Passing:
     one_by_one: bool = False
 
 
-_AS_IT_IS = Passing()
+@dataclass(frozen=True)
+class Wiring:
+    """How a target is called and read.
+
+    Args:
+        method: The method of it that is the forward pass; None calls the object itself.
+        mode: What switches it between training and evaluation.
+        roles: The roles of what it keeps, by path; None tells them by their names.
+        returned: The roles of its further results, by position: new values of arrays that the caller keeps.
+        result_index: Where among several results the output is; None tells it by its shape.
+        passing: The form in which it takes its input.
+        axis_names: One letter an axis of its inputs, for further inputs made to their shape.
+        backward_function: A backward function written by hand, where there is one.
+    """
+
+    method: str | None
+    mode: Mode
+    roles: Mapping[str, Role] | None
+    returned: Mapping[int, Role]
+    result_index: int | None
+    passing: Passing
+    axis_names: str
+    backward_function: Callable[..., Any] | None
+
+
 _BACKWARD = ("backward", "backward_pass", "backprop", "bprop", "back", "backward_propagation", "grad")
 
 
@@ -51,18 +75,13 @@ class Adapter:
 
     Args:
         instance: The object that is called, or the function.
-        method: The method of it that is the forward pass; None calls the object itself.
         library: The array library it works on.
         call: The arguments of its forward call.
         arguments: What to pass to it.
         private: Its own values for state that outlives it.
-        mode: What switches it between training and evaluation.
-        roles: The roles of what it keeps, by path; None tells them by their names.
-        returned: The roles of its further results, by position: new values of arrays that the caller keeps.
-        result_index: Where among several results the output is; None tells it by its shape.
-        passing: The form in which it takes its input.
-        axis_names: One letter an axis of its inputs, for further inputs made to their shape.
-        backward_function: A backward function written by hand, where there is one.
+        given: The arrays that its caller keeps, by the name of their argument.
+        settings: The dict of settings that it takes; None where it takes none.
+        wiring: How it is called and read.
     """
 
     sets_grad_mode = True
@@ -75,34 +94,24 @@ class Adapter:
         call: Signature,
         arguments: Arguments,
         private: PrivateState,
-        *,
-        method: str | None = None,
-        mode: Mode = (),
-        given: dict[str, Array] | None = None,
-        settings: dict[str, Any] | None = None,
-        roles: Mapping[str, Role] | None = None,
-        returned: Mapping[int, Role] | None = None,
-        result_index: int | None = None,
-        passing: Passing = _AS_IT_IS,
-        axis_names: str = "",
-        backward_function: Callable[..., Any] | None = None,
+        given: dict[str, Array],
+        settings: dict[str, Any] | None,
+        wiring: Wiring,
     ) -> None:
         self.instance = instance
         self.library = library
         self.call = call
         self.arguments = arguments
         self.private = private
-        self.method = method
-        self.mode = mode
-        self.given = given or {}
+        self.given = given
         self.settings = settings
-        self.roles = roles
-        self.returned = dict(returned or {})
-        self.result_index = result_index
-        self.passing = passing
-        self.axis_names = axis_names
-        self.backward_function = backward_function
+        self.wiring = wiring
         self.result: Result | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """What switches it between training and evaluation."""
+        return self.wiring.mode
 
     # What it keeps
 
@@ -126,9 +135,9 @@ class Adapter:
 
     def slots(self) -> dict[Role, Slot]:
         """Find what holds its arrays, by role."""
-        if self.roles is None:
+        if self.wiring.roles is None:
             return slots_by_name(self.all_slots(), self.library)
-        return slots_by_path(self.all_slots(), self.library, self.roles)
+        return slots_by_path(self.all_slots(), self.library, self.wiring.roles)
 
     def read(self, *roles: Role) -> dict[Role, Values]:
         """Copy arrays that it holds."""
@@ -167,22 +176,22 @@ class Adapter:
 
     def _passed(self, x: Array, *, training: bool) -> Array:
         """Call it on an input in the form in which it takes one."""
-        if self.passing.one_by_one:
+        if self.wiring.passing.one_by_one:
             return self.library.stack([self._called(x[index], training=training) for index in range(len(x))])
-        if self.passing.transposed:
+        if self.wiring.passing.transposed:
             y = self._called(self.library.transpose(x, (1, 0)), training=training)
             return self.library.transpose(y, (1, 0)) if len(y.shape) == 2 else y
         return self._called(x, training=training)
 
     def _called(self, x: Array, *, training: bool) -> Array:
-        passed = self.library.values(x).tolist() if self.passing.lists else x
+        passed = self.library.values(x).tolist() if self.wiring.passing.lists else x
         args, kwargs = self.call.fill(passed, self._arguments(x, training=training))
         before = Before()
         if self.result is None or self.result.place:
             kept = self.library.values(x) if self.library.mutable else None
             before = Before(places(self.library, self.instance), kept)
         returned = self._invoke(args, kwargs)
-        self.result = read_result(self.library, returned, x, self.instance, before, self.result_index)
+        self.result = read_result(self.library, returned, x, self.instance, before, self.wiring.result_index)
         self._keep_returned(self.result)
         return self.result.y
 
@@ -191,7 +200,7 @@ class Adapter:
         return self.library.values(self.run(self.library.make(values), training=training, grad=grad))
 
     def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        function = self.instance if self.method is None else getattr(self.instance, self.method)
+        function = self.instance if self.wiring.method is None else getattr(self.instance, self.wiring.method)
         return function(*args, **kwargs)
 
     def _arguments(self, x: Array, *, training: bool) -> Arguments:
@@ -200,7 +209,7 @@ class Adapter:
             named[self.call.name_of("settings") or ""] = self.settings
         named |= {s.name: s.value(training=training) for s in self.mode if s.kind == "argument"}
         made = {
-            name: value.make(self.library, tuple(x.shape), self.axis_names)
+            name: value.make(self.library, tuple(x.shape), self.wiring.axis_names)
             for name, value in {**self.arguments.stand_ins, **self.call.fixed}.items()
             if isinstance(value, Made)
         }
@@ -228,11 +237,11 @@ class Adapter:
 
     def _keep_returned(self, result: Result) -> None:
         """Keep the further results that are new values of what the caller keeps."""
-        if not self.returned:
+        if not self.wiring.returned:
             return
         extra = result.further_arrays(self.library)
         slots = self.slots()
-        for index, role in self.returned.items():
+        for index, role in self.wiring.returned.items():
             if index < len(extra) and role in slots and slots[role].owner is self.given:
                 self.given[slots[role].key] = extra[index]
 
@@ -252,7 +261,7 @@ class Adapter:
 
     def backward(self, x: Array, dy: Values) -> Gradients | None:
         """Return the gradients of sum(y * dy) in training by the target's own means; None where it has none."""
-        by_hand = None if self.passing.one_by_one or self.passing.lists else self._backward_by_hand()
+        by_hand = None if self.wiring.passing.one_by_one or self.wiring.passing.lists else self._backward_by_hand()
         if by_hand is None or not self.library.records_graph:
             found = self._differentiate(x, dy)
             if found is not None:
@@ -262,8 +271,8 @@ class Adapter:
         self.run(x, grad=True)
         before = places(self.library, self.instance)
         wanted = self.library.make(dy)
-        passed = self.library.transpose(wanted, (1, 0)) if self.passing.transposed else wanted
-        given = self.library.transpose(x, (1, 0)) if self.passing.transposed else x
+        passed = self.library.transpose(wanted, (1, 0)) if self.wiring.passing.transposed else wanted
+        given = self.library.transpose(x, (1, 0)) if self.wiring.passing.transposed else x
         cache = self.result.extras if self.result else []
         failure: CannotCallError | None = None
         try:
@@ -276,17 +285,17 @@ class Adapter:
         kept_gradients(self.library, found, after, before, slots, tuple(passed.shape), by_name=failure is None)
         if failure is not None:
             found.failure = failure
-        if self.passing.transposed and found.dx is not None and found.dx.ndim == 2:
+        if self.wiring.passing.transposed and found.dx is not None and found.dx.ndim == 2:
             found.dx = found.dx.T
         return found
 
     def _backward_by_hand(self) -> Callable[..., Any] | None:
-        if self.backward_function is not None:
-            return self.backward_function
+        if self.wiring.backward_function is not None:
+            return self.wiring.backward_function
         if inspect.isroutine(self.instance) or isinstance(self.instance, torch.nn.Module):
             return None
-        names = [*([self.method.replace("forward", "backward")] if self.method else []), *_BACKWARD]
-        found = (getattr(self.instance, name, None) for name in names if name != self.method)
+        names = [*([self.wiring.method.replace("forward", "backward")] if self.wiring.method else []), *_BACKWARD]
+        found = (getattr(self.instance, name, None) for name in names if name != self.wiring.method)
         return next((method for method in found if inspect.ismethod(method)), None)
 
     def _differentiate(self, x: Array, dy: Values) -> Gradients | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from normkit.checking.options import Options
-from normkit.checking.target.adapter import Adapter, Passing
+from normkit.checking.target.adapter import Adapter, Passing, Wiring
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.callables import (
     backward_of,
@@ -212,18 +212,9 @@ class Builder:
         except RAISED as error:
             raise TargetError(error, "building it") from error
         held = None if inspect.isroutine(instance) else instance
-        mode = usual_mode(call, held, self.words) if self.mode is None else self.mode
-        settings = self._settings(call, overrides)
-        return Adapter(
-            instance,
-            self.library,
-            call,
-            arguments,
-            private,
+        wiring = Wiring(
             method=self._method_of(instance),
-            mode=mode,
-            given=self._given(call, rank),
-            settings=settings,
+            mode=usual_mode(call, held, self.words) if self.mode is None else self.mode,
             roles=self.roles,
             returned=dict(self.returned),
             result_index=self.result_index,
@@ -231,6 +222,8 @@ class Builder:
             axis_names="CN" if self.style.transposed else self.geometry.axis_names(rank),
             backward_function=backward_of(self.target) if self.is_function else None,
         )
+        settings, given = self._settings(call, overrides), self._given(call, rank)
+        return Adapter(instance, self.library, call, arguments, private, given, settings, wiring)
 
     @property
     def words(self) -> list[str]:

@@ -199,6 +199,7 @@ def _codes_of(definition: Any) -> list[CodeType]:
 
 def libraries_of(target: Any) -> list[Library]:
     """Return the libraries whose arrays a target may work on, the likeliest first."""
+    target = getattr(target, "adapts", target)
     if "module" in kind_of(target):
         return [TORCH]
     definition = definition_of(target)

@@ -108,7 +108,8 @@ def slots_in(holder: Any) -> Iterator[Slot]:
 
 def _parts_of(slot: Slot, value: Any) -> Iterator[Slot]:
     """The entries of a tuple, and the rows of an array of a few rows: mean and variance kept together."""
-    rows = tuple(getattr(value, "shape", ()))
+    shape = getattr(value, "shape", ())
+    rows = tuple(shape) if isinstance(shape, tuple) else ()
     few = len(value) if isinstance(value, tuple) else int(rows[0]) if len(rows) > 1 else 0
     if 1 < few <= _MOST_PARTS:
         for index in range(few):

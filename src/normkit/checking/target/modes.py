@@ -80,20 +80,20 @@ def candidates(call: Signature, instance: Any, words: Iterable[str], enums: Iter
     """
     words, enums = list(words), list(enums)
     arguments = [name for name, role in call.roles.items() if role not in _NEVER and name not in call.fixed]
-    for name in sorted(arguments, key=lambda name: not _speaks_of_modes(name)):
+    for name in sorted(arguments, key=lambda name: not speaks_of_modes(name)):
         parameter = call.parameters[name]
         default = None if parameter.default is parameter.empty else parameter.default
         for pair in _pairs(default, words, [*_enum_of(parameter.annotation), *enums]):
             yield Switch("argument", name, *pair)
     held = _attributes(instance)
-    for name in sorted(held, key=lambda name: not _speaks_of_modes(name)):
-        is_flag = isinstance(held[name], int) and held[name] in (0, 1) and _speaks_of_modes(name)
+    for name in sorted(held, key=lambda name: not speaks_of_modes(name)):
+        is_flag = isinstance(held[name], int) and held[name] in (0, 1) and speaks_of_modes(name)
         if isinstance(held[name], bool | str | enum.Enum) or is_flag:
             for pair in _pairs(held[name], words, enums):
                 yield Switch("attribute", name, *pair)
     yield from _methods(instance, words, enums)
     if call.name_of("settings"):
-        for key in (word for word in words if _speaks_of_modes(word) and word.isidentifier()):
+        for key in (word for word in words if speaks_of_modes(word) and word.isidentifier()):
             for pair in _pairs(True, words, enums):
                 yield Switch("setting", key, *pair)
 
@@ -158,7 +158,7 @@ def _word_pairs(default: Any, words: list[str]) -> Iterator[tuple[str, str]]:
 def _methods(instance: Any, words: list[str], enums: list[Any]) -> Iterator[Switch]:
     """Yield methods that set a mode: two without arguments, or one with an argument."""
     kind = type(instance)
-    names = [n for n in dir(kind) if not n.startswith("_") and _speaks_of_modes(n)] if instance is not None else []
+    names = [n for n in dir(kind) if not n.startswith("_") and speaks_of_modes(n)] if instance is not None else []
     names = [name for name in names if inspect.isfunction(inspect.getattr_static(kind, name))]
     plain = [name for name in names if _takes(getattr(instance, name), 0)]
     starting = [name for name in plain if words_of(name) & set(_TRAINING)]
@@ -182,6 +182,7 @@ def _enum_of(annotation: Any) -> list[Any]:
     return [annotation] if inspect.isclass(annotation) and issubclass(annotation, enum.Enum) else []
 
 
-def _speaks_of_modes(name: str) -> bool:
+def speaks_of_modes(name: str) -> bool:
+    """Whether a name has a word for training, evaluation or a mode."""
     known = {*_TRAINING, *_EVALUATION, "mode", "phase", "stage", "batch", "running", "infer", "stats", "deterministic"}
     return bool(words_of(name) & known)
