@@ -9,12 +9,13 @@ from normkit.checking.measure.modes import Run, find_mode
 from normkit.checking.measure.probe import Probe, probe_of
 from normkit.checking.target.builder import attempt
 from normkit.checking.target.errors import TargetError
+from normkit.checking.target.names import role_of
 from normkit.checking.target.resolve import Candidate
 from normkit.checking.target.signature import UnfillableError
 from normkit.checking.target.state import AFFINE
 
 
-def best_given(candidate: Candidate, others: list[Candidate], family: str, run: Run) -> Candidate:
+def best_given(candidate: Candidate, others: list[Candidate], family: str | None, run: Run) -> Candidate:
     """Return the candidate with the shapes that serve best, its own where others serve no better.
 
     Better is one with which evaluation differs from training, with which weight and bias scale and shift each channel,
@@ -23,7 +24,7 @@ def best_given(candidate: Candidate, others: list[Candidate], family: str, run: 
     Args:
         candidate: A way to call it whose axes are the family's.
         others: All ways that run.
-        family: The family.
+        family: The family; None where its axes are those of none.
         run: Calls a layer in training or evaluation.
     """
     variants = list(_variants(candidate, others, family))
@@ -33,7 +34,7 @@ def best_given(candidate: Candidate, others: list[Candidate], family: str, run: 
     return variants[max(range(len(variants)), key=lambda index: scores[index])]
 
 
-def _variants(candidate: Candidate, others: list[Candidate], family: str) -> Iterator[Candidate]:
+def _variants(candidate: Candidate, others: list[Candidate], family: str | None) -> Iterator[Candidate]:
     """Yield the candidate with each of the shapes that run at its rank, in its layout, and with numbers given too."""
     builder, rank = candidate.builder, candidate.rank
     yield candidate
@@ -58,20 +59,25 @@ def _variants(candidate: Candidate, others: list[Candidate], family: str) -> Ite
             yield one
 
 
-def _runs(candidate: Candidate, family: str) -> bool:
+def _runs(candidate: Candidate, family: str | None) -> bool:
     builder, rank = candidate.builder, candidate.rank
     try:
         if attempt(builder, rank) != builder.geometry.shape(rank):
             return False
-        return probe_of(candidate, family).as_expected(rank)
+        return family is None or probe_of(candidate, family).as_expected(rank)
     except (TargetError, UnfillableError):
         return False
 
 
-def _score(candidate: Candidate, run: Run) -> tuple[bool, bool, int]:
-    mode, evaluates = find_mode(candidate.builder, candidate.rank, run)
-    del mode
-    return evaluates, _scales(candidate), len(candidate.builder.build(candidate.rank).given)
+def _score(candidate: Candidate, run: Run) -> tuple[bool, int, int]:
+    _, evaluates = find_mode(candidate.builder, candidate.rank, run)
+    layer = candidate.builder.build(candidate.rank)
+    affine = [slot.key for role, slot in layer.slots().items() if role in AFFINE and slot.owner is layer.given]
+    applied = 1
+    if affine:
+        named = all(role_of(name) in AFFINE for name in affine)  # what is called a weight is one, even if it is ignored
+        applied = 3 if _scales(candidate) else 2 if named else 0
+    return evaluates, applied, len(layer.given)
 
 
 def _scales(candidate: Candidate) -> bool:

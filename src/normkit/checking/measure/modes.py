@@ -58,13 +58,8 @@ def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:
 def _switches(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
     """Whether samples depend on each other in training and not in evaluation."""
     try:
-        layer = dataclasses.replace(builder, mode=mode).build(rank)
-        x = _noise(builder, rank, 1)
-        if not _mixes(layer, x, run, training=True):
-            return False
-        for seed in (2, 3):
-            run(layer, _noise(builder, rank, seed) * 2.0 + 1.0, True)
-        return not _mixes(layer, x, run, training=False)
+        switched = dataclasses.replace(builder, mode=mode)
+        return _mixes(switched, rank, run, training=True) and not _mixes(switched, rank, run, training=False)
     except (TargetError, UnfillableError, *RAISED):
         return False
 
@@ -91,18 +86,35 @@ def _kept(layer: Adapter) -> dict[str, Values]:
     return {path: values for path, values in found.items() if values.size > 1}
 
 
-def _mixes(layer: Adapter, x: Values, run: Run, *, training: bool) -> bool:
-    """Whether another first sample changes what the last one gets."""
+def _mixes(builder: Builder, rank: int, run: Run, *, training: bool) -> bool:
+    """Whether another first sample changes what the last one gets; for evaluation after two steps of training."""
+    x = _noise(builder, rank, 1)
     changed = x.copy()
     changed[0] = changed[0] * 3.0 + 2.0
     outputs = []
-    for values in (x, changed):
+    for values in (x, changed):  # a layer for each, since a call may move what the next one uses
+        layer = _awake(builder, rank, run)
+        for seed in (2, 3) if not training else ():
+            run(layer, _noise(builder, rank, seed) * 2.0 + 1.0, True)
         layer.library.seed()  # what is drawn in the call shall not pass for the other samples' doing
         outputs.append(run(layer, values, training))
     before, after = outputs
     if before.shape != x.shape or not np.isfinite(before[-1]).all():
         return False
     return float(np.abs(before[-1] - after[-1]).max()) > _REACHES
+
+
+def _awake(builder: Builder, rank: int, run: Run) -> Adapter:
+    """Build a layer; where a weight of zeros hides what it does, with ones in place of all zeros."""
+    layer = builder.build(rank)
+    y = run(layer, _noise(builder, rank, 4), True)
+    layer = builder.build(rank)
+    if float(np.ptp(y)) < _REACHES:
+        for slot in list(layer.all_slots()):
+            held = slot.read()
+            if layer.library.owns(held) and not as_values(layer.library, held).any():
+                layer.fill(slot, np.ones(1))
+    return layer
 
 
 def _noise(builder: Builder, rank: int, seed: int) -> Values:

@@ -132,13 +132,21 @@ class _Experiment:
         self.before = self._values(fresh)
         self.layer = self._trained()
         self.first = self._values(self.layer)
-        self._base = self._outputs(self.layer)
+        self._base = {False: self._evaluated(None), True: self._run_both(self.layer)}
         self._after = self._values(self.layer)
+        self._extras = self._further(self.layer)
+        self._returned: dict[str, int] = {}
         self._sizes = self._possible_sizes(shape)
 
-    def _trained(self) -> Adapter:
+    def _trained(self, path: str | None = None) -> Adapter:
+        """Build a layer that has seen a batch, with another value of one array."""
         layer = self.builder.build(self.rank)
         self._run(layer, self._inputs[0], True)
+        if path is not None:
+            slot = self._slot(layer, path)
+            held = as_values(layer.library, slot.read())
+            ramp = np.linspace(0.6, 1.1, held.size).reshape(held.shape)
+            layer.fill(slot, np.asarray(held * 1.4 + ramp))
         return layer
 
     def _possible_sizes(self, shape: tuple[int, ...]) -> set[int]:
@@ -170,23 +178,22 @@ class _Experiment:
     def _slot(self, layer: Adapter, path: str) -> Slot:
         return next(slot for slot in layer.all_slots() if slot.path == path)
 
-    def _outputs(self, layer: Adapter) -> dict[bool, list[Values]]:
-        """The outputs of two inputs: in evaluation, then in training."""
-        evaluated: list[Values] = []
-        if self.evaluates:
-            evaluated = [self._run(layer, x, False) for x in self._inputs[1:]]
-        return {False: evaluated, True: [self._run(layer, x, True) for x in self._inputs[1:]]}
+    def _evaluated(self, path: str | None) -> list[Values]:
+        """The outputs of two inputs in evaluation, each by a layer of its own: evaluation may move what it keeps."""
+        return [self._run(self._trained(path), x, False) for x in self._inputs[1:] if self.evaluates]
+
+    def _run_both(self, layer: Adapter) -> list[Values]:
+        """The outputs of two inputs in training."""
+        return [self._run(layer, x, True) for x in self._inputs[1:]]
 
     def effect_of(self, path: str) -> _Effect | None:
         """Change one array and see what changes; None where it cannot be changed."""
         try:
-            layer = self._trained()
+            layer = self._trained(path)
             slot = self._slot(layer, path)
-            held = as_values(layer.library, slot.read())
-            ramp = np.linspace(0.6, 1.1, held.size).reshape(held.shape)
-            layer.fill(slot, np.asarray(held * 1.4 + ramp))
-            outputs = self._outputs(layer)
+            outputs = {False: self._evaluated(path), True: self._run_both(layer)}
             left = self._values(layer).get(path)
+            returned = self._returns(layer, slot)
         except (TargetError, UnfillableError, StopIteration, *RAISED):
             return None
         changes = {
@@ -197,7 +204,24 @@ class _Experiment:
         shifts = reached[mode] and _is_shift(*changes[mode])
         after = self._after.get(path)
         remembered = left is not None and after is not None and left.shape == after.shape and _differs(left - after)
-        return _Effect(reached[True], reached[False], shifts, remembered, self._moved(path))
+        if returned is not None:
+            self._returned[path] = returned
+        moved = self._moved(path) or returned is not None
+        return _Effect(reached[True], reached[False], shifts, remembered or returned is not None, moved)
+
+    def _further(self, layer: Adapter) -> list[Values]:
+        return [layer.library.values(array) for array in layer.extra_outputs()]
+
+    def _returns(self, layer: Adapter, slot: Slot) -> int | None:
+        """The place among the further results of the new value of an array that the caller keeps."""
+        if slot.owner is not layer.given:
+            return None
+        kept = as_values(layer.library, slot.read()).reshape(-1)
+        for index, (new, old) in enumerate(zip(self._further(layer), self._extras, strict=False)):
+            alike = new.size == kept.size and new.shape == old.shape
+            if alike and _differs(new - old) and _differs(new.reshape(-1) - kept):
+                return index
+        return None
 
     def _moved(self, path: str) -> bool:
         steps = [values[path] for values in (self.before, self.first, self._after) if path in values]
@@ -206,12 +230,17 @@ class _Experiment:
 
     def follows(self, path: str) -> Role:
         """Tell mean from variance by what training stores: the level of the input changes a mean alone."""
-        shifted = self.builder.build(self.rank)
-        self._run(shifted, self._inputs[0] + _SHIFT, True)
-        after = self._values(shifted).get(path)
-        if after is None or after.shape != self.first[path].shape:
+        stored = []
+        for shift in (0.0, _SHIFT):
+            layer = self.builder.build(self.rank)
+            self._run(layer, self._inputs[0] + shift, True)
+            further, index = self._further(layer), self._returned.get(path)
+            held = self._values(layer).get(path) if index is None else further[index] if index < len(further) else None
+            stored.append(held)
+        before, after = stored
+        if before is None or after is None or after.shape != before.shape:
             return "running_mean"
-        return "running_mean" if float(np.abs(after - self.first[path]).max()) > _CHANGES * _SHIFT else "running_var"
+        return "running_mean" if float(np.abs(after - before).max()) > _CHANGES * _SHIFT else "running_var"
 
     def ignored(self) -> dict[str, Role]:
         """Return what starts as weight and bias do, one and zero, and neither is moved nor changes anything."""

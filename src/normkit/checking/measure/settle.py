@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from normkit.checking.families import TITLES
@@ -74,10 +75,11 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if found is None and claim.family == "layer" and options.family is None:
         images = sorted((c for c in candidates if c.rank >= 4), key=lambda c: c.builder.geometry.last)
         found = _first_fit([_of_one_group(candidate) for candidate in images], ("group",))
-    candidate, family = found or (candidates[0], claim.family or "other")
+    first = candidates[0]
+    candidate, family = found or (best_given(first, candidates, None, runner(first)), claim.family or "other")
     reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates, computed = _completed(candidate, family)
-    if family == "other" and evaluates and {*RUNNING} & {*(builder.roles or {}).values()}:
+    if family == "other" and {*RUNNING} <= {*(builder.roles or {}).values()}:
         family, reason = "batch", "by its running statistics"
     resolved = _accepted(builder, claim, candidate.rank)
     builder = resolved.builder
@@ -174,9 +176,15 @@ def _of_one_group(candidate: Candidate) -> Candidate:
 
 def _refined(candidate: Candidate, family: str) -> tuple[Candidate, str]:
     if family == "layer" and candidate.claim.family is None:
-        formula = measure_formula(probe_of(candidate, family))
-        return candidate, "layer" if formula is None or formula.subtract_mean else "rms"
+        return candidate, "layer" if _is_centred(candidate) else "rms"
     return candidate, family
+
+
+def _is_centred(candidate: Candidate) -> bool:
+    """Whether the level of the input makes no difference."""
+    probe, rank = probe_of(candidate, "layer"), candidate.rank
+    plain, raised = (probe.forward(probe.layer(rank), probe.x(rank) + level) for level in (0.0, 3.0))
+    return bool(np.abs(plain - raised).max() < 1e-2)
 
 
 def _fits(candidate: Candidate, family: str) -> bool:

@@ -126,7 +126,7 @@ class GroupOrder(Rule):
             return
         groups, channels = probe.geometry.groups, probe.geometry.features[0]
         sizes = {role: values.size for role, values in probe.layer(neutral=False).read(*AFFINE).items()}
-        if groups != channels and groups in sizes.values():
+        if 1 < groups != channels and groups in sizes.values():
             yield self.finding(
                 f"weight and bias belong to the {groups} groups, not to the {channels} channels",
                 ", ".join(f"{role} has {size} entries" for role, size in sizes.items()),

@@ -42,7 +42,7 @@ class MomentumInverted(RunningRule):
                 )
             return
         harmless = probe.options.convention is None and update.mean[1] < 0.5
-        harmless = harmless or (probe.options.convention is None and declared is None)
+        harmless = harmless or (probe.options.convention is None and probe.builder.momentum_required)
         what = "old value" if weighs_old else "new batch"
         yield self.finding(
             f"momentum weighs the {what}" + (", as in Keras, Flax and ONNX" if harmless and weighs_old else ""),

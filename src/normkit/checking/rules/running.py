@@ -83,6 +83,7 @@ class RunningStatsInit(RunningRule):
     def check(self, probe: Measurements) -> Iterator[Finding]:
         initial = probe.layer(neutral=False).read(*RUNNING)
         if len(initial) < len(probe.state):
+            self.need("wrong-axes in training")
             initial = {**self._update(probe).initial, **initial}
         wrong = []
         for role, start in (("running_mean", 0.0), ("running_var", 1.0)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 BATCH = 5
 FEATURES = 6
 GROUPS = 2
-_SPATIAL = {2: (), 3: (7,), 4: (3, 4), 5: (3, 2, 4)}
+_SPATIAL = {2: (), 3: (7,), 4: (3, 4), 5: (3, 4, 7)}
 
 
 @dataclass(frozen=True)
