@@ -69,18 +69,18 @@ def _runs(candidate: Candidate, family: str | None) -> bool:
         return False
 
 
-def _score(candidate: Candidate, run: Run) -> tuple[bool, int, int]:
+def _score(candidate: Candidate, run: Run) -> tuple[bool, int, bool, int]:
     _, evaluates = find_mode(candidate.builder, candidate.rank, run)
     layer = candidate.builder.build(candidate.rank)
     affine = [slot.key for role, slot in layer.slots().items() if role in AFFINE and slot.owner is layer.given]
     applied = 1
     if affine:
         named = all(role_of(name) in AFFINE for name in affine)  # what is called a weight is one, even if it is ignored
-        applied = 3 if _scales(candidate) else 2 if named else 0
-    return evaluates, applied, len(layer.given)
+        applied = 3 if scales(candidate) else 2 if named else 0
+    return evaluates, applied, candidate.builder.style.parameters != "number", len(layer.given)
 
 
-def _scales(candidate: Candidate) -> bool:
+def scales(candidate: Candidate) -> bool:
     """Whether the output with another weight and bias is the plain one times weight plus bias."""
     rank, builder = candidate.rank, candidate.builder
     probe = probe_of(candidate, "batch")

@@ -41,7 +41,7 @@ def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
     found = next((mode for mode in modes if _switches(builder, rank, mode, run)), None)
     if found is not None:
         return found, True
-    if usual:
+    if _stops(builder, rank, usual, run):
         return usual, False
     told = [mode for mode in modes if mode[-1].kind != "attribute" or speaks_of_modes(mode[-1].name)]
     return next((mode for mode in told if _stops(builder, rank, mode, run)), usual), False

@@ -235,7 +235,8 @@ class Probe:
     @cached_property
     def _open_axes(self) -> bool:
         """Whether nothing says how many of the last axes are features."""
-        return not self.builder.accepts("features") and not self.affine and self.builder.kind != "module"
+        told = any(self.builder.accepts(role) for role in ("features", *AFFINE))
+        return not told and not self.affine and self.builder.kind != "module"
 
     def has_wrong_groups(self, rank: int) -> bool:
         """Whether it groups channels, but other ones than neighbours."""

@@ -11,7 +11,8 @@ import torch
 
 from normkit.checking.families import TITLES
 from normkit.checking.measure.formula import measure_formula
-from normkit.checking.measure.given import best_given
+from normkit.checking.measure.given import best_given, scales
+from normkit.checking.measure.gradients import GRADIENT_TOLERANCE, measure_backward
 from normkit.checking.measure.modes import Run, find_mode
 from normkit.checking.measure.momentum import with_momentum
 from normkit.checking.measure.other import describe_axes, describe_blend, describe_response, standardizes_its_weights
@@ -20,8 +21,8 @@ from normkit.checking.measure.roles import find_roles
 from normkit.checking.options import Options
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
-from normkit.checking.target.builder import Builder
-from normkit.checking.target.callables import name_of
+from normkit.checking.target.builder import Builder, attempt
+from normkit.checking.target.callables import backward_of, name_of
 from normkit.checking.target.claim import Claim
 from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.made import Made
@@ -33,6 +34,7 @@ from normkit.checking.target.state import RUNNING
 _BATCHES = (4, 2, 3)
 _FAMILIES = ("batch", "instance", "group", "layer")
 _MOST_SWITCHED = 4
+_MOST_FITTING = 12
 
 
 @dataclass(frozen=True)
@@ -152,22 +154,79 @@ def _require_inputs(settled: Settled, *, fits: bool) -> None:
 
 def _accepted(builder: Builder, claim: Claim, rank: int) -> Resolved:
     """Find out which ranks it takes; where (N, C) does not tell the layout, the one in which it takes more."""
-    resolved = accept(builder, claim)
+    resolved = _in_both_modes(accept(builder, claim), rank)
     if rank > 2 or claim.ranks or builder.style.transposed or builder.style.parameters == "keepdims":
         return resolved
     other = accept(builder.with_geometry(last=not builder.geometry.last), claim)
     return other if len(other.ranks) > len(resolved.ranks) else resolved
 
 
+def _in_both_modes(resolved: Resolved, first: int) -> Resolved:
+    """Take away the ranks for which evaluation gives another shape: it is not made for them."""
+    builder, refused = resolved.builder, dict(resolved.refused)
+    for rank in resolved.ranks:
+        if rank == first or rank in resolved.claim.ranks:
+            continue
+        try:
+            shape = attempt(builder, rank, training=False)
+        except TargetError:
+            continue
+        if len(shape) > rank:
+            refused[rank] = f"evaluation gives shape {shape}"
+    ranks = tuple(rank for rank in resolved.ranks if rank not in refused)
+    return dataclasses.replace(resolved, ranks=ranks, refused=refused)
+
+
 def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[Candidate, str] | None:
-    """The first candidate whose axes are those of one of the families."""
+    """The first candidate whose axes are those of one of the families.
+
+    Where that leaves a choice, the first for which its weight or its hand-written backward pass speaks too.
+    """
+    first = None
+    for candidate, family in itertools.islice(_fitting(candidates, families), _MOST_FITTING):
+        better = best_given(candidate, candidates, family, runner(candidate))
+        first = first or (better, family)
+        open_family = candidate.claim.family is None
+        by_hand = candidate.builder.is_function and backward_of(candidate.builder.target) is not None
+        if not (open_family and not _scales_by_channel(better)) and not (
+            by_hand and not _differentiates(better, family)
+        ):
+            first = (better, family)
+            break
+    return None if first is None else _refined(*first)
+
+
+def _fitting(candidates: list[Candidate], families: tuple[str, ...]) -> Iterator[tuple[Candidate, str]]:
     batches = (candidates[0].builder.geometry.batch, *_BATCHES) if candidates else ()
-    for batch, candidate, family in itertools.product(batches, candidates, families):
-        builder = candidate.builder.with_geometry(batch=batch)
-        changed = dataclasses.replace(candidate, builder=builder)
-        if _fits(changed, family):
-            return _refined(best_given(changed, candidates, family, runner(changed)), family)
-    return None
+    for batch in batches:
+        found = False
+        for candidate, family in itertools.product(candidates, families):
+            builder = candidate.builder.with_geometry(batch=batch)
+            changed = dataclasses.replace(candidate, builder=builder)
+            if _fits(changed, family):
+                found = True
+                yield changed, family
+        if found:
+            return
+
+
+def _scales_by_channel(candidate: Candidate) -> bool:
+    """Whether its weight and bias, as far as it has some, belong to the channels of this layout."""
+    rank, run = candidate.rank, runner(candidate)
+    roles, _ = find_roles(candidate.builder, rank, run, evaluates=False)
+    builder = dataclasses.replace(candidate.builder, roles=roles)
+    return scales(dataclasses.replace(candidate, builder=builder))
+
+
+def _differentiates(candidate: Candidate, family: str) -> bool:
+    """Whether the hand-written backward pass is right in this layout."""
+    probe = probe_of(candidate, family)
+    try:
+        backward = measure_backward(probe)
+    except (TargetError, UnfillableError):
+        return False
+    dx = backward.gradients.dx if backward.gradients else None
+    return dx is not None and dx.shape == backward.x.shape and backward.error_of(dx) < GRADIENT_TOLERANCE
 
 
 def _of_one_group(candidate: Candidate) -> Candidate:
@@ -221,13 +280,11 @@ def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, bool]:
     run(layer, probe_of(candidate, family).x(candidate.rank), True)
     builder = dataclasses.replace(builder, result_index=layer.result.index if layer.result else None)
     mode, evaluates = find_mode(builder, candidate.rank, run)
-    if not evaluates:  # what normalizes alike in both modes may use an entry of its settings for something else
-        mode = tuple(s for s in mode if s.kind != "setting") + tuple(
-            dataclasses.replace(s, evaluation=s.training) for s in mode if s.kind == "setting"
-        )
     builder = dataclasses.replace(builder, mode=mode)
     roles, computed = find_roles(builder, candidate.rank, run, evaluates=evaluates)
-    builder = dataclasses.replace(builder, roles=roles)
+    if not evaluates and not {*RUNNING} & {*roles.values()}:  # its settings then tell something else than the mode
+        mode = tuple(dataclasses.replace(s, evaluation=s.training) if s.kind == "setting" else s for s in mode)
+    builder = dataclasses.replace(builder, roles=roles, mode=mode)
     return with_momentum(builder, candidate.rank, run), evaluates, computed
 
 

@@ -188,8 +188,7 @@ class BiasedRunningVar(RunningRule):
     """
 
     code = "biased-running-var"
-    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong")
-    after: ClassVar[tuple[str, ...]] = ("wrong-axes",)
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong", "wrong-axes in training")
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update, convention = probe.update, probe.convention

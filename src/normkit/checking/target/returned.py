@@ -13,6 +13,7 @@ from normkit.checking.target.state import RUNNING
 
 _OLD = {"running_mean": 5.0, "running_var": 40.0}
 _FITS = 1e-3
+_MAY_FIT = 5e-3
 
 Returned = tuple[tuple[int, Role], ...]
 
@@ -30,7 +31,7 @@ def returned_roles(builder: Builder, ranks: Iterable[int]) -> Returned:
         best = min(best, _fitted(builder, rank), key=lambda item: item[0])
         if best[0] < _FITS:
             break
-    return best[1]
+    return best[1] if best[0] < _MAY_FIT else ()
 
 
 def _fitted(builder: Builder, rank: int) -> tuple[float, Returned]:

@@ -100,7 +100,8 @@ class Signature:
             roles = {name: "features" if role == "rank" else role for name, role in roles.items()}
         if not is_constructor:  # what is one or zero by default scales or shifts
             for start, role in ((1.0, "weight"), (0.0, "bias")):
-                idle = [name for name in roles if roles[name] is None and _starts_at(self.parameters[name], start)]
+                plain = [name for name, its in roles.items() if its in (None, "input")]
+                idle = [name for name in plain if _starts_at(self.parameters[name], start)]
                 if role not in roles.values() and idle:
                     roles[idle[0]] = role
         sizes = [name for name, role in roles.items() if role == "features"]

@@ -54,13 +54,14 @@ def shapes(builder: Builder) -> Iterator[Builder]:
     call, constructor = builder.call_of_first(), builder.constructor()
     if any(signature is not None and signature.name_of("features") for signature in (call, constructor)):
         yield builder.with_style(features_as_tuple=True)
-    if features in kept and not column:
+    if features in kept and not column and not _takes_arrays(builder, call):
         yield builder.with_style(transposed=True)
     if _takes_arrays(builder, call):
         yield builder.with_style(parameters="keepdims")
         yield builder.with_style(parameters="trailing")
         if not column:
             yield builder.with_style(transposed=True, parameters="column")
+            yield builder.with_style(transposed=True)
         yield builder.with_style(gives="required")
         yield builder.with_style(gives="required", parameters="keepdims")
         yield builder.with_style(parameters="number")
