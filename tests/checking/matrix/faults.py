@@ -43,6 +43,16 @@ def _not_groups(axes: Axes) -> bool:
     return axes.get("family") != "group"
 
 
+def _says_its_family(axes: Axes) -> bool:
+    """Other axes are those of another family where no name tells which is meant."""
+    return any(word in axes["title"].lower() for word in ("batch", "bn", "layer", "ln", "rms", "instance"))
+
+
+def _groups_of_a_told_layout(axes: Axes) -> bool:
+    """Equal runs of memory are right groups with the channels first: only an array of weights tells them last."""
+    return axes.get("family") == "group" and not ("N H W C" in axes.values() and axes["affine in"] == "defaults")
+
+
 def _follows_torch(axes: Axes) -> bool:
     """In Keras' convention it would be no fault."""
     return _stateful(axes) and not CONVENTIONS[axes["convention"]].weighs_old
@@ -96,10 +106,10 @@ def _kept_and_never_written(axes: Axes) -> bool:
 FAULTS: dict[str, Fault] = {
     "wrong-axes": Fault(
         "output",
-        _not_groups,
+        lambda axes: _not_groups(axes) and _says_its_family(axes),
         (*_GRADIENT, "running-var-wrong", "momentum-differs", "nan-spreads", "batch-size-dependent", "trailing-axes"),
     ),
-    "group-order": Fault("output", lambda axes: axes.get("family") == "group", ("wrong-axes", "batch-size-dependent")),
+    "group-order": Fault("output", _groups_of_a_told_layout, ("wrong-axes", "batch-size-dependent")),
     "unbiased-normalization": Fault("output", _unbiased_by_one_line, ("gradient-wrong",)),
     "eps-missing": Fault("output"),
     "eps-misplaced": Fault("output"),

@@ -87,7 +87,9 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     builder = resolved.builder
     if builder.build(candidate.rank).given:
         builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
-        resolved = dataclasses.replace(resolved, builder=builder)
+        if not evaluates and not builder.mode:  # what it returns may tell the mode
+            builder = dataclasses.replace(builder, mode=find_mode(builder, candidate.rank, runner(candidate))[0])
+    resolved = dataclasses.replace(resolved, builder=builder, rank=candidate.rank if found else None)
     settled = Settled(resolved, builder, family, reason, None, evaluates, computed)
     if options.family is None:
         settled = _by_numbers(settled) if found else _as_other(settled, candidate.rank)
@@ -182,18 +184,20 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
 
     Where that leaves a choice, the first for which its weight or its hand-written backward pass speaks too.
     """
-    first = None
+    fits: list[tuple[bool, bool, Candidate, str]] = []
     for candidate, family in itertools.islice(_fitting(candidates, families), _MOST_FITTING):
         better = best_given(candidate, candidates, family, runner(candidate))
-        first = first or (better, family)
-        open_family = candidate.claim.family is None
+        told = candidate.claim.family is not None or _scales_by_channel(better)
         by_hand = candidate.builder.is_function and backward_of(candidate.builder.target) is not None
-        if not (open_family and not _scales_by_channel(better)) and not (
-            by_hand and not _differentiates(better, family)
-        ):
-            first = (better, family)
+        speaks = told and (not by_hand or _differentiates(better, family))
+        flat = better.builder.style.parameters == "flat" and (not fits or better.rank == fits[0][2].rank)
+        fits.append((speaks, flat, better, family))
+        if speaks and (flat or candidate.claim.family is not None):
             break
-    return None if first is None else _refined(*first)
+    if not fits:
+        return None
+    _, _, candidate, family = max(fits, key=lambda fit: fit[:2])
+    return _refined(candidate, family)
 
 
 def _fitting(candidates: list[Candidate], families: tuple[str, ...]) -> Iterator[tuple[Candidate, str]]:

@@ -9,7 +9,7 @@ from normkit.checking.target.arrays import TORCH
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import definition_of, kind_of, name_of
 from normkit.checking.target.geometry import Geometry
-from normkit.checking.target.names import family_of, ranks_of
+from normkit.checking.target.names import ABBREVIATIONS, family_of, ranks_of, words_of
 from normkit.checking.target.shared import SharedState
 from normkit.checking.target.signature import UnfillableError
 
@@ -49,11 +49,14 @@ def claim_of(target: Any, options: Options) -> Claim:
 def _by_arguments(target: Any, options: Options) -> tuple[str | None, str]:
     try:
         builder = Builder(target, kind_of(target), TORCH, Geometry(), options, SharedState(None))
+        names = [name for signature in builder.signatures() for name in signature.parameters]
+        words = {word for name in names for word in words_of(name)}
+        if (told := next((family for word, family in ABBREVIATIONS.items() if word in words), None)) is not None:
+            return told, "by the names of its arguments"
         if builder.accepts("groups"):
             return "group", "by its argument for groups"
         if builder.accepts("running_mean") or builder.accepts("momentum"):
             return "batch", "by its arguments for running statistics"
-        names = {name for signature in builder.signatures() for name in signature.parameters}
     except (UnfillableError, TypeError):
         return None, ""
     if "normalized_shape" in names:

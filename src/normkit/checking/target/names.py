@@ -205,6 +205,10 @@ def _split(name: str) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
 
 
+ABBREVIATIONS = {"bn": "batch", "gn": "group", "ln": "layer"}
+"""The families that a word of two letters stands for."""
+
+
 def family_of(name: str) -> str | None:
     """Tell the family that a name promises: batch, layer, group, instance or rms; None where it promises none."""
     lower = name.lower()
@@ -217,8 +221,7 @@ def family_of(name: str) -> str | None:
     if "layer" in lower and "norm" in lower:
         return "layer"
     words = words_of(name)
-    short = {"bn": "batch", "gn": "group", "ln": "layer"}
-    return next((family for word, family in short.items() if word in words), None)
+    return next((family for word, family in ABBREVIATIONS.items() if word in words), None)
 
 
 def ranks_of(name: str, family: str | None) -> tuple[int, ...]:

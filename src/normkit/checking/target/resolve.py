@@ -60,12 +60,14 @@ class Resolved:
         claim: What it says it is.
         ranks: The input ranks that it takes.
         refused: For the ranks that it does not take: what it raised.
+        rank: The one that told how to call it; None where no single one did.
     """
 
     builder: Builder
     claim: Claim
     ranks: tuple[int, ...]
     refused: dict[int, str]
+    rank: int | None = None
 
 
 @dataclass
