@@ -106,7 +106,7 @@ def _kept_and_never_written(axes: Axes) -> bool:
 FAULTS: dict[str, Fault] = {
     "wrong-axes": Fault(
         "output",
-        lambda axes: _not_groups(axes) and _says_its_family(axes),
+        lambda axes: _not_groups(axes) and _says_its_family(axes) and axes.get("over") != "trailing axes",
         (*_GRADIENT, "running-var-wrong", "momentum-differs", "nan-spreads", "batch-size-dependent", "trailing-axes"),
     ),
     "group-order": Fault("output", _groups_of_a_told_layout, ("wrong-axes", "batch-size-dependent")),

@@ -116,8 +116,9 @@ class Probe:
     @cached_property
     def rank(self) -> int:
         """The rank that most experiments use."""
-        if self.resolved.rank in self.ranks:
-            return self.resolved.rank
+        told = self.resolved.rank
+        if told is not None and told > 2 and told in self.ranks:
+            return told
         order = (3, 2, 4, 5) if self.family in ("layer", "rms") else (4, 3, 2, 5)
         return next(rank for rank in order if rank in self.ranks)
 

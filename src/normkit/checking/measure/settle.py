@@ -35,6 +35,7 @@ _BATCHES = (4, 2, 3)
 _FAMILIES = ("batch", "instance", "group", "layer")
 _MOST_SWITCHED = 4
 _MOST_FITTING = 12
+_RIGHT = 2
 
 
 @dataclass(frozen=True)
@@ -184,19 +185,18 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
 
     Where that leaves a choice, the first for which its weight or its hand-written backward pass speaks too.
     """
-    fits: list[tuple[bool, bool, Candidate, str]] = []
+    fits: list[tuple[bool, int, bool, Candidate, str]] = []
     for candidate, family in itertools.islice(_fitting(candidates, families), _MOST_FITTING):
         better = best_given(candidate, candidates, family, runner(candidate))
         told = candidate.claim.family is not None or _scales_by_channel(better)
-        by_hand = candidate.builder.is_function and backward_of(candidate.builder.target) is not None
-        speaks = told and (not by_hand or _differentiates(better, family))
-        flat = better.builder.style.parameters == "flat" and (not fits or better.rank == fits[0][2].rank)
-        fits.append((speaks, flat, better, family))
-        if speaks and (flat or candidate.claim.family is not None):
+        backward = _backward_speaks(better, family)
+        flat = better.builder.style.parameters == "flat" and (not fits or better.rank == fits[0][3].rank)
+        fits.append((told, backward, flat, better, family))
+        if told and backward == _RIGHT and (flat or candidate.claim.family is not None):
             break
     if not fits:
         return None
-    _, _, candidate, family = max(fits, key=lambda fit: fit[:2])
+    _, _, _, candidate, family = max(fits, key=lambda fit: fit[:3])
     return _refined(candidate, family)
 
 
@@ -222,15 +222,19 @@ def _scales_by_channel(candidate: Candidate) -> bool:
     return scales(dataclasses.replace(candidate, builder=builder))
 
 
-def _differentiates(candidate: Candidate, family: str) -> bool:
-    """Whether the hand-written backward pass is right in this layout."""
+def _backward_speaks(candidate: Candidate, family: str) -> int:
+    """How well the hand-written backward pass suits this layout: 2 where it is right, 1 where it can be called."""
+    if not candidate.builder.is_function or backward_of(candidate.builder.target) is None:
+        return _RIGHT
     probe = probe_of(candidate, family)
     try:
         backward = measure_backward(probe)
     except (TargetError, UnfillableError):
-        return False
+        return 0
     dx = backward.gradients.dx if backward.gradients else None
-    return dx is not None and dx.shape == backward.x.shape and backward.error_of(dx) < GRADIENT_TOLERANCE
+    if dx is None or dx.shape != backward.x.shape:
+        return 0
+    return _RIGHT if backward.error_of(dx) < GRADIENT_TOLERANCE else 1
 
 
 def _of_one_group(candidate: Candidate) -> Candidate:
