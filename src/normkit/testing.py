@@ -15,7 +15,7 @@ Both run the layer's code, in another process where the platform can fork.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from normkit.checking.options import CheckOptions, Options
@@ -50,6 +50,8 @@ def assert_conforms(
             - features: Number of channels or features to build it with; None finds it out.
             - init: Arguments of its constructor, by name.
             - call: Arguments of its call, by name.
+            - method: The method that is the forward pass; None takes forward or __call__, or finds it.
+            - adapter: ``path/to/file.py:make``, a function that takes the layer and returns a callable of x alone.
             - timeout: Seconds after which it is stopped, 60 by default.
             - isolated: Whether to run it in another process, where the platform can fork; True by default.
     Raises:
@@ -162,11 +164,11 @@ def _known(expected: Mapping[str, str] | None) -> Mapping[str, str]:
 
 def _options(like: Any, options: CheckOptions) -> Options:
     """Add to the options what ``like`` makes binding: its family, torch's convention and its ranks."""
-    features, init, call = options.get("features"), options.get("init") or {}, options.get("call") or {}
+    chosen = Options.of(options)
     if like is None:
-        return Options(None, features, init, call)
+        return chosen
     name = like if isinstance(like, str) else name_of(like)
     family = family_of(name)
     if family is None:
         raise UserError(f"like must be a normalization of torch.nn, such as torch.nn.BatchNorm2d, but {name} was given")
-    return Options(family, features, init, call, "torch", ranks_of(name, family) or None)
+    return replace(chosen, family=family, convention="torch", ranks=ranks_of(name, family) or None)

@@ -148,7 +148,7 @@ def test_class_without_a_call() -> None:
         def backward(self, dy: Any) -> Any:
             return dy
 
-    with pytest.raises(CannotRunError, match="has neither, and no method that takes an input. Pass --method NAME"):
+    with pytest.raises(CannotRunError, match=r"has neither, and no method that takes an input\. Pass --method NAME"):
         examine(BatchNorm)
 
 

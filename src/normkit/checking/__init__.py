@@ -4,10 +4,9 @@
 ``normkit.cli.check``.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
-from normkit.checking.options import Options
+from normkit.checking.options import CheckOptions, Options
 from normkit.checking.process import TIMEOUT, check_object, check_target
 from normkit.checking.report import Finding, Identity, Report
 
@@ -15,38 +14,31 @@ __all__ = ["Finding", "Identity", "Options", "Report", "check"]
 
 
 def check(
-    obj: Any,
-    *,
-    family: str | None = None,
-    features: int | None = None,
-    init: Mapping[str, Any] | None = None,
-    call: Mapping[str, Any] | None = None,
-    convention: str | None = None,
-    method: str | None = None,
-    adapter: str | None = None,
-    timeout: float = TIMEOUT,
-    isolated: bool = True,
+    obj: Any, *, family: str | None = None, convention: str | None = None, **options: Unpack[CheckOptions]
 ) -> Report:
     """Find out what a normalization layer computes, and what about it deviates from its torch.nn twin.
 
     It runs the layer's code.
 
     Args:
-        obj: A torch.nn.Module class or instance, another class or instance with ``forward`` or ``__call__``, a
-            function; or a string ``path/to/file.py:Name`` or ``package.module:Name``.
+        obj: A torch.nn.Module class or instance, another class or instance with a forward pass, a function; or a
+            string ``path/to/file.py:Name`` or ``package.module:Name``.
         family: batch, layer, group, instance or rms; None finds it out.
-        features: Number of channels or features to build it with.
-        init: Arguments of its constructor, by name.
-        call: Arguments of its call, by name; "ones", "zeros", "randn", "mask" and "randint(K)" are made to the
-            input's shape, or to other axes, as in "ones(N,L)".
         convention: torch, keras, flax or onnx: whose momentum and running variance apply. None takes torch's, or
             Keras' or Flax's where the code follows theirs.
-        method: The method that is the forward pass; None takes forward or __call__, or finds it.
-        adapter: ``path/to/file.py:make``, a function that takes the target and returns a callable of x alone.
-        timeout: Seconds after which it is stopped.
-        isolated: Whether to run it in another process. A string always is; an object is where the platform can fork
-            and the object does not work on JAX arrays. ``Report.isolation`` says where it ran.
+        options: More keyword arguments:
+
+            - features: Number of channels or features to build it with; None finds it out.
+            - init: Arguments of its constructor, by name.
+            - call: Arguments of its call, by name; "ones", "zeros", "randn", "mask" and "randint(K)" are made to the
+              input's shape, or to other axes, as in "ones(N,L)".
+            - method: The method that is the forward pass; None takes forward or __call__, or finds it.
+            - adapter: ``path/to/file.py:make``, a function that takes the layer and returns a callable of x alone.
+            - timeout: Seconds after which it is stopped, 60 by default.
+            - isolated: Whether to run it in another process, True by default. A string always is; an object is where
+              the platform can fork and the object does not work on JAX arrays. ``Report.isolation`` says where it ran.
     Raises:
+        TypeError: a keyword argument is none of these.
         UserError: it cannot be built or called, crashes or takes too long; the message says what was tried. The
             ``findings`` of such an error hold what was found before.
 
@@ -55,7 +47,12 @@ def check(
     >>> report.ok, report.identity.reduces
     (True, 'N, H, W: per channel')
     """
-    options = Options(family, features, init or {}, call or {}, convention, None, method, adapter)
+    unknown = sorted(options.keys() - CheckOptions.__optional_keys__)
+    if unknown:
+        takes = ", ".join(["family", "convention", *CheckOptions.__annotations__])
+        raise TypeError(f"check() got an unexpected keyword argument {unknown[0]!r}: it takes {takes}")
+    chosen = Options.of(options, family, convention)
+    timeout = options.get("timeout", TIMEOUT)
     if isinstance(obj, str):
-        return check_target(obj, options, timeout)
-    return check_object(obj, options, timeout, isolated=isolated)
+        return check_target(obj, chosen, timeout)
+    return check_object(obj, chosen, timeout, isolated=options.get("isolated", True))

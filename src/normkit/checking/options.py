@@ -8,6 +8,18 @@ from normkit.checking.families import CONVENTIONS, FAMILIES
 from normkit.errors import UserError
 
 
+class CheckOptions(TypedDict, total=False):
+    """The keyword arguments of ``normkit.check`` that hold for any layer, whatever it is held against."""
+
+    features: int | None
+    init: Mapping[str, Any] | None
+    call: Mapping[str, Any] | None
+    method: str | None
+    adapter: str | None
+    timeout: float
+    isolated: bool
+
+
 @dataclass(frozen=True)
 class Options:
     """Overrides of a check.
@@ -32,23 +44,24 @@ class Options:
     method: str | None = None
     adapter: str | None = None
 
+    @classmethod
+    def of(cls, options: CheckOptions, family: str | None = None, convention: str | None = None) -> "Options":
+        """Make them of the keyword arguments of ``normkit.check``."""
+        return cls(
+            family,
+            options.get("features"),
+            options.get("init") or {},
+            options.get("call") or {},
+            convention,
+            method=options.get("method"),
+            adapter=options.get("adapter"),
+        )
+
     def __post_init__(self) -> None:
         _one_of("family (--as)", self.family, FAMILIES)
         _one_of("convention", self.convention, CONVENTIONS)
         if self.features is not None and self.features < 1:
             raise UserError(f"features must be at least 1, but {self.features} was given")
-
-
-class CheckOptions(TypedDict, total=False):
-    """The keyword arguments of ``normkit.check`` that hold for any layer, whatever it is held against."""
-
-    features: int | None
-    init: Mapping[str, Any] | None
-    call: Mapping[str, Any] | None
-    method: str | None
-    adapter: str | None
-    timeout: float
-    isolated: bool
 
 
 def _one_of(what: str, given: str | None, allowed: Collection[str]) -> None:

@@ -49,7 +49,7 @@ def check(
     call: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE for its call; may be repeated. ones, zeros, randn, mask, randint(K) are made to its input.",
+            help="NAME=VALUE for its call; may be repeated. ones, zeros, randn, mask, randint(K) fit its input.",
             show_default=False,
         ),
     ] = None,

@@ -5,7 +5,8 @@ In training, what one sample gets depends on the other samples. In evaluation it
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,12 @@ from normkit.checking.target.state import as_values
 _MOST = 40
 _REACHES = 1e-4
 
-Run = Callable[[Adapter, Values, bool], Values]
+
+class Run(Protocol):
+    """Calls a layer in training or evaluation."""
+
+    def __call__(self, layer: Adapter, x: Values, *, training: bool) -> Values:
+        """Return the output."""
 
 
 def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
@@ -70,7 +76,7 @@ def _stops(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
         layer = dataclasses.replace(builder, mode=mode).build(rank)
         snapshots = []
         for seed, training in ((1, True), (2, True), (3, False), (4, True)):
-            run(layer, _noise(builder, rank, seed) * seed, training)
+            run(layer, _noise(builder, rank, seed) * seed, training=training)
             snapshots.append(_kept(layer))
     except (TargetError, UnfillableError, *RAISED):
         return False
@@ -95,9 +101,9 @@ def _mixes(builder: Builder, rank: int, run: Run, *, training: bool) -> bool:
     for values in (x, changed):  # a layer for each, since a call may move what the next one uses
         layer = _awake(builder, rank, run)
         for seed in (2, 3) if not training else ():
-            run(layer, _noise(builder, rank, seed) * 2.0 + 1.0, True)
+            run(layer, _noise(builder, rank, seed) * 2.0 + 1.0, training=True)
         layer.library.seed()  # what is drawn in the call shall not pass for the other samples' doing
-        outputs.append(run(layer, values, training))
+        outputs.append(run(layer, values, training=training))
     before, after = outputs
     if before.shape != x.shape or not np.isfinite(before[-1]).all():
         return False
@@ -107,7 +113,7 @@ def _mixes(builder: Builder, rank: int, run: Run, *, training: bool) -> bool:
 def _awake(builder: Builder, rank: int, run: Run) -> Adapter:
     """Build a layer; where a weight of zeros hides what it does, with ones in place of all zeros."""
     layer = builder.build(rank)
-    y = run(layer, _noise(builder, rank, 4), True)
+    y = run(layer, _noise(builder, rank, 4), training=True)
     layer = builder.build(rank)
     if float(np.ptp(y)) < _REACHES:
         for slot in list(layer.all_slots()):

@@ -52,4 +52,4 @@ def _fractions(builder: Builder) -> list[str]:
 def _step(builder: Builder, rank: int, run: Run, momentum: float) -> tuple[Values, dict[Role, Values]]:
     layer = builder.build(rank, momentum=momentum)
     x = np.random.default_rng(50).normal(1.0, 2.0, builder.geometry.shape(rank))
-    return run(layer, x, True), layer.read(*RUNNING)
+    return run(layer, x, training=True), layer.read(*RUNNING)

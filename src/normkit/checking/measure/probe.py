@@ -214,7 +214,7 @@ class Probe:
         return found
 
     def _axes_of_weight(self, rank: int) -> int:
-        """How many of the last axes the weight covers, where it covers more than one: normalized_shape then has them."""
+        """How many of the last axes the weight covers, where it is more than one: normalized_shape then has them."""
         layer = self.started(rank)
         shape = self.geometry.shape(rank)
         for values in layer.read(*AFFINE).values():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normkit.checking.measure.modes import Run
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder
@@ -27,8 +28,6 @@ _CHANGES = 1e-5
 _LARGE = 2000
 _SHIFT = 8.0
 _SETTINGS = ("eps", "momentum", "features", "groups")
-
-Run = Callable[[Adapter, Values, bool], Values]
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class _Experiment:
     def _trained(self, path: str | None = None) -> Adapter:
         """Build a layer that has seen a batch, with another value of one array."""
         layer = self.builder.build(self.rank)
-        self._run(layer, self._inputs[0], True)
+        self._run(layer, self._inputs[0], training=True)
         if path is not None:
             slot = self._slot(layer, path)
             held = as_values(layer.library, slot.read())
@@ -180,11 +179,11 @@ class _Experiment:
 
     def _evaluated(self, path: str | None) -> list[Values]:
         """The outputs of two inputs in evaluation, each by a layer of its own: evaluation may move what it keeps."""
-        return [self._run(self._trained(path), x, False) for x in self._inputs[1:] if self.evaluates]
+        return [self._run(self._trained(path), x, training=False) for x in self._inputs[1:] if self.evaluates]
 
     def _run_both(self, layer: Adapter) -> list[Values]:
         """The outputs of two inputs in training."""
-        return [self._run(layer, x, True) for x in self._inputs[1:]]
+        return [self._run(layer, x, training=True) for x in self._inputs[1:]]
 
     def effect_of(self, path: str) -> _Effect | None:
         """Change one array and see what changes; None where it cannot be changed."""
@@ -233,7 +232,7 @@ class _Experiment:
         stored = []
         for shift in (0.0, _SHIFT):
             layer = self.builder.build(self.rank)
-            self._run(layer, self._inputs[0] + shift, True)
+            self._run(layer, self._inputs[0] + shift, training=True)
             further, index = self._further(layer), self._returned.get(path)
             held = self._values(layer).get(path) if index is None else further[index] if index < len(further) else None
             stored.append(held)

@@ -1,4 +1,4 @@
-"""Settle how a target is called, what it is for, and which of its arrays are what: by measuring, with names for ties."""
+"""Settle how a target is called, what it is for, and which of its arrays are what: by numbers, with names for ties."""
 
 import dataclasses
 import inspect
@@ -13,14 +13,12 @@ from normkit.checking.families import TITLES
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.given import best_given, scales
 from normkit.checking.measure.gradients import GRADIENT_TOLERANCE, measure_backward
-from normkit.checking.measure.modes import Run, find_mode
+from normkit.checking.measure.modes import find_mode
 from normkit.checking.measure.momentum import with_momentum
 from normkit.checking.measure.other import describe_axes, describe_blend, describe_response, standardizes_its_weights
 from normkit.checking.measure.probe import Probe, probe_of
 from normkit.checking.measure.roles import find_roles
 from normkit.checking.options import Options
-from normkit.checking.patterns import Values
-from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder, attempt
 from normkit.checking.target.callables import backward_of, name_of
 from normkit.checking.target.claim import Claim
@@ -79,7 +77,10 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
         images = sorted((c for c in candidates if c.rank >= 4), key=lambda c: c.builder.geometry.last)
         found = _first_fit([_of_one_group(candidate) for candidate in images], ("group",))
     first = candidates[0]
-    candidate, family = found or (best_given(first, candidates, None, runner(first)), claim.family or "other")
+    candidate, family = found or (
+        best_given(first, candidates, None, probe_of(first, "batch").forward),
+        claim.family or "other",
+    )
     reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates, computed = _completed(candidate, family)
     if family == "other" and {*RUNNING} <= {*(builder.roles or {}).values()}:
@@ -89,7 +90,9 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if builder.build(candidate.rank).given:
         builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
         if not evaluates and not builder.mode:  # what it returns may tell the mode
-            builder = dataclasses.replace(builder, mode=find_mode(builder, candidate.rank, runner(candidate))[0])
+            builder = dataclasses.replace(
+                builder, mode=find_mode(builder, candidate.rank, probe_of(candidate, "batch").forward)[0]
+            )
     resolved = dataclasses.replace(resolved, builder=builder, rank=candidate.rank if found else None)
     settled = Settled(resolved, builder, family, reason, None, evaluates, computed)
     if options.family is None:
@@ -149,9 +152,10 @@ def _require_inputs(settled: Settled, *, fits: bool) -> None:
     names = " and ".join(name for name, _ in guessed)
     shown = " ".join(f"--call {name}={value}" for name, value in guessed)
     raise CannotRunError(
-        f"{name_of(settled.builder.target)} needs {names}, and what fits there cannot be guessed: with {shown} it runs, "
-        f"but is no {TITLES[settled.family]}. Give {names} yourself (ones, zeros, randn, mask and randint(K) are made to "
-        "the input's shape, as in ones(N,L)), or pass --adapter FILE.py:make with a function that returns a callable of x"
+        f"{name_of(settled.builder.target)} needs {names}, and what fits there cannot be guessed: with {shown} it "
+        f"runs, but is no {TITLES[settled.family]}. Give {names} yourself (ones, zeros, randn, mask and randint(K) are "
+        "made to the input's shape, or to other axes, as in ones(N,L)), or pass --adapter FILE.py:make with a function "
+        "that returns a callable of x"
     )
 
 
@@ -187,7 +191,7 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
     """
     fits: list[tuple[bool, int, bool, Candidate, str]] = []
     for candidate, family in itertools.islice(_fitting(candidates, families), _MOST_FITTING):
-        better = best_given(candidate, candidates, family, runner(candidate))
+        better = best_given(candidate, candidates, family, probe_of(candidate, "batch").forward)
         told = candidate.claim.family is not None or _scales_by_channel(better)
         backward = _backward_speaks(better, family)
         flat = better.builder.style.parameters == "flat" and (not fits or better.rank == fits[0][3].rank)
@@ -216,7 +220,7 @@ def _fitting(candidates: list[Candidate], families: tuple[str, ...]) -> Iterator
 
 def _scales_by_channel(candidate: Candidate) -> bool:
     """Whether its weight and bias, as far as it has some, belong to the channels of this layout."""
-    rank, run = candidate.rank, runner(candidate)
+    rank, run = candidate.rank, probe_of(candidate, "batch").forward
     roles, _ = find_roles(candidate.builder, rank, run, evaluates=False)
     builder = dataclasses.replace(candidate.builder, roles=roles)
     return scales(dataclasses.replace(candidate, builder=builder))
@@ -264,18 +268,9 @@ def _fits(candidate: Candidate, family: str) -> bool:
 def _switched(candidates: list[Candidate]) -> Iterator[Candidate]:
     """Yield the first candidates again with a mode that an experiment found."""
     for candidate in candidates[:_MOST_SWITCHED]:
-        mode, evaluates = find_mode(candidate.builder, candidate.rank, runner(candidate))
+        mode, evaluates = find_mode(candidate.builder, candidate.rank, probe_of(candidate, "batch").forward)
         if evaluates:
             yield dataclasses.replace(candidate, builder=dataclasses.replace(candidate.builder, mode=mode))
-
-
-def runner(candidate: Candidate) -> Run:
-    probe = probe_of(candidate, "batch")
-
-    def run(layer: Adapter, x: Values, training: bool) -> Values:
-        return probe.forward(layer, x, training=training)
-
-    return run
 
 
 def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, bool]:
@@ -283,9 +278,9 @@ def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, bool]:
 
     Also whether it has an evaluation mode of its own, and whether other parameters make its weight and bias.
     """
-    builder, run = candidate.builder, runner(candidate)
+    builder, run = candidate.builder, probe_of(candidate, "batch").forward
     layer = builder.build(candidate.rank)
-    run(layer, probe_of(candidate, family).x(candidate.rank), True)
+    run(layer, probe_of(candidate, family).x(candidate.rank), training=True)
     builder = dataclasses.replace(builder, result_index=layer.result.index if layer.result else None)
     mode, evaluates = find_mode(builder, candidate.rank, run)
     builder = dataclasses.replace(builder, mode=mode)

@@ -175,9 +175,6 @@ class RunningStatsFrozen(RunningRule):
             )
 
 
-_SAME_VARIANCE = 1e-3
-
-
 class BiasedRunningVar(RunningRule):
     """The running variance follows the biased variance of the batch, not the unbiased one.
 
@@ -188,7 +185,8 @@ class BiasedRunningVar(RunningRule):
     """
 
     code = "biased-running-var"
-    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong", "wrong-axes in training")
+    requires: ClassVar[tuple[str, ...]] = (*RunningRule.requires, "running-var-wrong")
+    after: ClassVar[tuple[str, ...]] = ("wrong-axes",)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         update, convention = probe.update, probe.convention
@@ -196,7 +194,7 @@ class BiasedRunningVar(RunningRule):
         if not follows(update.var):
             self.need("wrong-axes")
             return
-        if not update.unbiased and abs(update.factor - 1) > _SAME_VARIANCE:  # it may count other numbers
+        if not update.unbiased and self._averages_over_others(probe):  # it may count other numbers
             self.need("wrong-axes")
         if update.unbiased == convention.unbiased_running:
             if not update.unbiased and probe.options.convention is None:
@@ -211,6 +209,13 @@ class BiasedRunningVar(RunningRule):
         evidence = f"the running variance moves by {number(update.factor)} times the batch's biased variance; "
         evidence += f"n / (n - 1) is {number(n / (n - 1))} for n = {n}"
         yield self.finding(f"the running variance is {kind}, which {convention.title}'s is not", evidence)
+
+    def _averages_over_others(self, probe: Measurements) -> bool:
+        """Whether the axes are known, and are not the family's."""
+        try:
+            return probe.pattern() is not None and not probe.as_expected()
+        except TargetError:
+            return False
 
 
 class RunningVarWrong(RunningRule):

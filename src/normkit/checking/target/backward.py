@@ -51,7 +51,7 @@ def gradient_role(name: str) -> Role | None:
 
 
 def call_backward(method: Callable[..., Any], dy: Array, x: Array, extras: Sequence[Any]) -> Any:
-    """Call a hand-written backward pass: (dy), (dy, cache), (x, dy), with a learning rate of zero where it takes one."""
+    """Call a hand-written backward pass: (dy), (dy, cache) or (x, dy), with a learning rate of zero if it takes one."""
     parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is not p.VAR_KEYWORD]
     values: list[Any] = []
     keywords: dict[str, Any] = {}

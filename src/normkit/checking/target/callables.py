@@ -11,7 +11,7 @@ import torch
 from normkit.checking.target.arrays import JAX, TORCH, Library, likely_libraries
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_FORWARD = ("forward", "norm", "fprop", "call", "apply", "predict", "transform", "run", "compute")
+_FORWARD = ("forward", "norm", "standard", "fprop", "call", "apply", "predict", "transform", "run", "compute")
 _NO_FORWARD = (
     "backward",
     "grad",
@@ -129,7 +129,14 @@ def methods_of(target: Any) -> list[str]:
     names = [name for name in dir(owner) if not name.startswith("_")]
     names = [name for name in names if inspect.isfunction(inspect.unwrap(getattr(owner, name)))]
     names = [name for name in names if not any(word in name.lower() for word in _NO_FORWARD)]
+    names = [name for name in names if not _takes_none(getattr(owner, name))]
     return sorted(names, key=lambda name: not any(word in name.lower() for word in _FORWARD))
+
+
+def _takes_none(method: Any) -> bool:
+    """Whether a method takes nothing, or what is no array by its annotation."""
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    return not parameters or parameters[0].annotation in (str, int, bool, float, dict, "str", "int", "bool", "float")
 
 
 def _passes_on(function: Callable[..., Any]) -> bool:

@@ -139,9 +139,9 @@ def _of_function(function: Any) -> Iterator[Slot]:
     for name in code.co_names:
         value = around.get(name)
         local_object = type(value).__module__ == around.get("__name__") and hasattr(value, "__dict__")
-        if name in around and (name in stored or (_is_state(value) and value is not None) or local_object):
-            if not isinstance(value, int | float | str) or name in stored:
-                yield Slot(around, name, name)
+        is_state = value is not None and _is_state(value) and not isinstance(value, int | float)
+        if name in around and (name in stored or is_state or local_object):
+            yield Slot(around, name, name)
     yield from (Slot(function, name, name) for name, value in vars(function).items() if _is_state(value))
 
 

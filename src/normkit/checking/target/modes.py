@@ -94,7 +94,7 @@ def candidates(call: Signature, instance: Any, words: Iterable[str], enums: Iter
     yield from _methods(instance, words, enums)
     if call.name_of("settings"):
         for key in (word for word in words if speaks_of_modes(word) and word.isidentifier()):
-            for pair in _pairs(True, words, enums):
+            for pair in _pairs(None, words, enums):
                 yield Switch("setting", key, *pair)
 
 

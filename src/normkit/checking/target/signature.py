@@ -86,7 +86,7 @@ class Signature:
         named = [p.name for p in self._named() if p.name not in self.fixed]
         variadic = [p.name for p in self.signature.parameters.values() if p.kind is _VARIADIC[0]]
         required = [name for name in named if self.signature.parameters[name].default is inspect.Parameter.empty]
-        usual = [name for name in named if role_of(name) == "input" and len(name) > 1 or name in ("x", "X")]
+        usual = [name for name in named if (role_of(name) == "input" and len(name) > 1) or name in ("x", "X")]
         may_be = [name for name in required if role_of(name) in (None, "input", "features")]
         found = usual or may_be or required or named or variadic
         if not found:
