@@ -97,7 +97,8 @@ def slots_in(holder: Any) -> Iterator[Slot]:
             seen.add(id(owner))
             for slot, value in _entries(owner, path):
                 yield slot
-                yield from _parts_of(slot, value)
+                if not isinstance(owner, torch.nn.Embedding | torch.nn.Linear):
+                    yield from _parts_of(slot, value)
                 count += 1
                 if count > _MOST:
                     return
