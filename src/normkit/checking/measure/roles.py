@@ -187,7 +187,8 @@ class _Experiment:
         """Whether a slot is worth a try: arrays, lists, and numbers whose name tells."""
         held, named = self._slot(self.layer, path).read(), role_of(_key(path))
         if isinstance(held, int | float):
-            return named in ROLES or (named is None and isinstance(held, float) and held in (0.0, 1.0))
+            of_the_layer = named is None and path.isidentifier() and isinstance(held, float)
+            return named in ROLES or (of_the_layer and held in (0.0, 1.0))
         kind = str(getattr(held, "dtype", ""))
         setting = named in _SETTINGS and self.first[path].size == 1
         return not setting and "int" not in kind and "bool" not in kind

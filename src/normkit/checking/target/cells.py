@@ -144,6 +144,8 @@ def _of_function(function: Any) -> Iterator[Slot]:
         if name in around and (name in stored or is_state or local_object):
             yield Slot(around, name, name)
     yield from (Slot(function, name, name) for name, value in vars(function).items() if _is_state(value))
+    if any(_has_parts(value) for value in function.__defaults__ or ()):
+        yield Slot(function, "__defaults__", "defaults")
 
 
 def _is_state(value: Any) -> bool:
