@@ -102,9 +102,10 @@ class SwitchNorm2d(nn.Module):
 
 
 class PixelNorm(nn.Module):
-    """Over samples and channels, for each pixel by itself: of no family."""
+    """Over samples and channels, for each pixel of an image by itself: of no family."""
 
     def forward(self, x):
+        assert x.dim() == 4
         return (x - x.mean((0, 1), keepdim=True)) / (x.var((0, 1), correction=0, keepdim=True) + 1e-5).sqrt()
 
 

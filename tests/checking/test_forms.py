@@ -363,7 +363,7 @@ def test_another_family_than_the_name_promises_is_said(target: Any) -> None:
         (kinds.GRN, "global response normalization (GRN)"),
         (kinds.ILN, "a blend of instance and layer normalization"),
         (kinds.SwitchNorm2d, "its axes are those of no family"),
-        (kinds.PixelNorm, "it averages over N, C: per H, W, as no family does"),
+        (kinds.PixelNorm, "it averages over N, C, as no family does"),
     ],
     ids=named,
 )
