@@ -147,6 +147,36 @@ def make_without_branch(layer):
     return lambda x: built(x, {"out": torch.zeros_like(x)})
 
 
+class StagedBatchNorm2d(nn.BatchNorm2d):
+    """Its mode is a number in an object beside the input."""
+
+    def forward(self, x, run):
+        self.training = run["stage"] == 7
+        return super().forward(x)
+
+
+class Staged:
+    """What the adapter of StagedBatchNorm2d returns."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.train()
+
+    def train(self):
+        self.run = {"stage": 7}
+
+    def eval(self):
+        self.run = {"stage": 8}
+
+    def __call__(self, x):
+        return self.layer(x, self.run)
+
+
+def make_staged(layer):
+    """The adapter for StagedBatchNorm2d."""
+    return Staged(layer(6))
+
+
 class AlphaBatchNorm2d(nn.BatchNorm2d):
     """alpha weighs the new batch: found by what it does."""
 
@@ -159,3 +189,14 @@ class AlphaOfTheOldBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, num_features, alpha=0.9):
         super().__init__(num_features, momentum=1 - alpha)
+
+
+class AnswersInWords:
+    """With NumPy arrays it comes to its end, and returns no array."""
+
+    def forward(self, x):
+        if isinstance(x, torch.Tensor):
+            raise TypeError(f"expected an array of numbers, not of {x.dtype}")
+        if x.ndim != 2:
+            raise ValueError(f"expected two axes, not {x.ndim}")
+        return f"mean {x.mean()}"

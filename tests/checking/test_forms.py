@@ -306,6 +306,23 @@ def test_a_refusal_shows_a_way_that_works() -> None:
     assert (report.family, report.verdict, report.target) == ("layer", "equivalent", "NeedsTwoInputs")
 
 
+def test_a_refusal_shows_each_outcome_once_and_the_most_telling_first() -> None:
+    with pytest.raises(CannotRunError) as refusal:
+        examine(calls.AnswersInWords)
+    outcomes = [line for line in str(refusal.value).splitlines() if line.startswith("  - ")]
+    assert "it returned str, not an array" in outcomes[0]
+    assert "on a numpy array of shape" in outcomes[0]
+    said = [outcome.partition("raised ")[2].partition(" (")[0] for outcome in outcomes]
+    assert len(said) == len(set(said)) > 3
+
+
+def test_an_adapter_may_tell_the_mode() -> None:
+    report = examine(calls.StagedBatchNorm2d, Options(adapter=f"{Path(calls.__file__)}:make_staged"))
+    assert report.verdict == "equivalent"
+    assert report.identity.evaluation == BY_STATISTICS
+    assert report.identity.parameters == {"layer.weight": "(6,), starts at 1", "layer.bias": "(6,), starts at 0"}
+
+
 # Backward passes written by hand
 
 BACKWARD = [
