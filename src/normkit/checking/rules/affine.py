@@ -19,6 +19,9 @@ class AffineRule(Rule):
         return "it has neither weight nor bias" if not probe.affine else None
 
 
+_DOES = {"weight": "scales", "bias": "shifts"}
+
+
 class AffineMissing(Rule):
     """It has no weight or no bias.
 
@@ -46,7 +49,7 @@ class AffineMissing(Rule):
         if missing:
             yield self.finding(
                 f"has no {' and no '.join(missing)}",
-                f"found under usual names: {', '.join(probe.affine) or 'nothing'}",
+                f"nothing that it keeps {' or '.join(_DOES[role] for role in missing)} its output",
             )
 
 

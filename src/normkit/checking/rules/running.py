@@ -61,9 +61,10 @@ class RunningStatsMissing(Rule):
     def check(self, probe: Measurements) -> Iterator[Finding]:
         missing = [role for role in ("running_mean", "running_var") if role not in probe.state]
         if missing:
+            nothing = "nothing else" if probe.state else "nothing"
             yield self.finding(
                 "keeps no running statistics" if len(missing) == 2 else f"keeps no {missing[0]}",
-                "no attribute, buffer, argument or result holds them under a usual name",
+                f"{nothing} that it keeps is moved by training and used in evaluation",
             )
 
 
