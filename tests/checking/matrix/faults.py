@@ -50,7 +50,9 @@ def _says_its_family(axes: Axes) -> bool:
 
 def _groups_of_a_told_layout(axes: Axes) -> bool:
     """Equal runs of memory are right groups with the channels first: only an array of weights tells them last."""
-    return axes.get("family") == "group" and not ("N H W C" in axes.values() and axes["affine in"] == "defaults")
+    return axes.get("family") == "group" and not (
+        "N H W C" in axes.values() and axes["affine in"] in ("defaults", "call")
+    )
 
 
 def _follows_torch(axes: Axes) -> bool:

@@ -18,7 +18,7 @@ from tests.checking.matrix.template import Template
 from tests.checking.matrix.usage import usage
 from tests.checking.matrix.written import Written
 
-ROWS = {"batch": 180, "layer": 64, "rms": 14, "group": 24, "instance": 12}
+ROWS = {"batch": 180, "layer": 64, "rms": 14, "group": 30, "instance": 12}
 """How many right layers of each family; those on JAX arrays are beside them."""
 ROWS_IN_JAX = {"batch": 10, "layer": 4}
 PLANTED = 20

@@ -83,6 +83,10 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> Rol
         role = None if effect is None else _role(effect, path, experiment.follows, evaluates=evaluates)
         if effect is not None and role is not None:
             found[role].append((path, effect))
+    if len(found["running_mean"]) > 1 and not found["running_var"]:  # a mean of squares follows the level too
+        kept = _best("running_mean", found["running_mean"], {path: v.size for path, v in experiment.first.items()})
+        found["running_var"] = [item for item in found["running_mean"] if item[0] != kept]
+        found["running_mean"] = [item for item in found["running_mean"] if item[0] == kept]
     sizes = {path: values.size for path, values in experiment.first.items()}
     roles = {_best(role, paths, sizes): role for role, paths in found.items() if paths}
     known = set(roles.values())

@@ -230,7 +230,7 @@ def measure_evaluation(probe: Probe, formula: Formula | None) -> Evaluation:
         return Evaluation("batch", residual)
     if float(np.abs(y - x).max()) < 1e-4:
         return Evaluation("nothing", residual)
-    if _follows_batches(probe, layer):
+    if probe.expected() and _follows_batches(probe, layer):
         return Evaluation("running", residual, by_effect=True)
     return Evaluation("other", residual)
 

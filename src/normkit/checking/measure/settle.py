@@ -41,6 +41,7 @@ _FAMILIES = ("batch", "instance", "group", "layer")
 _MOST_SWITCHED = 4
 _MOST_FITTING = 12
 _RIGHT = 2
+_NOT_BY_NAME = "by its numbers, though its name says layer normalization"
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,7 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if found is None and claim.family == "layer" and options.family is None:
         images = sorted((c for c in candidates if c.rank >= 4), key=lambda c: c.builder.geometry.last)
         found = _first_fit([_of_one_group(candidate) for candidate in images], ("group",))
-    first = next(filter(_has_formula, candidates[:_MOST_FITTING]), candidates[0])
-    candidate, family = found or (
-        best_given(first, candidates, None, probe_of(first, "batch").forward),
-        claim.family or "other",
-    )
+    candidate, family = found or (_without_fit(candidates), claim.family or "other")
     reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates, roles = _completed(candidate, family)
     if family == "other" and {*RUNNING} <= {*(builder.roles or {}).values()}:
@@ -279,6 +276,17 @@ def _is_centred(candidate: Candidate) -> bool:
     return bool(np.abs(plain - raised).max() < 1e-2)
 
 
+def _without_fit(candidates: list[Candidate]) -> Candidate:
+    """The candidate to judge where the axes of none are the family's: one that some formula explains.
+
+    Of several the first for which evaluation differs from training.
+    """
+    explained = [*filter(_has_formula, candidates[:_MOST_FITTING])][:_MOST_SWITCHED] or candidates[:1]
+    both = (one for one in explained if find_mode(one.builder, one.rank, probe_of(one, "batch").forward)[1])
+    first = next(both, explained[0])
+    return best_given(first, candidates, None, probe_of(first, "batch").forward)
+
+
 def _has_formula(candidate: Candidate) -> bool:
     """Whether a formula reproduces its output, over whatever axes."""
     try:
@@ -319,7 +327,7 @@ def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, Roles]
 def _by_numbers(settled: Settled) -> Settled:
     """Correct the family that a name claims where the numbers are exactly those of another."""
     if settled.family == "group" and settled.resolved.claim.family == "layer":
-        return dataclasses.replace(settled, claimed="layer")
+        return dataclasses.replace(settled, claimed="layer", reason=_NOT_BY_NAME)
     if settled.family != "layer" or settled.resolved.claim.family != "layer":
         return settled
     probe = Probe(settled.resolved, settled.builder, "layer")
@@ -337,7 +345,9 @@ def _as_group(settled: Settled, probe: Probe) -> Settled | None:
     resolved = dataclasses.replace(settled.resolved, builder=builder)
     if not Probe(resolved, builder, "group").as_expected(probe.rank):
         return None
-    return dataclasses.replace(settled, builder=builder, resolved=resolved, family="group", claimed="layer")
+    return dataclasses.replace(
+        settled, builder=builder, resolved=resolved, family="group", claimed="layer", reason=_NOT_BY_NAME
+    )
 
 
 def _as_rms(settled: Settled, probe: Probe) -> Settled | None:
@@ -347,4 +357,4 @@ def _as_rms(settled: Settled, probe: Probe) -> Settled | None:
     formula = measure_formula(probe)
     if formula is None or formula.subtract_mean or not formula.fits:
         return None
-    return dataclasses.replace(settled, family="rms", claimed="layer")
+    return dataclasses.replace(settled, family="rms", claimed="layer", reason=_NOT_BY_NAME)

@@ -109,6 +109,9 @@ class OutputDtype(Rule):
     edge = True
     requires: ClassVar[tuple[str, ...]] = ("parameters-not-registered",)
 
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "lists of numbers have no dtype" if probe.builder.style.lists else None
+
     def check(self, probe: Measurements) -> Iterator[Finding]:
         results = probe.output_dtypes
         changed = [f"{d} in, {r} out" for d, r in results.items() if not r.startswith("raises") and r != d]

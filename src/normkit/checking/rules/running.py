@@ -36,7 +36,7 @@ class RunningRule(Rule):
         """Whether evaluation is right although what training adds up is no average."""
         try:
             update = probe.update
-            adds_up = update is not None and (update.mean is None or abs(update.mean[0] - 1) < _ADDS_UP)
+            adds_up = update is not None and update.mean is not None and abs(update.mean[0] - 1) < _ADDS_UP
             return adds_up and probe.evaluation.by_effect
         except TargetError:
             return False
