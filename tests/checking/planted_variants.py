@@ -161,3 +161,16 @@ def spatial_batch_norm(x, gamma, beta, running_mean, running_var, training=True,
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var - running_var)
     return ((rows - mean) / np.sqrt(var + eps) * gamma + beta).reshape(x.shape).astype(x.dtype)
+
+
+class LayerNormOfT5(nn.Module):
+    """RMS normalization on purpose."""
+
+    def __init__(self, hidden_size, eps=2**-23):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(hidden_size)), eps
+
+    def forward(self, x):
+        wide = x if x.dtype == torch.float64 else x.float()
+        y = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (y * self.weight.to(wide.dtype)).to(x.dtype)

@@ -130,6 +130,7 @@ PLANTED: dict[Any, dict[str, str]] = {
     variants.BatchNormalizationKeras: {"momentum-inverted": "note", "biased-running-var": "note"},
     variants.layernorm_forward: {"rank-unsupported": "warning"},
     variants.spatial_batch_norm: {"wrong-axes": "error"},
+    variants.LayerNormOfT5: {"another-name": "note"},
     articles.batch_norm_d2l: {
         "mode-by-grad": "error",
         "half-accumulation": "warning",

@@ -12,8 +12,8 @@ from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Pattern, Values, standardize
 
 TOLERANCE = 5e-4  # of an output whose standard deviation is 1: float32, carelessly summed, stays well below
-_LEVELS = tuple(10.0**power for power in range(-9, 3))
-_NO_EPS = 1e-19
+_LEVELS = tuple(10.0**power for power in range(-14, 3))
+_NO_EPS = 1e-30
 
 
 @dataclass(frozen=True)

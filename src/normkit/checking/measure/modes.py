@@ -15,6 +15,7 @@ from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import definition_of, enums_in
 from normkit.checking.target.errors import RAISED, TargetError
+from normkit.checking.target.made import Made
 from normkit.checking.target.modes import Mode, Switch, candidates, speaks_of_modes
 from normkit.checking.target.signature import UnfillableError
 from normkit.checking.target.state import as_values
@@ -55,7 +56,8 @@ def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
 
 def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:
     definition = definition_of(builder.target)
-    passed = {*layer.given, *dict(builder.style.stand_ins)}
+    made = {name for name, value in builder.style.stand_ins if isinstance(value, Made)}
+    passed = {*layer.given, *made}
     for switch in candidates(layer.call, layer.instance, builder.words, enums_in(definition)):
         if switch.kind != "argument" or switch.name not in passed:
             yield switch

@@ -5,22 +5,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from normkit.checking.measure.axes import Forward, measure_pattern
 from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Pattern, Values, reducing, standardize
 from normkit.checking.target.errors import TargetError
+from normkit.checking.target.state import as_values
 
 _FITS = 2e-3
 _COUNTS = 0.02
 _CLOSE = 1e-3
 
 
-def describe_blend(probe: Probe, rank: int) -> str | None:
+def describe_blend(probe: Probe, rank: int, forward: Forward | None = None) -> str | None:
     """Name the normalizations of which the output is a weighted sum; None where it is no such sum.
 
-    The weights may differ from channel to channel.
+    Args:
+        probe: The target.
+        rank: The rank of the input.
+        forward: Calls the layer; None calls it as it is built. The weights of the sum may differ between channels.
     """
     x = probe.x(rank)
-    y = probe.forward(probe.layer(rank), x)
+    y = probe.forward(probe.layer(rank), x) if forward is None else forward(x)
     if y.shape != x.shape or rank < 3:
         return None
     names = [name for name, _ in _parts(probe, rank)]
@@ -81,6 +86,25 @@ def describe_response(probe: Probe, rank: int) -> str | None:
     if y.shape == x.shape and float(np.abs(y - (x + x * relative)).max()) < _CLOSE * float(np.abs(y).max()):
         return "global response normalization (GRN)"
     return None
+
+
+def describe_changed(probe: Probe, rank: int, path: str) -> str | None:
+    """Say what it is with another value of one of its parameters; None where it is of its family all the same."""
+
+    def forward(x: Values) -> Values:
+        layer = probe.layer(rank)
+        slot = next(slot for slot in layer.all_slots() if slot.path == path)
+        held = as_values(layer.library, slot.read())
+        layer.fill(slot, np.asarray(held * 0.4 + np.linspace(0.1, 0.2, held.size).reshape(held.shape)))
+        return probe.forward(layer, x)
+
+    if (blend := describe_blend(probe, rank, forward)) is not None:
+        return blend
+    pattern = measure_pattern(forward, probe.x(rank), probe.all_patterns(rank))
+    if pattern is not None and any(pattern.same(expected) for expected in probe.expected(rank)):
+        return None
+    words = "an irregular set of elements" if pattern is None else pattern.words
+    return f"with another {path} it averages over {words}"
 
 
 def describe_axes(probe: Probe, rank: int) -> str:

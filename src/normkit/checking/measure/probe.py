@@ -148,7 +148,7 @@ class Probe:
     @property
     def _sensible_ranks(self) -> tuple[int, ...]:
         promised = self.resolved.claim.ranks
-        least = 3 if self.family == "instance" else 2
+        least = 3 if self.family in ("instance", "group") else 2
         sensible = tuple(r for r in self.resolved.ranks if r >= least) or self.resolved.ranks
         return tuple(r for r in sensible if r in promised) or sensible
 
@@ -245,6 +245,11 @@ class Probe:
         """Whether it groups channels, but other ones than neighbours."""
         pattern = self.pattern(rank)
         return self.family == "group" and pattern is not None and pattern.strange_groups
+
+    @cached_property
+    def gives_numbers(self) -> bool:
+        """Whether the output for an ordinary input is finite."""
+        return bool(np.isfinite(self.forward(self.layer(), self.x())).all())
 
     @cached_property
     def applies_relu(self) -> bool:

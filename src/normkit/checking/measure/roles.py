@@ -49,8 +49,23 @@ class _Effect:
     moved: bool
 
 
-def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> tuple[dict[str, Role], bool]:
-    """Return the roles of what a layer keeps, by path, and whether other parameters make its weight or bias.
+@dataclass(frozen=True)
+class Roles:
+    """What the arrays that a layer keeps are for.
+
+    Args:
+        by_path: The roles, by path.
+        makes_affine: Whether parameters of other shapes make its weight and bias, as an embedding of labels does.
+        without: The paths of further arrays of a parameter's size that change its output.
+    """
+
+    by_path: Mapping[str, Role]
+    makes_affine: bool = False
+    without: tuple[str, ...] = ()
+
+
+def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> Roles:
+    """Tell the roles of what a layer keeps.
 
     Args:
         builder: How to build and call it.
@@ -61,7 +76,7 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> tup
     try:
         experiment = _Experiment(builder, rank, run, evaluates=evaluates)
     except (TargetError, UnfillableError, *RAISED):
-        return _by_name(builder, rank), False
+        return Roles(_by_name(builder, rank))
     found: dict[Role, list[tuple[str, _Effect]]] = {role: [] for role in ROLES}
     for path in experiment.candidates()[:_MOST]:
         effect = experiment.effect_of(path)
@@ -77,7 +92,9 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> tup
         idle = {p: r for p, r in experiment.ignored().items() if r not in affine and p not in {**roles, **named}}
         named |= {path: role for role, path in {role: path for path, role in reversed(idle.items())}.items()}
         affine |= {*idle.values()}
-    return {**roles, **named}, not affine and experiment.scaled_by_others()
+    told = {**roles, **named}
+    further = [path for role in ("weight", "bias") for path, _ in found[role] if path not in told]
+    return Roles(told, not affine and experiment.scaled_by_others(), tuple(further))
 
 
 def _by_name(builder: Builder, rank: int) -> dict[str, Role]:
@@ -170,9 +187,11 @@ class _Experiment:
         """Whether a slot is worth a try: arrays, lists, and numbers whose name tells."""
         held, named = self._slot(self.layer, path).read(), role_of(_key(path))
         if isinstance(held, int | float):
-            return named in ROLES
+            of_the_layer = named is None and path.isidentifier() and isinstance(held, float)
+            return named in ROLES or (of_the_layer and held in (0.0, 1.0))
         kind = str(getattr(held, "dtype", ""))
-        return named not in _SETTINGS and "int" not in kind and "bool" not in kind
+        setting = named in _SETTINGS and self.first[path].size == 1
+        return not setting and "int" not in kind and "bool" not in kind
 
     def _slot(self, layer: Adapter, path: str) -> Slot:
         return next(slot for slot in layer.all_slots() if slot.path == path)

@@ -9,6 +9,7 @@ import numpy as np
 from normkit.checking.measure.formula import TOLERANCE, Formula, fit_eps
 from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Pattern, Values, reducing
+from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import RUNNING
 
@@ -56,12 +57,14 @@ class Evaluation:
         residual: The difference to the definition with running statistics.
         eps: The eps that evaluation uses; None where it could not be measured.
         eps_place: inside, outside, clamp or missing; None where it could not be measured.
+        by_effect: Whether only what it does tells: its running statistics are kept in a form of their own, as sums.
     """
 
     statistics: str
     residual: float
     eps: float | None = None
     eps_place: str | None = None
+    by_effect: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def measure_update(probe: Probe, **overrides: Any) -> Update:
 def _trace(probe: Probe, **overrides: Any) -> _Trace:
     layer = probe.layer(neutral=not probe.makes_affine_late, **overrides)
     per_channel, within = _per_channel(probe), probe.expected()[0]
-    initial = layer.read(*RUNNING)
+    initial = {role: values for role, values in layer.read(*RUNNING).items() if np.isfinite(values).all()}
     history = {role: [initial[role]] if role in initial else [] for role in RUNNING}
     batches: dict[str, list[Values]] = {role: [] for role in RUNNING}
     written: set[str] = set()
@@ -175,7 +178,7 @@ def _steps(history: list[Values], batches: list[Values]) -> list[Step] | None:
         return None
     found = []
     for old, new, batch in zip(history[:-1], history[1:], batches[-len(history) + 1 :], strict=True):
-        if new.size != batch.size:
+        if new.size != batch.size or not (np.isfinite(old).all() and np.isfinite(new).all()):
             return None
         design = np.stack([np.broadcast_to(old.reshape(-1), batch.shape), batch], axis=1)
         solution = np.linalg.lstsq(design, new.reshape(-1), rcond=None)[0]
@@ -227,7 +230,28 @@ def measure_evaluation(probe: Probe, formula: Formula | None) -> Evaluation:
         return Evaluation("batch", residual)
     if float(np.abs(y - x).max()) < 1e-4:
         return Evaluation("nothing", residual)
+    if _follows_batches(probe, layer):
+        return Evaluation("running", residual, by_effect=True)
     return Evaluation("other", residual)
+
+
+def _follows_batches(probe: Probe, layer: Adapter) -> bool:
+    """Whether evaluation is (x - m) / s with an m and s a channel that are among those of the batches before."""
+    x = probe.cast(np.random.default_rng(70).normal(0.0, 2.0, probe.geometry.shape(probe.rank)))
+    outputs = [probe.forward(layer, values, training=False) for values in (x, probe.cast(x + 1.0))]
+    slope = outputs[1] - outputs[0]
+    channels, within = _per_channel(probe), probe.expected()[0]
+    if not np.isfinite(slope).all() or (slope <= 0).any() or np.abs(slope - channels.average(slope)).max() > TOLERANCE:
+        return False
+    mean, deviation = x - outputs[0] / slope, 1 / slope
+    if np.abs(mean - channels.average(mean)).max() > 10 * TOLERANCE:
+        return False
+    batches = [_moments(probe.cast(probe.x(seed=100 + step)), channels, within) for step in range(3)]
+    means, variances = (np.stack(values)[:, channels.labels] for values in zip(*batches, strict=True))
+    spread = np.sqrt(variances.max(0))
+    near = (mean > means.min(0) - spread / 2) & (mean < means.max(0) + spread / 2)
+    scaled = (deviation**2 > variances.min(0) / 2) & (deviation**2 < variances.max(0) * 2)
+    return bool((near & scaled).all())
 
 
 def _evaluation_eps(probe: Probe) -> tuple[float | None, str | None]:

@@ -15,9 +15,16 @@ from normkit.checking.measure.given import best_given, scales
 from normkit.checking.measure.gradients import GRADIENT_TOLERANCE, measure_backward
 from normkit.checking.measure.modes import find_mode
 from normkit.checking.measure.momentum import with_momentum
-from normkit.checking.measure.other import describe_axes, describe_blend, describe_response, standardizes_its_weights
+from normkit.checking.measure.other import (
+    describe_axes,
+    describe_blend,
+    describe_changed,
+    describe_response,
+    standardizes_its_weights,
+)
 from normkit.checking.measure.probe import Probe, probe_of
-from normkit.checking.measure.roles import find_roles
+from normkit.checking.measure.roles import Roles, find_roles
+from normkit.checking.measure.which import which_result
 from normkit.checking.options import Options
 from normkit.checking.target.builder import Builder, attempt
 from normkit.checking.target.callables import backward_of, name_of
@@ -76,13 +83,13 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if found is None and claim.family == "layer" and options.family is None:
         images = sorted((c for c in candidates if c.rank >= 4), key=lambda c: c.builder.geometry.last)
         found = _first_fit([_of_one_group(candidate) for candidate in images], ("group",))
-    first = candidates[0]
+    first = next(filter(_has_formula, candidates[:_MOST_FITTING]), candidates[0])
     candidate, family = found or (
         best_given(first, candidates, None, probe_of(first, "batch").forward),
         claim.family or "other",
     )
     reason = claim.reason if claim.family else "by what it averages over"
-    builder, evaluates, computed = _completed(candidate, family)
+    builder, evaluates, roles = _completed(candidate, family)
     if family == "other" and {*RUNNING} <= {*(builder.roles or {}).values()}:
         family, reason = "batch", "by its running statistics"
     resolved = _accepted(builder, claim, candidate.rank)
@@ -94,9 +101,10 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
                 builder, mode=find_mode(builder, candidate.rank, probe_of(candidate, "batch").forward)[0]
             )
     resolved = dataclasses.replace(resolved, builder=builder, rank=candidate.rank if found else None)
-    settled = Settled(resolved, builder, family, reason, None, evaluates, computed)
+    settled = Settled(resolved, builder, family, reason, None, evaluates, roles.makes_affine)
     if options.family is None:
         settled = _by_numbers(settled) if found else _as_other(settled, candidate.rank)
+    settled = _with_others(settled, candidate.rank, roles.without) if found else settled
     _require_inputs(settled, fits=found is not None)
     return settled
 
@@ -112,6 +120,19 @@ def _as_other(settled: Settled, rank: int) -> Settled:
         return dataclasses.replace(other, reason=describe_axes(probe, rank)) if settled.family == "other" else settled
     except TargetError:
         return settled
+
+
+def _with_others(settled: Settled, rank: int, paths: tuple[str, ...]) -> Settled:
+    """Say what it is where another value of a further parameter makes it one of no family, as a gate between two."""
+    probe = Probe(settled.resolved, settled.builder, settled.family)
+    for path in paths:
+        try:
+            changed = describe_changed(probe, rank, path)
+        except (TargetError, StopIteration):
+            continue
+        if changed is not None:
+            return dataclasses.replace(settled, family="other", reason=changed)
+    return settled
 
 
 def _require_activations(candidate: Candidate) -> None:
@@ -221,8 +242,8 @@ def _fitting(candidates: list[Candidate], families: tuple[str, ...]) -> Iterator
 def _scales_by_channel(candidate: Candidate) -> bool:
     """Whether its weight and bias, as far as it has some, belong to the channels of this layout."""
     rank, run = candidate.rank, probe_of(candidate, "batch").forward
-    roles, _ = find_roles(candidate.builder, rank, run, evaluates=False)
-    builder = dataclasses.replace(candidate.builder, roles=roles)
+    roles = find_roles(candidate.builder, rank, run, evaluates=False)
+    builder = dataclasses.replace(candidate.builder, roles=roles.by_path)
     return scales(dataclasses.replace(candidate, builder=builder))
 
 
@@ -258,6 +279,15 @@ def _is_centred(candidate: Candidate) -> bool:
     return bool(np.abs(plain - raised).max() < 1e-2)
 
 
+def _has_formula(candidate: Candidate) -> bool:
+    """Whether a formula reproduces its output, over whatever axes."""
+    try:
+        formula = measure_formula(probe_of(candidate, candidate.claim.family or "batch"))
+    except (TargetError, UnfillableError):
+        return False
+    return formula is not None and formula.fits
+
+
 def _fits(candidate: Candidate, family: str) -> bool:
     try:
         return probe_of(candidate, family).as_expected(candidate.rank)
@@ -273,22 +303,17 @@ def _switched(candidates: list[Candidate]) -> Iterator[Candidate]:
             yield dataclasses.replace(candidate, builder=dataclasses.replace(candidate.builder, mode=mode))
 
 
-def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, bool]:
-    """The builder with its mode and the roles of its arrays.
-
-    Also whether it has an evaluation mode of its own, and whether other parameters make its weight and bias.
-    """
+def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, Roles]:
+    """The builder with its mode and the roles of its arrays; whether it has an evaluation mode of its own."""
     builder, run = candidate.builder, probe_of(candidate, "batch").forward
-    layer = builder.build(candidate.rank)
-    run(layer, probe_of(candidate, family).x(candidate.rank), training=True)
-    builder = dataclasses.replace(builder, result_index=layer.result.index if layer.result else None)
+    builder = dataclasses.replace(builder, result_index=which_result(builder, candidate.rank, run))
     mode, evaluates = find_mode(builder, candidate.rank, run)
     builder = dataclasses.replace(builder, mode=mode)
-    roles, computed = find_roles(builder, candidate.rank, run, evaluates=evaluates)
-    if not evaluates and not {*RUNNING} & {*roles.values()}:  # its settings then tell something else than the mode
+    roles = find_roles(builder, candidate.rank, run, evaluates=evaluates)
+    if not evaluates and not {*RUNNING} & {*roles.by_path.values()}:  # they tell something else then
         mode = tuple(dataclasses.replace(s, evaluation=s.training) if s.kind == "setting" else s for s in mode)
-    builder = dataclasses.replace(builder, roles=roles, mode=mode)
-    return with_momentum(builder, candidate.rank, run), evaluates, computed
+    builder = dataclasses.replace(builder, roles=roles.by_path, mode=mode)
+    return with_momentum(builder, candidate.rank, run), evaluates, roles
 
 
 def _by_numbers(settled: Settled) -> Settled:

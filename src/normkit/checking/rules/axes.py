@@ -51,7 +51,7 @@ class WrongAxes(Rule):
     def _deviations(self, probe: Measurements) -> Iterator[Finding]:
         if probe.has_wrong_groups(probe.rank):
             return  # group-order says it
-        if probe.applies_relu:
+        if probe.applies_relu or not probe.gives_numbers:
             return  # formula-wrong says it
         if probe.is_permuted:
             yield self.finding(
@@ -285,4 +285,28 @@ class TrailingAxes(Rule):
                 return
 
 
-RULES = (WrongAxes, GroupOrder, BatchSizeDependent, RankUnsupported, TrailingAxes)
+class AnotherName(Rule):
+    """It is exactly a normalization of another family than its name says.
+
+    Why: Nothing is wrong with the numbers, but whoever reads the name expects others. T5 calls RMS normalization layer
+    normalization; layer normalization of an image over C, H, W with a weight for each channel is group normalization
+    of one group.
+
+    Fix: Name it for what it is, or leave it; ``--as layer`` holds it against what its name says.
+    """
+
+    code = "another-name"
+    severity = "note"
+
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        claimed = probe.settled.claimed
+        if claimed is None:
+            return
+        twin = "torch.nn.GroupNorm(1, C)" if probe.family == "group" else probe.reference_layer
+        yield self.finding(
+            f"is called {TITLES[claimed]} and is {TITLES[probe.family]}",
+            f"measured as {twin}, which it equals but for what else is found",
+        )
+
+
+RULES = (AnotherName, WrongAxes, GroupOrder, BatchSizeDependent, RankUnsupported, TrailingAxes)

@@ -37,13 +37,20 @@ class FormulaWrong(Rule):
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
-        if formula is None or not formula.fits or formula.subtract_mean != (probe.family != "rms"):
+        if (
+            not probe.gives_numbers
+            or formula is None
+            or not formula.fits
+            or formula.subtract_mean != (probe.family != "rms")
+        ):
             self.need("train-uses-running-stats")  # which explains another formula
             yield self._training(probe, formula)
         elif probe.family not in ("batch", "instance"):
             yield from self._evaluation(probe)
 
     def _training(self, probe: Measurements, formula: Formula | None) -> Finding:
+        if not probe.gives_numbers:
+            return self.finding("gives NaN or infinity for an ordinary input", "noise of mean 0.5 and deviation 2")
         if formula is None and not probe.applies_relu:
             raise UnmeasuredError("what it averages over could not be told")
         if formula is None:

@@ -18,6 +18,9 @@ def follows(step: Step | None) -> bool:
     return step is not None and abs(step[1]) > 1e-6
 
 
+_ADDS_UP = 1e-3
+
+
 class RunningRule(Rule):
     """A check that needs running statistics."""
 
@@ -25,7 +28,18 @@ class RunningRule(Rule):
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
     def not_applicable(self, probe: Measurements) -> str | None:
-        return None if probe.state else "it keeps no running statistics"
+        if not probe.state:
+            return "it keeps no running statistics"
+        return "it keeps sums, which evaluation divides" if self._keeps_sums(probe) else None
+
+    def _keeps_sums(self, probe: Measurements) -> bool:
+        """Whether evaluation is right although what training adds up is no average."""
+        try:
+            update = probe.update
+            adds_up = update is not None and (update.mean is None or abs(update.mean[0] - 1) < _ADDS_UP)
+            return adds_up and probe.evaluation.by_effect
+        except TargetError:
+            return False
 
 
 class RunningStatsMissing(Rule):
@@ -82,7 +96,8 @@ class RunningStatsInit(RunningRule):
         return max(2 * formula.eps if formula else 0.0, 1e-5)
 
     def check(self, probe: Measurements) -> Iterator[Finding]:
-        initial = probe.layer(neutral=False).read(*RUNNING)
+        held = probe.layer(neutral=False).read(*RUNNING)
+        initial = {role: values for role, values in held.items() if np.isfinite(values).all()}  # NaN was never set
         if len(initial) < len(probe.state):
             self.need("wrong-axes in training")
             initial = {**self._update(probe).initial, **initial}

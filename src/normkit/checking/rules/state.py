@@ -99,10 +99,12 @@ class NotCopyable(Rule):
     after: ClassVar[tuple[str, ...]] = ("not-deterministic", "running-stats-updated-in-eval")
 
     def not_applicable(self, probe: Measurements) -> str | None:
-        layer = probe.layer()
+        layer = probe.train(steps=1) if probe.state else probe.layer()
         if inspect.isroutine(layer.instance):
             return "a function cannot be copied"
-        given = any(slot.owner is layer.given for role, slot in layer.slots().items() if role in RUNNING)
+        by_caller = (layer.given, layer.settings)
+        kept = [slot for role, slot in layer.slots().items() if role in RUNNING]
+        given = any(slot.owner is held for slot in kept for held in by_caller)
         return "the caller keeps its running statistics" if given else None
 
     def check(self, probe: Measurements) -> Iterator[Finding]:

@@ -209,7 +209,7 @@ class Adapter:
             named[self.call.name_of("settings") or ""] = self.settings
         named |= {s.name: s.value(training=training) for s in self.mode if s.kind == "argument"}
         made = {
-            name: value.make(self.library, tuple(x.shape), self.wiring.axis_names)
+            name: value.make(self.library, tuple(x.shape), self.wiring.axis_names, self.library.dtype(x))
             for name, value in {**self.arguments.stand_ins, **self.call.fixed}.items()
             if isinstance(value, Made)
         }
@@ -251,8 +251,9 @@ class Adapter:
 
     def convert(self, dtype: str) -> None:
         """Convert its state to a dtype, as far as its users would."""
-        if isinstance(self.instance, torch.nn.Module):
-            self.instance.to(getattr(torch, dtype))
+        modules = [self.instance] if isinstance(self.instance, torch.nn.Module) else self._modules_inside()
+        for module in modules:
+            module.to(getattr(torch, dtype))
         for name, held in self.given.items():
             if self.library.owns(held):
                 self.given[name] = self.library.make(self.library.values(held), dtype)
@@ -276,7 +277,7 @@ class Adapter:
         cache = self.result.extras if self.result else []
         failure: CannotCallError | None = None
         try:
-            returned = call_backward(by_hand, passed, given, cache)
+            returned = call_backward(by_hand, passed, given, cache, {r: s.read() for r, s in self.slots().items()})
         except CannotCallError as error:  # what it left behind before counts all the same
             returned, failure = None, error
         slots = {role: slot for role, slot in self.slots().items() if role in AFFINE}
@@ -296,7 +297,7 @@ class Adapter:
             return None
         names = [*([self.wiring.method.replace("forward", "backward")] if self.wiring.method else []), *_BACKWARD]
         found = (getattr(self.instance, name, None) for name in names if name != self.wiring.method)
-        return next((method for method in found if inspect.ismethod(method)), None)
+        return next((method for method in found if inspect.isroutine(method)), None)
 
     def _differentiate(self, x: Array, dy: Values) -> Gradients | None:
         """Return gradients by the library's own differentiation, through the input and what it keeps of weight, bias.
@@ -308,10 +309,15 @@ class Adapter:
             if slot.owner is self.given and self.library.owns(slot.read()):
                 slot.put(self.library.as_parameter(slot.read()))
         kept = {role: slot for role, slot in slots.items() if self.library.owns(slot.read())}
-        found = self.library.differentiate(lambda x: self.run(x, grad=True), x, dy, list(kept.values()))
+        whole = [Slot(slot.owner, slot.key, slot.path) for slot in kept.values()]
+        found = self.library.differentiate(lambda x: self.run(x, grad=True), x, dy, whole)
         if found is None:
             return None
-        dx, grads = found
+        dx, of_whole = found
+        parts = [slot.part for slot in kept.values()]
+        grads = [
+            grad if grad is None or part is None else grad[part] for grad, part in zip(of_whole, parts, strict=True)
+        ]
         affine = {role: grad for role, grad in zip(kept, grads, strict=True) if grad is not None}
         return Gradients(
             None if dx is None else self.library.values(dx),

@@ -9,7 +9,7 @@ from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.cells import Slot
 from normkit.checking.target.errors import RAISED, describe
-from normkit.checking.target.names import Role, role_of, speaks_of_gradient
+from normkit.checking.target.names import Role, last_part, role_of, speaks_of_gradient
 from normkit.checking.target.state import AFFINE
 
 _MOST_STUBS = 4
@@ -38,9 +38,12 @@ class Gradients:
     failure: Exception | None = None
 
 
-def gradient_role(name: str) -> Role | None:
-    """Tell weight and bias by the names of their gradients: dgamma, grad_weight, beta_grad."""
+def gradient_role(path: str) -> Role | None:
+    """Tell weight and bias by the places of their gradients: dgamma, grad_weight, beta_grad, grads['gamma']."""
+    name = last_part(path)
     plain = name.strip("_").lower()
+    if path != name and speaks_of_gradient(path.removesuffix(f"['{name}']")) and role_of(name) in AFFINE:
+        return role_of(name)
     for affix in ("grad_", "d_", "d"):
         if plain.startswith(affix) and role_of(plain.removeprefix(affix)) in AFFINE:
             return role_of(plain.removeprefix(affix))
@@ -50,32 +53,46 @@ def gradient_role(name: str) -> Role | None:
     return None
 
 
-def call_backward(method: Callable[..., Any], dy: Array, x: Array, extras: Sequence[Any]) -> Any:
+def call_backward(
+    method: Callable[..., Any], dy: Array, x: Array, extras: Sequence[Any], given: Mapping[Role, Any]
+) -> Any:
     """Call a hand-written backward pass: (dy), (dy, cache) or (x, dy), with a learning rate of zero if it takes one."""
     parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    values: list[Any] = []
-    keywords: dict[str, Any] = {}
-    unnamed = [p.name for p in parameters if p.default is p.empty and not _is_rate(p.name)]
-    takes_input = len(unnamed) > 1 and not extras and role_of(unnamed[0]) == "input"
-    rest = [x, dy] if takes_input else [dy, *extras[-1:]]
-    if len(unnamed) > len(rest):  # the parts of the cache, one by one
-        parts = extras[-1] if extras and isinstance(extras[-1], tuple | list) else extras
-        rest = [dy, *parts]
-    for parameter in parameters:
-        if _is_rate(parameter.name):
-            keywords[parameter.name] = 0.0
-        elif parameter.default is parameter.empty and rest:
-            values.append(rest.pop(0))
+    required = [p.name for p in parameters if p.default is p.empty and not _is_rate(p.name)]
+    keywords: dict[str, Any] = {p.name: 0.0 for p in parameters if _is_rate(p.name)}
+    takes_input = len(required) > 1 and not extras and role_of(required[0]) == "input"
+    caches = [extra for extra in extras if isinstance(extra, tuple | list | Mapping)]
+    cache = caches if len(caches) == 1 else list(extras[-1:])
+    values = [x, dy] if takes_input else [dy, *cache]
+    if len(required) > len(values):
+        values = _by_name(required, dy, x, extras, given)
     owner = getattr(method, "__self__", None)
     for _ in range(_MOST_STUBS):
         try:
-            return method(*values, **keywords)
+            return method(*values[: len(required)], **keywords)
         except AttributeError as error:
             if not _stub_missing(owner, error):
                 raise CannotCallError(describe(error)) from error
         except RAISED as error:
             raise CannotCallError(describe(error)) from error
     raise CannotCallError("it needs further objects")
+
+
+def _by_name(required: list[str], dy: Array, x: Array, extras: Sequence[Any], given: Mapping[Role, Any]) -> list[Any]:
+    """Values for a backward pass that takes what it needs one by one: told by their names, the rest in order."""
+    parts = [part for extra in extras for part in (extra if isinstance(extra, tuple | list) else [extra])]
+    values: list[Any] = []
+    for index, name in enumerate(required):
+        role = role_of(name)
+        if index == 0 and role != "input":
+            values.append(dy)
+        elif role == "input":
+            values.append(x)
+        elif role is not None and role in given:
+            values.append(given[role])
+        elif parts:
+            values.append(parts.pop(0))
+    return values
 
 
 class _Stub:
@@ -150,7 +167,7 @@ def kept_gradients(
         held = slot.read()
         if not library.owns(held) or slot.path in taken:
             continue
-        role = gradient_role(str(slot.key))
+        role = gradient_role(slot.path)
         if found.dx is None and by_name and input_gradient_role(str(slot.key)) and tuple(held.shape) == shape:
             found.dx = library.values(held)
         if role and role not in found.affine:

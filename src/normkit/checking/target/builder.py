@@ -1,12 +1,13 @@
 """The target and everything needed to build it afresh: the library, the arguments, the shape of its input."""
 
+import contextlib
 import copy
 import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from normkit.checking.target.callables import (
     constructor_of,
     definition_of,
     forward_of,
+    global_names,
     name_of,
     words_in,
 )
 from normkit.checking.target.errors import RAISED, TargetError
 from normkit.checking.target.geometry import Geometry
+from normkit.checking.target.global_state import no_uninitialised_memory
 from normkit.checking.target.made import Made, made
 from normkit.checking.target.modes import Mode, usual_mode
 from normkit.checking.target.names import Role, role_of
@@ -33,6 +36,9 @@ from normkit.checking.target.state import AFFINE, ROLES
 
 STARTS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 """What a caller starts the arrays with that he keeps."""
+
+
+_ALLOCATES = {"empty", "empty_like", "new_empty", "Tensor", "FloatTensor"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class Builder:
         if not self.is_class:
             return None
         function = self.target if self.kind == "factory" else constructor_of(self.target)
-        return Signature(function, self.options.init, takes_input=False, known=dict(self.known))
+        return Signature(function, self.options.init, takes_input=False, known=dict(self.known), keys=self._keys)
 
     def call(self, instance: Any = None) -> Signature:
         """Return the arguments of the forward call.
@@ -136,7 +142,7 @@ class Builder:
             instance: For a factory: what it returned.
         """
         fixed = {name: made(value) or value for name, value in self.options.call.items()}
-        return Signature(self._forward(instance), fixed, takes_input=True, known=dict(self.known))
+        return Signature(self._forward(instance), fixed, takes_input=True, known=dict(self.known), keys=self._keys)
 
     def call_of_first(self) -> Signature | None:
         """Return the arguments of the forward call; None where it cannot be built in this way."""
@@ -156,7 +162,8 @@ class Builder:
 
     def accepts(self, role: Role) -> bool:
         """Whether the constructor or the call has an argument of this role."""
-        return any(signature.name_of(role) for signature in self.signatures()) or role in self.setting_keys
+        named = any(signature.name_of(role) or role in signature.keys for signature in self.signatures())
+        return named or role in self.setting_keys
 
     def declared(self, role: Role) -> Any:
         """Return the default of the argument of this role; None where there is none."""
@@ -173,9 +180,14 @@ class Builder:
     @property
     def setting_keys(self) -> dict[Role, str]:
         """The keys of eps and momentum in a function's dict of settings, as its code spells them."""
-        if not self.is_function or not self.call().name_of("settings"):
+        if not self.call().name_of("settings"):
             return {}
-        return {role: word for word in words_in(self.target) if (role := role_of(word)) in ("eps", "momentum")}
+        return self._keys
+
+    @cached_property
+    def _keys(self) -> dict[Role, str]:
+        """The strings in its code that are usual names of eps and momentum."""
+        return {role: word for word in self.words if (role := role_of(word)) in ("eps", "momentum")}
 
     def signatures(self) -> list[Signature]:
         """Return those of the constructor, where there is one, and of the call."""
@@ -206,7 +218,8 @@ class Builder:
         private = self.shared.private()
         private.use()
         try:
-            instance = self._instance(rank, arguments)
+            with no_uninitialised_memory() if self._allocates else contextlib.nullcontext():
+                instance = self._instance(rank, arguments)
             call = self.call(instance) if self.kind == "factory" else self.call()
         except UnfillableError:
             raise
@@ -226,7 +239,12 @@ class Builder:
         settings, given = self._settings(call, overrides), self._given(call, rank)
         return Adapter(instance, self.library, call, arguments, private, given, settings, wiring)
 
-    @property
+    @cached_property
+    def _allocates(self) -> bool:
+        """Whether its code may hand out memory that was never set."""
+        return bool(global_names(definition_of(self.target)) & _ALLOCATES)
+
+    @cached_property
     def words(self) -> list[str]:
         """The strings in the code."""
         return words_in(definition_of(self.target))

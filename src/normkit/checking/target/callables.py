@@ -62,10 +62,12 @@ def constructor_of(target: type) -> Callable[..., Any]:
             continue
         parameters = list(inspect.signature(function).parameters.values())[1:]
         known = {parameter.name for parameter in named}
-        inherited = bool(named)
+        inherited, sizes_itself = bool(named), any(p.default is p.empty for p in named)
         for parameter in parameters:
             if parameter.kind in _VARIADIC or parameter.name in known:
                 continue
+            if sizes_itself and parameter.default is parameter.empty:
+                continue  # what an ancestor requires its descendant passes
             if inherited and not takes_positional:
                 parameter = parameter.replace(kind=parameter.KEYWORD_ONLY)  # noqa: PLW2901 the same one, otherwise passed
             named.append(parameter)
@@ -130,7 +132,11 @@ def methods_of(target: Any) -> list[str]:
     names = [name for name in names if inspect.isfunction(inspect.unwrap(getattr(owner, name)))]
     names = [name for name in names if not any(word in name.lower() for word in _NO_FORWARD)]
     names = [name for name in names if not _takes_none(getattr(owner, name))]
-    return sorted(names, key=lambda name: not any(word in name.lower() for word in _FORWARD))
+    return sorted(names, key=_how_unlikely)
+
+
+def _how_unlikely(name: str) -> int:
+    return next((index for index, word in enumerate(_FORWARD) if word in name.lower()), len(_FORWARD))
 
 
 def _takes_none(method: Any) -> bool:

@@ -97,7 +97,8 @@ def slots_in(holder: Any) -> Iterator[Slot]:
             seen.add(id(owner))
             for slot, value in _entries(owner, path):
                 yield slot
-                yield from _parts_of(slot, value)
+                if not isinstance(owner, torch.nn.Embedding | torch.nn.Linear):
+                    yield from _parts_of(slot, value)
                 count += 1
                 if count > _MOST:
                     return
@@ -143,6 +144,8 @@ def _of_function(function: Any) -> Iterator[Slot]:
         if name in around and (name in stored or is_state or local_object):
             yield Slot(around, name, name)
     yield from (Slot(function, name, name) for name, value in vars(function).items() if _is_state(value))
+    if any(_has_parts(value) for value in function.__defaults__ or ()):
+        yield Slot(function, "__defaults__", "defaults")
 
 
 def _is_state(value: Any) -> bool:

@@ -62,6 +62,17 @@ def reseeded(action: Callable[[], object]) -> list[str]:
 
 
 @contextlib.contextmanager
+def no_uninitialised_memory() -> Iterator[None]:
+    """Let torch fill the memory that it allocates with NaN, so that what was never set is the same each time."""
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+
+
+@contextlib.contextmanager
 def preserved_settings() -> Iterator[None]:
     """Put torch's and NumPy's settings back when the block ends."""
     dtype, grad, threads, errors = (

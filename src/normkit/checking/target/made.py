@@ -29,9 +29,14 @@ class Made:
         inside = ([str(self.below)] if self.kind == "randint" else []) + list(self.axes or ())
         return f"{self.kind}({','.join(inside)})" if inside else self.kind
 
-    def make(self, library: Library, shape: tuple[int, ...], names: str) -> Array:
-        """Make it for an input of this shape, whose axes have these letters.
+    def make(self, library: Library, shape: tuple[int, ...], names: str, dtype: str | None = None) -> Array:
+        """Make it for an input.
 
+        Args:
+            library: The array library.
+            shape: The shape of the input.
+            names: One letter an axis of it.
+            dtype: The dtype of the input.
         Raises:
             ValueError: a letter that is no axis of the input.
         """
@@ -43,8 +48,9 @@ class Made:
         if self.kind == "mask":
             return library.make_booleans(np.ones(sizes, dtype=bool))
         if self.kind in ("randn", "rand"):
-            return library.make(generator.normal(size=sizes) if self.kind == "randn" else generator.random(sizes))
-        return library.make(np.full(sizes, 1.0 if self.kind == "ones" else 0.0))
+            drawn = generator.normal(size=sizes) if self.kind == "randn" else generator.random(sizes)
+            return library.make(drawn, dtype)
+        return library.make(np.full(sizes, 1.0 if self.kind == "ones" else 0.0), dtype)
 
     def _size(self, axis: str, shape: tuple[int, ...], names: str) -> int:
         if axis.isdigit():

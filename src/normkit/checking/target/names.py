@@ -103,6 +103,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
         "rms_norm_eps",
         "e",
         "norm_eps",
+        "tiny",
+        "fudge",
     ),
     "momentum": (
         "momentum",
@@ -171,6 +173,7 @@ def role_of(name: str) -> Role | None:
     """
     if name == "G":
         return "groups"
+    name = name.translate(_GREEK)
     plain = name.strip("_").lower()
     if plain in _ROLE_OF:
         return _ROLE_OF[plain]
@@ -187,9 +190,14 @@ def role_of(name: str) -> Role | None:
     return _ROLE_OF.get("_".join(rest)) if len(rest) < len(_split(name)) else None
 
 
+def last_part(path: str) -> str:
+    """Return the name at the end of a path: 'gamma' of grads['gamma']."""
+    return re.split(r"[.\[]", path.replace("]", ""))[-1].strip("'")
+
+
 def speaks_of_gradient(path: str) -> bool:
     """Whether the name of a place is usual for a gradient: grads['w'], dmult, grad_a."""
-    key = re.split(r"[.\[]", path.replace("']", ""))[-1].strip("'")
+    key = last_part(path)
     return bool(words_of(path) & {"grad", "grads", "gradient", "gradients"}) or bool(
         re.match(r"_?d(?!im|ata|ecay)", key)
     )
@@ -198,6 +206,11 @@ def speaks_of_gradient(path: str) -> bool:
 def words_of(name: str) -> set[str]:
     """Return the words of a name, in lower case: isTrain is made of "is" and "train"."""
     return set(_split(name))
+
+
+_GREEK = str.maketrans(
+    {"γ": "gamma", "β": "beta", "ε": "eps", "ϵ": "eps", "μ": "mu", "σ": "sigma", "α": "alpha", "ρ": "rho"}
+)
 
 
 def _split(name: str) -> list[str]:

@@ -51,6 +51,7 @@ class Signature:
         fixed: Arguments by name that the user fixed with --init or --call: they win over everything.
         takes_input: Whether one of the arguments is the input.
         known: The roles of arguments, by name, that an experiment told.
+        keys: What its ``**kwargs`` may hold, by role: the keys that its code spells.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Signature:
         *,
         takes_input: bool,
         known: Mapping[str, Role] | None = None,
+        keys: Mapping[Role, str] | None = None,
     ) -> None:
         self.fixed = dict(fixed)
         try:
@@ -73,6 +75,7 @@ class Signature:
         told = {name: role for name, role in (known or {}).items() if name in self.parameters}
         self.roles = {**self._find_roles(is_constructor=not takes_input), **told}
         self.takes_anything = any(p.kind is _VARIADIC[1] for p in self.signature.parameters.values())
+        self.keys = {r: k for r, k in (keys or {}).items() if self.takes_anything and r not in self.roles.values()}
         unknown = set(self.fixed) - set(self.parameters)
         if unknown and not self.takes_anything:
             expected = ", ".join(self.parameters) or "none"
@@ -178,4 +181,5 @@ class Signature:
                 raise UnfillableError(f"the argument {name!r} has no default and a name that tells nothing")
         bound = inspect.BoundArguments(self.signature, filled)
         extra = {name: value for name, value in self.fixed.items() if name not in self.parameters}
+        extra |= {key: arguments.overrides[role] for role, key in self.keys.items() if role in arguments.overrides}
         return bound.args, {**bound.kwargs, **extra}
