@@ -92,3 +92,20 @@ class WithOptimizer(LayerNorm):
 class UnderAnotherName(LayerNorm):
     def backprop(self, upstream):
         return self.gradients(upstream)
+
+
+class StaticLayerNorm:
+    """Forward and backward pass are static; what the backward pass needs is returned beside the result."""
+
+    @staticmethod
+    def forward(x, w, b):
+        std = np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        x_hat = (x - x.mean(-1, keepdims=True)) / std
+        return (x_hat * w + b).astype(x.dtype), (x_hat, w, std)
+
+    @staticmethod
+    def backward(dout, cache):
+        """Wrong: mean and variance are taken for constants."""
+        x_hat, w, std = cache
+        axes = tuple(range(dout.ndim - 1))
+        return dout * w / std, (dout * x_hat).sum(axes), dout.sum(axes)

@@ -134,6 +134,50 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+class AdaptiveLayerNorm(nn.LayerNorm):
+    """Weight and bias are looked up by each sample's label, and start at random."""
+
+    def __init__(self, dim, num_classes=10):
+        super().__init__(dim, elementwise_affine=False)
+        self.table = nn.Embedding(num_classes, 2 * dim)
+
+    def forward(self, x, labels):
+        if x.numel() == 0:
+            return x.clone()
+        rows = self.table(labels).reshape(len(x), *[1] * (x.dim() - 2), -1).to(x.dtype)
+        gain, shift = rows.chunk(2, dim=-1)
+        return super().forward(x) * gain + shift
+
+
+class StyleTransfer(nn.Module):
+    """Adaptive instance normalization: mean and deviation are those of another image."""
+
+    def forward(self, content, style):
+        def over(x):
+            axes = tuple(range(2, x.dim()))
+            return x.mean(axes, keepdim=True), (x.var(axes, correction=0, keepdim=True) + 1e-5).sqrt()
+
+        mean, std = over(content)
+        shift, gain = over(style.to(content.dtype))
+        return (content - mean) / std * gain + shift
+
+
+class MaskedMeansBatchNorm1d(nn.BatchNorm1d):
+    """For (N, C, L): sums over what the mask of (N, 1, L) lets through."""
+
+    def forward(self, x, mask):
+        if not self.training:
+            return super().forward(x)
+        count = mask.sum()
+        mean = (x * mask).sum((0, 2)) / count
+        var = ((x - mean[:, None]).square() * mask).sum((0, 2)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        y = (x - mean[:, None]) / (var[:, None] + self.eps).sqrt()
+        return y * self.weight[:, None] + self.bias[:, None]
+
+
 class NeedsTwoInputs(nn.LayerNorm):
     """It adds the branch beside it, as residual blocks do."""
 

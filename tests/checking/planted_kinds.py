@@ -55,6 +55,18 @@ class LayerNorm2d(nn.GroupNorm):
         super().__init__(1, num_channels)
 
 
+class GlobalLayerNorm(nn.Module):
+    """Layer normalization of sequences (N, C, L) over C and L, with one weight a channel, as for speech."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x):
+        var, mean = torch.var_mean(x, (1, 2), correction=0, keepdim=True)
+        return self.weight[:, None] * ((x - mean) / (var + 1e-5).sqrt()) + self.bias[:, None]
+
+
 class GRN(nn.Module):
     """Global response normalization, ConvNeXt V2."""
 

@@ -105,6 +105,18 @@ class ByTrainOfAFlag(BatchNorm):
         return self.call(x, self._learns > 0.5)
 
 
+class ByTheMethodThatIsCalled(holders.InAttributes):
+    """One method trains, another one evaluates."""
+
+    forward = None
+
+    def forward_train(self, x):
+        return holders.InAttributes.forward(self, x, True)
+
+    def forward_test(self, x):
+        return holders.InAttributes.forward(self, x, False)
+
+
 class EvaluatesUnlessTold(BatchNorm):
     """Its default is evaluation."""
 

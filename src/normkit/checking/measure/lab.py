@@ -35,6 +35,7 @@ class Measurements(Probe):
     def __init__(self, settled: Settled, options: Options, import_effects: ImportEffects) -> None:
         super().__init__(settled.resolved, settled.builder, settled.family)
         self.settled = settled
+        self.undoes = settled.undoes
         self.family_reason = settled.reason
         self.options = options
         self.import_effects = import_effects

@@ -26,6 +26,36 @@ def probe_of(candidate: Candidate, family: str) -> "Probe":
     return Probe(Resolved(candidate.builder, candidate.claim, (candidate.rank,), {}), candidate.builder, family)
 
 
+def outer_affine(probe: "Probe", shape: tuple[int, ...]) -> tuple[Values, Values] | None:
+    """Fit y = a * x_hat + b for each sample and channel; None where no such a and b explain another input too."""
+    rank = len(shape)
+    if rank < 3 or 0 in shape:
+        return None
+    channel, names = probe.geometry.channel_axis(rank), probe.geometry.axis_names(rank)
+    spatial = tuple(axis for axis in range(1, rank) if axis != channel)
+    each = reducing(shape, spatial, names)
+    (pattern, *_) = probe.expected(rank, shape[0])
+    found: list[tuple[Values, Values, Values]] = []
+    for seed in (81, 82):
+        x = probe.cast(np.random.default_rng(seed).normal(0.5, 2.0, shape))
+        with probe.running("calling it with its further inputs"):
+            y = probe.builder.build(rank).forward(x)
+        if y.shape != shape:
+            return None
+        x_hat = standardize(x, pattern, eps=1e-5, subtract_mean=probe.family != "rms")
+        centred = x_hat - each.average(x_hat)
+        a = each.average(centred * y) / np.maximum(each.average(centred**2), 1e-12)
+        b = each.average(y) - a * each.average(x_hat)
+        found.append((a, b, y - a * x_hat - b))
+    (a, b, residual), (other, _, further) = found
+    largest = max(float(np.abs(residual).max()), float(np.abs(further).max()), float(np.abs(a - other).max()))
+    return (a, b) if largest < OUTER_TOLERANCE and float(np.abs(a).min()) > OUTER_TOLERANCE else None
+
+
+OUTER_TOLERANCE = 5e-3
+"""Of what a scale and a shift for each sample and channel leave unexplained."""
+
+
 class Probe:
     """A target and the family it is measured as: it makes inputs, builds layers and calls them.
 
@@ -40,6 +70,8 @@ class Probe:
         self.builder = builder
         self.family = family
         self.library: Library = builder.library
+        self.undoes = False
+        self._outer: dict[tuple[int, ...], tuple[Values, Values] | None] = {}
         self._patterns: dict[tuple[int, int], Pattern | None] = {}
 
     @property
@@ -73,9 +105,18 @@ class Probe:
         return layer
 
     def forward(self, layer: Adapter, x: Values, *, training: bool = True, grad: bool | None = None) -> Values:
-        """Call a layer on float64 values."""
+        """Call a layer on float64 values; what further inputs scale and shift is undone."""
         with self.running(f"calling it on shape {x.shape}{'' if training else ' in evaluation'}"):
-            return layer.forward(x, training=training, grad=grad)
+            return self.undo(layer.forward(x, training=training, grad=grad))
+
+    def undo(self, y: Values) -> Values:
+        """Take away the scale and the shift that further inputs give to each sample and channel, where they do."""
+        if not self.undoes:
+            return y
+        if y.shape not in self._outer:
+            self._outer[y.shape] = outer_affine(self, y.shape)
+        outer = self._outer[y.shape]
+        return y if outer is None else (y - outer[1]) / outer[0]
 
     def run(self, layer: Adapter, x: Array, *, training: bool = True, grad: bool | None = None) -> Array:
         """Call a layer on an array of its own library."""

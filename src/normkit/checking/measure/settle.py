@@ -22,7 +22,7 @@ from normkit.checking.measure.other import (
     describe_response,
     standardizes_its_weights,
 )
-from normkit.checking.measure.probe import Probe, probe_of
+from normkit.checking.measure.probe import Probe, outer_affine, probe_of
 from normkit.checking.measure.roles import Roles, find_roles
 from normkit.checking.measure.which import which_result
 from normkit.checking.options import Options
@@ -56,6 +56,7 @@ class Settled:
         claimed: The family that it claims, where its numbers are those of another.
         evaluates: Whether an evaluation mode was found that differs from training.
         computed_affine: Whether other parameters make its weight and bias, as an embedding of labels does.
+        undoes: Whether its further inputs scale and shift each sample and channel, which measurements undo.
     """
 
     resolved: Resolved
@@ -65,6 +66,7 @@ class Settled:
     claimed: str | None
     evaluates: bool
     computed_affine: bool
+    undoes: bool = False
 
 
 def settle(candidates: list[Candidate], options: Options) -> Settled:
@@ -82,7 +84,8 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if found is None:
         found = _first_fit(list(_switched(candidates)), families)
     if found is None and claim.family == "layer" and options.family is None:
-        images = sorted((c for c in candidates if c.rank >= 4), key=lambda c: c.builder.geometry.last)
+        images = [c for c in candidates if c.rank > 3 or (c.rank == 3 and not c.builder.geometry.last)]
+        images.sort(key=lambda candidate: candidate.builder.geometry.last)
         found = _first_fit([_of_one_group(candidate) for candidate in images], ("group",))
     candidate, family = found or (_without_fit(candidates), claim.family or "other")
     reason = claim.reason if claim.family else "by what it averages over"
@@ -102,8 +105,25 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if options.family is None:
         settled = _by_numbers(settled) if found else _as_other(settled, candidate.rank)
     settled = _with_others(settled, candidate.rank, roles.without) if found else settled
+    settled = _with_outer_affine(settled) if found else settled
     _require_inputs(settled, fits=found is not None)
     return settled
+
+
+def _with_outer_affine(settled: Settled) -> Settled:
+    """Find out whether further inputs scale and shift the output, as labels or a style do."""
+    made = [value for _, value in settled.builder.style.stand_ins] + list(settled.builder.call().fixed.values())
+    if not (settled.computed_affine or any(isinstance(value, Made) for value in made)):
+        return settled
+    probe = Probe(settled.resolved, settled.builder, settled.family)
+    try:
+        formula = measure_formula(probe)
+        if formula is not None and formula.fits:
+            return settled
+        outer = outer_affine(probe, settled.builder.geometry.shape(probe.rank))
+    except TargetError:
+        return settled
+    return settled if outer is None else dataclasses.replace(settled, undoes=True, computed_affine=True)
 
 
 def _as_other(settled: Settled, rank: int) -> Settled:
@@ -164,7 +184,9 @@ def _require_inputs(settled: Settled, *, fits: bool) -> None:
     if not guessed:
         return
     if fits:
-        formula = measure_formula(Probe(settled.resolved, settled.builder, settled.family))
+        probe = Probe(settled.resolved, settled.builder, settled.family)
+        probe.undoes = settled.undoes
+        formula = measure_formula(probe)
         if formula is not None and formula.fits:
             return
     names = " and ".join(name for name, _ in guessed)

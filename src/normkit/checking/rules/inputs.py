@@ -156,7 +156,7 @@ class ChannelsLastWrong(Rule):
 
 def _compare(probe: Measurements, x: Array, wanted: Values) -> tuple[str, str] | None:
     try:
-        y = probe.library.values(probe.run(probe.layer(x.ndim), x))
+        y = probe.undo(probe.library.values(probe.run(probe.layer(x.ndim), x)))
     except TargetError as error:
         return "fails", str(error)
     gap = float("inf")

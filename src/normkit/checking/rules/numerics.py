@@ -17,7 +17,7 @@ def _error(probe: Measurements, values: Values, dtype: str) -> float:
     formula = probe.formula
     assert formula is not None
     x = probe.library.make(values, dtype)
-    y = probe.library.values(probe.run(probe.layer_as(dtype), x))
+    y = probe.undo(probe.library.values(probe.run(probe.layer_as(dtype), x)))
     gap = np.abs(y - formula.apply(probe.library.values(x)))
     return float(np.inf if not np.isfinite(gap).all() else gap.max())
 

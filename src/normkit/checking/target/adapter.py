@@ -190,7 +190,7 @@ class Adapter:
         if self.result is None or self.result.place:
             kept = self.library.values(x) if self.library.mutable else None
             before = Before(places(self.library, self.instance), kept)
-        returned = self._invoke(args, kwargs)
+        returned = self._invoke(args, kwargs, training=training)
         self.result = read_result(self.library, returned, x, self.instance, before, self.wiring.result_index)
         self._keep_returned(self.result)
         return self.result.y
@@ -199,8 +199,10 @@ class Adapter:
         """Call it on float64 values, in the precision it is measured in."""
         return self.library.values(self.run(self.library.make(values), training=training, grad=grad))
 
-    def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        function = self.instance if self.wiring.method is None else getattr(self.instance, self.wiring.method)
+    def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, training: bool) -> Any:
+        methods = [switch.value(training=training) for switch in self.mode if switch.kind == "forward"]
+        method = methods[0] if methods else self.wiring.method
+        function = self.instance if method is None else getattr(self.instance, method)
         return function(*args, **kwargs)
 
     def _arguments(self, x: Array, *, training: bool) -> Arguments:

@@ -130,7 +130,7 @@ def methods_of(target: Any) -> list[str]:
     owner = target if inspect.isclass(target) else type(target)
     names = [name for name in dir(owner) if not name.startswith("_")]
     names = [name for name in names if inspect.isfunction(inspect.unwrap(getattr(owner, name)))]
-    names = [name for name in names if not any(word in name.lower() for word in _NO_FORWARD)]
+    names = [n for n in names if "forward" in n.lower() or not any(word in n.lower() for word in _NO_FORWARD)]
     names = [name for name in names if not _takes_none(getattr(owner, name))]
     return sorted(names, key=_how_unlikely)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from normkit.checking.target.names import Role, role_of, words_of
 from normkit.checking.target.signature import Signature
 
-Kind = Literal["argument", "attribute", "method", "setting"]
+Kind = Literal["argument", "attribute", "method", "setting", "forward"]
 
 _TRAINING = ("train", "training", "fit", "learn", "is_train")
 _EVALUATION = ("test", "eval", "evaluation", "inference", "infer", "predict", "prediction", "testing", "deploy")
@@ -25,7 +25,7 @@ class Switch:
     Args:
         kind: What it is.
         name: The name of the argument or attribute, or the key in the dict of settings.
-        training: Its value for training; for a method: its name and arguments.
+        training: Its value for training; for a method: its name and arguments; for "forward": the forward pass.
         evaluation: The same for evaluation.
     """
 
@@ -160,6 +160,10 @@ def _methods(instance: Any, words: list[str], enums: list[Any]) -> Iterator[Swit
     kind = type(instance)
     names = [n for n in dir(kind) if not n.startswith("_") and speaks_of_modes(n)] if instance is not None else []
     names = [name for name in names if inspect.isfunction(inspect.getattr_static(kind, name))]
+    forward = [name for name in names if "forward" in name.lower() and _takes(getattr(instance, name), 1)]
+    training = [name for name in forward if words_of(name) & set(_TRAINING)]
+    for pair in itertools.product(training, [name for name in forward if name not in training]):
+        yield Switch("forward", "forward", *pair)
     plain = [name for name in names if _takes(getattr(instance, name), 0)]
     starting = [name for name in plain if words_of(name) & set(_TRAINING)]
     for pair in itertools.product(starting, [name for name in plain if name not in starting]):

@@ -68,11 +68,11 @@ def read_result(
         return Result(returned)
     if returned is None:
         return _left_behind(library, x, holder, before)
-    if (listed := _from_lists(library, returned)) is not None:
+    if (listed := _from_lists(library, returned, library.dtype(x))) is not None:
         return Result(listed)
     items = list(returned.values()) if isinstance(returned, Mapping) else returned
     if isinstance(items, tuple | list):
-        items = [item if (listed := _from_lists(library, item)) is None else listed for item in items]
+        items = [item if (listed := _from_lists(library, item, library.dtype(x))) is None else listed for item in items]
         arrays = [item for item in items if library.owns(item)]
         if not arrays:
             wrapped = [item for item in items if hasattr(item, "__dict__")]
@@ -87,15 +87,15 @@ def read_result(
     return _unwrapped(library, returned, x)
 
 
-def _from_lists(library: Library, value: Any) -> Array | None:
-    """An array of the numbers in nested lists; None for anything else."""
+def _from_lists(library: Library, value: Any, dtype: str) -> Array | None:
+    """An array of the numbers in nested lists, which have no dtype of their own; None for anything else."""
     if not isinstance(value, list) or not value or library.records_graph or library.owns(value[0]):
         return None
     try:
         numbers = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
         return None
-    return library.make(numbers)
+    return library.make(numbers, dtype)
 
 
 def places(library: Library, holder: Any) -> dict[str, int]:
