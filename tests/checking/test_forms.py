@@ -277,12 +277,10 @@ ADAPTER = f"{Path(calls.__file__)}:make_without_branch"
         pytest.param(
             calls.AdaptiveLayerNorm,
             Options(init={"num_classes": 10}, call={"labels": "randint(10)"}),
-            marks=pytest.mark.xfail(strict=True, reason="weight and bias may not differ from sample to sample"),
         ),
         pytest.param(
             calls.StyleTransfer,
             Options(family="instance", call={"style": "randn"}),
-            marks=pytest.mark.xfail(strict=True, reason="weight and bias may not differ from sample to sample"),
         ),
         pytest.param(
             calls.NeedsTwoInputs,
@@ -293,7 +291,7 @@ ADAPTER = f"{Path(calls.__file__)}:make_without_branch"
 )
 def test_what_cannot_be_guessed_is_given(target: Any, options: Options) -> None:
     report = examine(target, options)
-    assert codes_of(report) == {}
+    assert {*codes_of(report)} <= {"half-accumulation"}  # the style image keeps the input's dtype
     assert report.verdict == "equivalent"
 
 

@@ -14,6 +14,7 @@ from normkit.checking.patterns import Pattern, Values, standardize
 TOLERANCE = 5e-4  # of an output whose standard deviation is 1: float32, carelessly summed, stays well below
 _LEVELS = tuple(10.0**power for power in range(-14, 3))
 _NO_EPS = 1e-30
+_LEAST_BESIDE_A_SHIFT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def fit(probe: Probe, mean_over: Pattern, var_over: Pattern, *, subtract_mean: b
     formula = Formula(mean_over, var_over, subtract_mean, 0, 0.0, "missing", np.inf)
     noise = np.random.default_rng(11).normal(size=mean_over.labels.shape)
     variances, denominators = [], []
-    for level in _LEVELS:
+    for level in _LEVELS if not probe.undoes else (one for one in _LEVELS if one >= _LEAST_BESIDE_A_SHIFT):
         x = probe.cast(noise * level)
         deviation = formula.deviation(x)
         y = probe.forward(probe.layer(**overrides), x)

@@ -49,9 +49,10 @@ def outer_affine(probe: "Probe", shape: tuple[int, ...]) -> tuple[Values, Values
         found.append((a, b, y - a * x_hat - b))
     (a, b, residual), (other, _, further) = found
     largest = max(float(np.abs(residual).max()), float(np.abs(further).max()), float(np.abs(a - other).max()))
-    return (a, b) if largest < OUTER_TOLERANCE and float(np.abs(a).min()) > OUTER_TOLERANCE else None
+    return (a, b) if largest < OUTER_TOLERANCE and float(np.abs(a).min()) > _LEAST_SCALE else None
 
 
+_LEAST_SCALE = 5e-4
 OUTER_TOLERANCE = 5e-3
 """Of what a scale and a shift for each sample and channel leave unexplained."""
 
