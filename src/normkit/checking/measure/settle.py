@@ -26,10 +26,10 @@ from normkit.checking.measure.probe import Probe, outer_affine, probe_of
 from normkit.checking.measure.roles import Roles, find_roles
 from normkit.checking.measure.which import which_result
 from normkit.checking.options import Options
-from normkit.checking.target.builder import Builder, attempt
+from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import backward_of, name_of
 from normkit.checking.target.claim import Claim
-from normkit.checking.target.errors import CannotRunError, TargetError
+from normkit.checking.target.errors import RAISED, CannotRunError, TargetError, describe
 from normkit.checking.target.made import Made
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
@@ -40,6 +40,7 @@ _BATCHES = (4, 2, 3)
 _FAMILIES = ("batch", "instance", "group", "layer")
 _MOST_SWITCHED = 4
 _MOST_FITTING = 12
+_MOST_EXPLAINED = 40
 _RIGHT = 2
 _NOT_BY_NAME = "by its numbers, though its name says layer normalization"
 
@@ -100,7 +101,7 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
             builder = dataclasses.replace(
                 builder, mode=find_mode(builder, candidate.rank, probe_of(candidate, "batch").forward)[0]
             )
-    resolved = dataclasses.replace(resolved, builder=builder, rank=candidate.rank if found else None)
+    resolved = dataclasses.replace(resolved, builder=builder, rank=candidate.rank)
     settled = Settled(resolved, builder, family, reason, None, evaluates, roles.makes_affine)
     if options.family is None:
         settled = _by_numbers(settled) if found else _as_other(settled, candidate.rank)
@@ -209,19 +210,28 @@ def _accepted(builder: Builder, claim: Claim, rank: int) -> Resolved:
 
 
 def _in_both_modes(resolved: Resolved, first: int) -> Resolved:
-    """Take away the ranks for which evaluation gives another shape: it is not made for them."""
+    """Take away the ranks for which evaluation fails or gives another shape: it is not made for them."""
     builder, refused = resolved.builder, dict(resolved.refused)
+    if _evaluation_of(builder, first) is not None:
+        return resolved
     for rank in resolved.ranks:
-        if rank == first or rank in resolved.claim.ranks:
-            continue
-        try:
-            shape = attempt(builder, rank, training=False)
-        except TargetError:
-            continue
-        if len(shape) > rank:
-            refused[rank] = f"evaluation gives shape {shape}"
+        wrong = None if rank == first or rank in resolved.claim.ranks else _evaluation_of(builder, rank)
+        if wrong is not None:
+            refused[rank] = wrong
     ranks = tuple(rank for rank in resolved.ranks if rank not in refused)
     return dataclasses.replace(resolved, ranks=ranks, refused=refused)
+
+
+def _evaluation_of(builder: Builder, rank: int) -> str | None:
+    """What is wrong with the shape of evaluation after a step of training; None where nothing is."""
+    layer = builder.build(rank)
+    x = builder.library.make(np.random.default_rng(rank).normal(size=builder.geometry.shape(rank)))
+    try:
+        layer.run(x)
+        shape = tuple(layer.run(x, training=False).shape)
+    except RAISED as error:
+        return f"evaluation raises {describe(error)}"
+    return f"evaluation gives shape {shape}" if len(shape) > rank else None
 
 
 def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[Candidate, str] | None:
@@ -301,12 +311,21 @@ def _is_centred(candidate: Candidate) -> bool:
 def _without_fit(candidates: list[Candidate]) -> Candidate:
     """The candidate to judge where the axes of none are the family's: one that some formula explains.
 
-    Of several the first for which evaluation differs from training.
+    Of several the first whose evaluation uses running statistics that are found.
     """
-    explained = [*filter(_has_formula, candidates[:_MOST_FITTING])][:_MOST_SWITCHED] or candidates[:1]
-    both = (one for one in explained if find_mode(one.builder, one.rank, probe_of(one, "batch").forward)[1])
-    first = next(both, explained[0])
+    explained = [*filter(_has_formula, candidates[:_MOST_EXPLAINED])][:_MOST_FITTING] or candidates[:1]
+    first = next(filter(_uses_statistics, explained), explained[0])
     return best_given(first, candidates, None, probe_of(first, "batch").forward)
+
+
+def _uses_statistics(candidate: Candidate) -> bool:
+    """Whether evaluation differs from training, and what it uses is found."""
+    run = probe_of(candidate, "batch").forward
+    mode, evaluates = find_mode(candidate.builder, candidate.rank, run)
+    if not evaluates:
+        return False
+    builder = dataclasses.replace(candidate.builder, mode=mode)
+    return {*RUNNING} <= {*find_roles(builder, candidate.rank, run, evaluates=True).by_path.values()}
 
 
 def _has_formula(candidate: Candidate) -> bool:

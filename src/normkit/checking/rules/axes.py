@@ -146,6 +146,9 @@ class BatchSizeDependent(Rule):
     requires: ClassVar[tuple[str, ...]] = (*BASIC, "wrong-axes", "group-order", "formula-wrong in training")
     after: ClassVar[tuple[str, ...]] = ("output-shape", "not-deterministic", "running-stats-updated-in-eval")
 
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "its further inputs are others for another batch" if probe.undoes else None
+
     def check(self, probe: Measurements) -> Iterator[Finding]:
         few = probe.library.compiles
         least = 2 if probe.family == "batch" else 1

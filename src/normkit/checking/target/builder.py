@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -349,7 +349,7 @@ class Builder:
         return f"{name_of(self.target)}({', '.join(words)})"
 
 
-def attempt(builder: Builder, rank: int, *, training: bool = True) -> tuple[int, ...]:
+def attempt(builder: Builder, rank: int) -> tuple[int, ...]:
     """Build it, call it once on noise, and return the shape of the output.
 
     Raises:
@@ -361,7 +361,7 @@ def attempt(builder: Builder, rank: int, *, training: bool = True) -> tuple[int,
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            return builder.library.output_shape(partial(layer.run, training=training), x)
+            return builder.library.output_shape(layer.run, x)
     except UnfillableError:
         raise
     except RAISED as error:
