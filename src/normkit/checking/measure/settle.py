@@ -2,17 +2,14 @@
 
 import dataclasses
 import inspect
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from normkit.checking.families import TITLES
+from normkit.checking.measure.fitting import choose
 from normkit.checking.measure.formula import measure_formula
-from normkit.checking.measure.given import best_given, scales
-from normkit.checking.measure.gradients import GRADIENT_TOLERANCE, measure_backward
 from normkit.checking.measure.modes import find_mode
 from normkit.checking.measure.momentum import with_momentum
 from normkit.checking.measure.other import (
@@ -27,21 +24,14 @@ from normkit.checking.measure.roles import Roles, find_roles
 from normkit.checking.measure.which import which_result
 from normkit.checking.options import Options
 from normkit.checking.target.builder import Builder
-from normkit.checking.target.callables import backward_of, name_of
+from normkit.checking.target.callables import name_of
 from normkit.checking.target.claim import Claim
 from normkit.checking.target.errors import RAISED, CannotRunError, TargetError, describe
 from normkit.checking.target.made import Made
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
-from normkit.checking.target.signature import UnfillableError
 from normkit.checking.target.state import RUNNING
 
-_BATCHES = (4, 2, 3)
-_FAMILIES = ("batch", "instance", "group", "layer")
-_MOST_SWITCHED = 4
-_MOST_FITTING = 12
-_MOST_EXPLAINED = 40
-_RIGHT = 2
 _NOT_BY_NAME = "by its numbers, though its name says layer normalization"
 
 
@@ -79,16 +69,8 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     """
     _require_activations(candidates[0])
     claim = candidates[0].claim
-    families = _FAMILIES if claim.family is None else (claim.family,)
-    reason = claim.reason
-    found = _first_fit(candidates, families)
-    if found is None:
-        found = _first_fit(list(_switched(candidates)), families)
-    if found is None and claim.family == "layer" and options.family is None:
-        images = [c for c in candidates if c.rank > 3 or (c.rank == 3 and not c.builder.geometry.last)]
-        images.sort(key=lambda candidate: candidate.builder.geometry.last)
-        found = _first_fit([_of_one_group(candidate) for candidate in images], ("group",))
-    candidate, family = found or (_without_fit(candidates), claim.family or "other")
+    candidate, fits = choose(candidates, options)
+    family = fits or claim.family or "other"
     reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates, roles = _completed(candidate, family)
     if family == "other" and {*RUNNING} <= {*(builder.roles or {}).values()}:
@@ -104,10 +86,10 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     resolved = dataclasses.replace(resolved, builder=builder, rank=candidate.rank)
     settled = Settled(resolved, builder, family, reason, None, evaluates, roles.makes_affine)
     if options.family is None:
-        settled = _by_numbers(settled) if found else _as_other(settled, candidate.rank)
-    settled = _with_others(settled, candidate.rank, roles.without) if found else settled
-    settled = _with_outer_affine(settled) if found else settled
-    _require_inputs(settled, fits=found is not None)
+        settled = _by_numbers(settled) if fits else _as_other(settled, candidate.rank)
+    if fits:
+        settled = _with_outer_affine(_with_others(settled, candidate.rank, roles.without))
+    _require_inputs(settled, fits=fits is not None)
     return settled
 
 
@@ -232,124 +214,6 @@ def _evaluation_of(builder: Builder, rank: int) -> str | None:
     except RAISED as error:
         return f"evaluation raises {describe(error)}"
     return f"evaluation gives shape {shape}" if len(shape) > rank else None
-
-
-def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[Candidate, str] | None:
-    """The first candidate whose axes are those of one of the families.
-
-    Where that leaves a choice, the first for which its weight or its hand-written backward pass speaks too.
-    """
-    fits: list[tuple[bool, int, bool, Candidate, str]] = []
-    for candidate, family in itertools.islice(_fitting(candidates, families), _MOST_FITTING):
-        better = best_given(candidate, candidates, family, probe_of(candidate, "batch").forward)
-        told = candidate.claim.family is not None or _scales_by_channel(better)
-        backward = _backward_speaks(better, family)
-        flat = better.builder.style.parameters == "flat" and (not fits or better.rank == fits[0][3].rank)
-        fits.append((told, backward, flat, better, family))
-        if told and backward == _RIGHT and (flat or candidate.claim.family is not None):
-            break
-    if not fits:
-        return None
-    _, _, _, candidate, family = max(fits, key=lambda fit: fit[:3])
-    return _refined(candidate, family)
-
-
-def _fitting(candidates: list[Candidate], families: tuple[str, ...]) -> Iterator[tuple[Candidate, str]]:
-    batches = (candidates[0].builder.geometry.batch, *_BATCHES) if candidates else ()
-    for batch in batches:
-        found = False
-        for candidate, family in itertools.product(candidates, families):
-            builder = candidate.builder.with_geometry(batch=batch)
-            changed = dataclasses.replace(candidate, builder=builder)
-            if _fits(changed, family):
-                found = True
-                yield changed, family
-        if found:
-            return
-
-
-def _scales_by_channel(candidate: Candidate) -> bool:
-    """Whether its weight and bias, as far as it has some, belong to the channels of this layout."""
-    rank, run = candidate.rank, probe_of(candidate, "batch").forward
-    roles = find_roles(candidate.builder, rank, run, evaluates=False)
-    builder = dataclasses.replace(candidate.builder, roles=roles.by_path)
-    return scales(dataclasses.replace(candidate, builder=builder))
-
-
-def _backward_speaks(candidate: Candidate, family: str) -> int:
-    """How well the hand-written backward pass suits this layout: 2 where it is right, 1 where it can be called."""
-    if not candidate.builder.is_function or backward_of(candidate.builder.target) is None:
-        return _RIGHT
-    probe = probe_of(candidate, family)
-    try:
-        backward = measure_backward(probe)
-    except (TargetError, UnfillableError):
-        return 0
-    dx = backward.gradients.dx if backward.gradients else None
-    if dx is None or dx.shape != backward.x.shape:
-        return 0
-    return _RIGHT if backward.error_of(dx) < GRADIENT_TOLERANCE else 1
-
-
-def _of_one_group(candidate: Candidate) -> Candidate:
-    return dataclasses.replace(candidate, builder=candidate.builder.with_geometry(groups=1))
-
-
-def _refined(candidate: Candidate, family: str) -> tuple[Candidate, str]:
-    if family == "layer" and candidate.claim.family is None:
-        return candidate, "layer" if _is_centred(candidate) else "rms"
-    return candidate, family
-
-
-def _is_centred(candidate: Candidate) -> bool:
-    """Whether the level of the input makes no difference."""
-    probe, rank = probe_of(candidate, "layer"), candidate.rank
-    plain, raised = (probe.forward(probe.layer(rank), probe.x(rank) + level) for level in (0.0, 3.0))
-    return bool(np.abs(plain - raised).max() < 1e-2)
-
-
-def _without_fit(candidates: list[Candidate]) -> Candidate:
-    """The candidate to judge where the axes of none are the family's: one that some formula explains.
-
-    Of several the first whose evaluation uses running statistics that are found.
-    """
-    explained = [*filter(_has_formula, candidates[:_MOST_EXPLAINED])][:_MOST_FITTING] or candidates[:1]
-    first = next(filter(_uses_statistics, explained), explained[0])
-    return best_given(first, candidates, None, probe_of(first, "batch").forward)
-
-
-def _uses_statistics(candidate: Candidate) -> bool:
-    """Whether evaluation differs from training, and what it uses is found."""
-    run = probe_of(candidate, "batch").forward
-    mode, evaluates = find_mode(candidate.builder, candidate.rank, run)
-    if not evaluates:
-        return False
-    builder = dataclasses.replace(candidate.builder, mode=mode)
-    return {*RUNNING} <= {*find_roles(builder, candidate.rank, run, evaluates=True).by_path.values()}
-
-
-def _has_formula(candidate: Candidate) -> bool:
-    """Whether a formula reproduces its output, over whatever axes."""
-    try:
-        formula = measure_formula(probe_of(candidate, candidate.claim.family or "batch"))
-    except (TargetError, UnfillableError):
-        return False
-    return formula is not None and formula.fits
-
-
-def _fits(candidate: Candidate, family: str) -> bool:
-    try:
-        return probe_of(candidate, family).as_expected(candidate.rank)
-    except (TargetError, UnfillableError):
-        return False
-
-
-def _switched(candidates: list[Candidate]) -> Iterator[Candidate]:
-    """Yield the first candidates again with a mode that an experiment found."""
-    for candidate in candidates[:_MOST_SWITCHED]:
-        mode, evaluates = find_mode(candidate.builder, candidate.rank, probe_of(candidate, "batch").forward)
-        if evaluates:
-            yield dataclasses.replace(candidate, builder=dataclasses.replace(candidate.builder, mode=mode))
 
 
 def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, Roles]:
