@@ -374,11 +374,10 @@ def test_a_wrong_static_backward_pass() -> None:
         (kinds.Standard, "batch", {}),
         (kinds.LayerNorm, "rms", {"another-name": "note"}),
         (kinds.LayerNorm2d, "group", {"another-name": "note"}),
-        pytest.param(
+        (
             kinds.GlobalLayerNorm,
             "group",
-            {"rank-unsupported": "warning", "half-accumulation": "warning"},
-            marks=pytest.mark.xfail(strict=True, reason="one group is tried for images only"),
+            {"rank-unsupported": "warning", "another-name": "note", "half-accumulation": "warning"},
         ),
         (kinds.LayerNormWithoutMean, "layer", {"formula-wrong": "error"}),
     ],
