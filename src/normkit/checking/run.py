@@ -117,6 +117,11 @@ class _Results:
         """Say what could not run of the checks that equivalence needs, and why."""
         if probe.family == "other":
             return (f"{probe.family_reason}; no layer of torch.nn does the same",)
+        if probe.settled.open_layout:
+            return (
+                "it is right for inputs of shape (C, N), wrong for (N, C), and nothing in it says which is meant: give "
+                "the shape of its weight, --call NAME=ones(C,1) or --call NAME=ones(C)",
+            )
         judged = {*self.passed, *self.skipped, *(finding.code for finding in self.findings)} - {*self.failed}
         needed = [code for code, rule in RULES.items() if rule.core and probe.family in rule.families]
         reasons = by_reason({code: self._cause(code) for code in needed if code not in judged})

@@ -82,7 +82,8 @@ class Entry:
             return _short(self.error.removeprefix(f"{self.target} "))
         if self.report.not_judged:
             return _short(self.report.not_judged[0])
-        codes = list(dict.fromkeys(f.code for f in self.report.findings if f.severity == "error"))
+        errors = [finding for finding in self.report.findings if finding.severity == "error"]
+        codes = list(dict.fromkeys(f"edge: {f.code}" if f.edge else f.code for f in errors))
         more = f" +{len(codes) - _CODES}" if len(codes) > _CODES else ""
         return ", ".join(codes[:_CODES]) + more
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ from normkit.checking.measure.modes import find_mode
 from normkit.checking.measure.probe import probe_of
 from normkit.checking.measure.roles import find_roles
 from normkit.checking.options import Options
-from normkit.checking.target.callables import backward_of
+from normkit.checking.target.callables import backward_of, definition_of
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.resolve import Candidate
 from normkit.checking.target.signature import UnfillableError
@@ -25,6 +26,9 @@ _MOST_SWITCHED = 4
 _MOST_FITTING = 12
 _MOST_EXPLAINED = 40
 _RIGHT = 2
+_COLUMNS = re.compile(
+    r"\([^(),]+,\s*(m|batch[ _]?size|batch|(n|number)[ _](of[ _])?(samples|examples))\s*\)", re.IGNORECASE
+)
 
 
 def choose(candidates: list[Candidate], options: Options) -> tuple[Candidate, str | None]:
@@ -52,6 +56,8 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
     fits: list[tuple[bool, int, bool, Candidate, str]] = []
     for candidate, family in itertools.islice(_fitting(candidates, families), _MOST_FITTING):
         better = best_given(candidate, candidates, family, probe_of(candidate, "batch").forward)
+        if _backward_asks_for_rows(better, family):
+            continue
         told = candidate.claim.family is not None or _scales_by_channel(better)
         backward = _backward_speaks(better, family)
         flat = better.builder.style.parameters == "flat" and (not fits or better.rank == fits[0][3].rank)
@@ -62,6 +68,38 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
         return None
     _, _, _, candidate, family = max(fits, key=lambda fit: fit[:3])
     return _refined(candidate, family)
+
+
+def asks_for_columns(candidate: Candidate, others: list[Candidate], family: str) -> bool:
+    """Whether something tells that inputs of shape (C, N) are meant, beside that it is right for them.
+
+    Arrays of shape (C, 1) that it keeps do; of a function whose caller keeps them: that it takes no others, its running
+    statistics, its backward pass, or its docstring.
+    """
+    layer = candidate.builder.build(2)
+    if not layer.given:
+        return True
+    rows = [other for other in others if other.rank == 2 and not other.builder.style.transposed]
+    if not rows or {*RUNNING} & {*layer.slots()}:
+        return True
+    definition = definition_of(candidate.builder.target)
+    if _COLUMNS.search(definition.__doc__ or ""):
+        return True
+    by_hand = candidate.builder.is_function and backward_of(candidate.builder.target) is not None
+    return by_hand and not _backward_asks_for_rows(candidate, family)
+
+
+def _backward_asks_for_rows(candidate: Candidate, family: str) -> bool:
+    """Whether a hand-written backward pass gives weight and bias gradients of other sizes for (C, N)."""
+    builder = candidate.builder
+    if not (builder.style.transposed and builder.is_function and backward_of(builder.target) is not None):
+        return False
+    try:
+        backward = measure_backward(probe_of(candidate, family))
+    except (TargetError, UnfillableError):
+        return False
+    found = backward.gradients.affine if backward.gradients else {}
+    return any(values.size != backward.affine[role].size for role, values in found.items() if role in backward.affine)
 
 
 def _fitting(candidates: list[Candidate], families: tuple[str, ...]) -> Iterator[tuple[Candidate, str]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from normkit.checking.families import TITLES
-from normkit.checking.measure.fitting import choose
+from normkit.checking.measure.fitting import asks_for_columns, choose
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.modes import find_mode
 from normkit.checking.measure.momentum import with_momentum
@@ -47,6 +47,7 @@ class Settled:
         claimed: The family that it claims, where its numbers are those of another.
         evaluates: Whether an evaluation mode was found that differs from training.
         computed_affine: Whether other parameters make its weight and bias, as an embedding of labels does.
+        open_layout: Whether it is right for (C, N) alone, and nothing tells that this is meant.
         undoes: Whether its further inputs scale and shift each sample and channel, which measurements undo.
     """
 
@@ -57,6 +58,7 @@ class Settled:
     claimed: str | None
     evaluates: bool
     computed_affine: bool
+    open_layout: bool = False
     undoes: bool = False
 
 
@@ -90,6 +92,8 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if fits:
         settled = _with_outer_affine(_with_others(settled, candidate.rank, roles.without))
     _require_inputs(settled, fits=fits is not None)
+    if fits and candidate.builder.style.transposed and not asks_for_columns(candidate, candidates, fits):
+        settled = dataclasses.replace(settled, open_layout=True)
     return settled
 
 

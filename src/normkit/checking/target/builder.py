@@ -301,6 +301,13 @@ class Builder:
         """The arrays that the caller of the target keeps, by the name of their argument."""
         given: dict[str, Array] = {}
         for name, role in call.roles.items():
+            shaped = call.fixed.get(name)
+            if role in ROLES and isinstance(shaped, Made):  # the user says its shape
+                shape = self.geometry.shape(rank)
+                shape, names = (shape[::-1], "CN") if self.style.transposed else (shape, self.geometry.axis_names(rank))
+                del call.fixed[name]
+                given[name] = shaped.make(self.library, shape, names)
+                continue
             if role not in ROLES or name in call.fixed or not self._gives(call, name):
                 continue
             number = self.style.parameters == "number" and role in AFFINE

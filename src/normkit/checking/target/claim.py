@@ -57,7 +57,7 @@ def _by_arguments(target: Any, options: Options) -> tuple[str | None, str]:
             return "group", "by its argument for groups"
         if builder.accepts("running_mean") or builder.accepts("momentum"):
             return "batch", "by its arguments for running statistics"
-    except (UnfillableError, TypeError):
+    except (UnfillableError, TypeError, AttributeError):
         return None, ""
     if "normalized_shape" in names:
         return "layer", "by its argument normalized_shape"

@@ -89,6 +89,7 @@ def resolve(target: Any, options: Options) -> list[Candidate]:
         CannotRunError: none runs; the message lists what was tried and the options that would help.
     """
     _require_callable(target)
+    methods(target, options.method)  # an unknown one is refused first
     claim = claim_of(target, options)
     outcome = _Outcome()
     try:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from normkit.checking.target.builder import Builder
-from normkit.checking.target.callables import definition_of, forward_of, kind_of, methods_of
+from normkit.checking.target.callables import definition_of, forward_of, kind_of, methods_of, name_of
 from normkit.checking.target.cells import slots_in
-from normkit.checking.target.errors import TargetError
+from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.made import Made
 from normkit.checking.target.names import role_of
 from normkit.checking.target.signature import Signature, UnfillableError
@@ -32,9 +32,12 @@ def kinds(target: Any) -> list[str]:
 
 def methods(target: Any, chosen: str | None) -> list[str | None]:
     """Return the methods that may be the forward pass; None stands for ``forward`` or ``__call__``."""
-    if chosen is not None:
-        return [chosen]
     kind = kind_of(target)
+    if chosen is not None:
+        if kind != "function" and not callable(getattr(definition_of(target), chosen, None)):
+            known = ", ".join(methods_of(definition_of(target))) or "none that takes an input"
+            raise CannotRunError(f"{name_of(target)} has no method {chosen!r}; it has: {known}")
+        return [chosen]
     if kind == "function":
         return [None]
     try:
