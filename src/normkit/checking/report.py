@@ -230,8 +230,14 @@ def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def wrapped(text: str, *, first: str = "", rest: str = "") -> str:
-    """Break text into lines, the first and the others indented."""
-    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    """Break each line of a text where it is too long, the first and the others indented."""
+    lines = text.splitlines()
+    indents = [first, *[rest] * (len(lines) - 1)]
+    filled = [
+        textwrap.fill(line, WIDTH, initial_indent=indent, subsequent_indent=rest, break_on_hyphens=False)
+        for line, indent in zip(lines, indents, strict=False)
+    ]
+    return "\n".join(filled)
 
 
 def number(value: float) -> str:

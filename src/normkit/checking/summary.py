@@ -199,7 +199,8 @@ def _of_its_file(entry: Entry) -> Entry:
 
 
 def _short(reason: str) -> str:
-    """The first line of a reason, with what was tried first where that is only announced there."""
+    """The first line of a reason, or the most telling outcome where that is only announced there."""
     lines = reason.splitlines() or [""]
-    text = f"{lines[0]} {lines[1].strip(' -')}" if lines[0].endswith("Tried:") and len(lines) > 1 else lines[0]
+    announces = lines[0].endswith("none ran:") and len(lines) > 1
+    text = lines[1].strip(" -").partition(": ")[2] if announces else lines[0]
     return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
