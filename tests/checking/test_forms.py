@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import planted_affine as affine
 import planted_backward as backward
 import planted_calls as calls
@@ -391,6 +392,22 @@ def test_the_family_is_what_fits(target: Any, family: str, expected: Codes) -> N
 @pytest.mark.parametrize("target", [kinds.LayerNorm, kinds.LayerNorm2d], ids=named)
 def test_another_family_than_the_name_promises_is_said(target: Any) -> None:
     assert examine(target).family_reason == "by its numbers, though its name says layer normalization"
+
+
+def over_samples(x: Any, gamma: Any, beta: Any) -> Any:
+    """Right for (C, N), and over the samples for (N, C)."""
+    mean, var = x.mean(axis=0), x.var(axis=0)
+    return (gamma * (x - mean) / np.sqrt(var + 1e-5) + beta).astype(x.dtype)
+
+
+def test_columns_that_nothing_asks_for_are_not_judged() -> None:
+    report = examine(over_samples, Options(family="layer"))
+    assert (report.identity.layout, report.verdict) == ("CN", "not judged")
+    assert "nothing in it says which is meant" in report.not_judged[0]
+    rows = examine(over_samples, Options(family="layer", call={"gamma": "ones(C)"}))
+    assert "wrong-axes" in rows.codes
+    columns = examine(over_samples, Options(family="layer", call={"gamma": "ones(C,1)", "beta": "zeros(C,1)"}))
+    assert (columns.identity.layout, columns.verdict) == ("CN", "equivalent")
 
 
 @pytest.mark.parametrize(

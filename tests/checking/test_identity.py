@@ -166,6 +166,11 @@ def test_method_under_another_name() -> None:
         examine(LayerNorm, Options(method="describe"))
 
 
+def test_unknown_method() -> None:
+    with pytest.raises(CannotRunError, match="LayerNorm has no method 'normalize'; it has: forward"):
+        examine(modules.LayerNorm, Options(method="normalize"))
+
+
 def test_built_in_function() -> None:
     with pytest.raises(CannotRunError, match="wrap it in a Python function"):
         examine(torch.batch_norm)

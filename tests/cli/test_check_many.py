@@ -137,6 +137,8 @@ def test_terminal(run: Run, submissions: str, monkeypatch: pytest.MonkeyPatch, w
 def test_jobs_must_be_some(run: Run, submissions: str) -> None:
     code, out, err = run(submissions, "--jobs", "0")
     assert (code, out, err) == (2, "", "error: --jobs must be 1 or more, not 0\n")
+    code, out, err = run(submissions, "--timeout", "0")
+    assert (code, out, err) == (2, "", "error: --timeout must be more than 0 seconds, not 0\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

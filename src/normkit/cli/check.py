@@ -113,6 +113,8 @@ def check(
         )
     if jobs is not None and jobs < 1:
         raise UserError(f"`jobs` must be 1 or more, not {jobs}")
+    if timeout <= 0:
+        raise UserError(f"`timeout` must be more than 0 seconds, not {timeout:g}")
     from normkit.checking.candidates import candidates
     from normkit.checking.options import Options
 

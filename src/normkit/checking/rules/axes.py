@@ -83,7 +83,7 @@ class WrongAxes(Rule):
     def split_statistics(self, probe: Measurements) -> Iterator[Finding]:
         """The mean and the variance may average over different axes."""
         formula = probe.formula
-        if formula is None or formula.mean_over.same(formula.var_over):
+        if formula is None or not formula.fits or formula.mean_over.same(formula.var_over):
             return
         yield self.finding(
             f"the mean averages over {formula.mean_over.words}, the variance over {formula.var_over.words}",
