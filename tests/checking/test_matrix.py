@@ -80,7 +80,9 @@ def test_code_is_found_and_pickled_as_if_from_a_file() -> None:
 
 @pytest.mark.parametrize("layer", slow_but_few(RIGHT))
 def test_right_layer_is_faultless(layer: Written) -> None:
-    assert judge(layer).problems == ()
+    columns = layer.axes.get("over") == "C N" and layer.axes["affine in"] in ("call", "defaults")
+    undecided = ("not judged",) if columns else ()  # nothing tells (C, N) where the caller keeps the weights
+    assert judge(layer).problems in ((), undecided)
 
 
 @pytest.mark.parametrize("layer", slow_but_few(FAULTY))
