@@ -175,14 +175,22 @@ IN_MODULE = {"first": 0.0, "second": 1.0}
 class InModule(BatchNorm):
     """In a dict of the module, for all layers at once."""
 
-    def start(self, mean, var):
-        self.keep(mean, var)
-
     def kept(self):
         return IN_MODULE["first"], IN_MODULE["second"]
 
     def keep(self, mean, var):
         IN_MODULE.update(first=mean, second=var)
+
+
+TUPLE_IN_MODULE = {"both": (0.0, 1.0)}
+
+
+class InTupleOfModule(BatchNorm):
+    def kept(self):
+        return TUPLE_IN_MODULE["both"]
+
+    def keep(self, mean, var):
+        TUPLE_IN_MODULE["both"] = (mean, var)
 
 
 def make_batch_norm(num_features, unbiased=True):

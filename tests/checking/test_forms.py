@@ -55,6 +55,7 @@ HOLDERS: dict[Any, Codes] = {
     holders.InClassAttributes: SHARED,
     holders.InClosure: SHARED,
     holders.InModule: SHARED,
+    holders.InTupleOfModule: SHARED,
 }
 
 

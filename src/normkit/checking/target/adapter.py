@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class Adapter:
             yield slot
             held = slot.read()
             if isinstance(held, dict | list) or hasattr(held, "__dict__"):
-                yield from (Slot(part.owner, part.key, _joined(slot.path, part.path)) for part in slots_in(held))
+                yield from (replace(part, path=_joined(slot.path, part.path)) for part in slots_in(held))
 
     @property
     def _is_plain_function(self) -> bool:
@@ -311,7 +311,7 @@ class Adapter:
             if slot.owner is self.given and self.library.owns(slot.read()):
                 slot.put(self.library.as_parameter(slot.read()))
         kept = {role: slot for role, slot in slots.items() if self.library.owns(slot.read())}
-        whole = [Slot(slot.owner, slot.key, slot.path) for slot in kept.values()]
+        whole = [replace(slot, part=None) for slot in kept.values()]
         found = self.library.differentiate(lambda x: self.run(x, grad=True), x, dy, whole)
         if found is None:
             return None
