@@ -101,9 +101,7 @@ def test_sums_that_evaluation_divides_by_their_number_are_used() -> None:
     "target",
     [
         modes.ByFlagOfAnyName,
-        pytest.param(
-            modes.ByRequiredFlag,
-        ),
+        modes.ByRequiredFlag,
         modes.ByNumber,
         modes.ByWord,
         modes.ByEnumeration,
@@ -113,9 +111,7 @@ def test_sums_that_evaluation_divides_by_their_number_are_used() -> None:
         modes.ByTwoMethods,
         modes.ByTrainOfAFlag,
         modes.EvaluatesUnlessTold,
-        pytest.param(
-            modes.ByTheMethodThatIsCalled,
-        ),
+        modes.ByTheMethodThatIsCalled,
     ],
     ids=named,
 )
@@ -272,22 +268,10 @@ ADAPTER = f"{Path(calls.__file__)}:make_without_branch"
         (calls.ConditionalBatchNorm2d, Options(init={"num_classes": 10}, call={"labels": "randint(10)"})),
         (calls.MaskedBatchNorm2d, Options(call={"valid": "mask(N,H,W)"})),
         (calls.SeveralMethods, Options(method="all_of_it")),
-        pytest.param(
-            calls.ConditionalBatchNorm2d,
-            Options(init={"num_classes": 3}, call={"labels": "randint(3)"}),
-        ),
-        pytest.param(
-            calls.AdaptiveLayerNorm,
-            Options(init={"num_classes": 10}, call={"labels": "randint(10)"}),
-        ),
-        pytest.param(
-            calls.StyleTransfer,
-            Options(family="instance", call={"style": "randn"}),
-        ),
-        pytest.param(
-            calls.NeedsTwoInputs,
-            Options(adapter=ADAPTER),
-        ),
+        (calls.ConditionalBatchNorm2d, Options(init={"num_classes": 3}, call={"labels": "randint(3)"})),
+        (calls.AdaptiveLayerNorm, Options(init={"num_classes": 10}, call={"labels": "randint(10)"})),
+        (calls.StyleTransfer, Options(family="instance", call={"style": "randn"})),
+        (calls.NeedsTwoInputs, Options(adapter=ADAPTER)),
     ],
     ids=named,
 )

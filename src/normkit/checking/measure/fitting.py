@@ -55,7 +55,7 @@ def _first_fit(candidates: list[Candidate], families: tuple[str, ...]) -> tuple[
     """
     fits: list[tuple[bool, int, bool, Candidate, str]] = []
     for candidate, family in itertools.islice(_fitting(candidates, families), _MOST_FITTING):
-        better = best_given(candidate, candidates, family, probe_of(candidate, "batch").forward)
+        better = best_given(candidate, candidates, family)
         if _backward_asks_for_rows(better, family):
             continue
         told = candidate.claim.family is not None or _scales_by_channel(better)
@@ -118,8 +118,8 @@ def _fitting(candidates: list[Candidate], families: tuple[str, ...]) -> Iterator
 
 def _scales_by_channel(candidate: Candidate) -> bool:
     """Whether its weight and bias, as far as it has some, belong to the channels of this layout."""
-    rank, run = candidate.rank, probe_of(candidate, "batch").forward
-    roles = find_roles(candidate.builder, rank, run, evaluates=False)
+    rank = candidate.rank
+    roles = find_roles(candidate.builder, rank, evaluates=False)
     builder = dataclasses.replace(candidate.builder, roles=roles.by_path)
     return scales(dataclasses.replace(candidate, builder=builder))
 
@@ -163,17 +163,16 @@ def _without_fit(candidates: list[Candidate]) -> Candidate:
     """
     explained = [*filter(_has_formula, candidates[:_MOST_EXPLAINED])][:_MOST_FITTING] or candidates[:1]
     first = next(filter(_uses_statistics, explained), explained[0])
-    return best_given(first, candidates, None, probe_of(first, "batch").forward)
+    return best_given(first, candidates, None)
 
 
 def _uses_statistics(candidate: Candidate) -> bool:
     """Whether evaluation differs from training, and what it uses is found."""
-    run = probe_of(candidate, "batch").forward
-    mode, evaluates = find_mode(candidate.builder, candidate.rank, run)
+    mode, evaluates = find_mode(candidate.builder, candidate.rank)
     if not evaluates:
         return False
     builder = dataclasses.replace(candidate.builder, mode=mode)
-    return {*RUNNING} <= {*find_roles(builder, candidate.rank, run, evaluates=True).by_path.values()}
+    return {*RUNNING} <= {*find_roles(builder, candidate.rank, evaluates=True).by_path.values()}
 
 
 def _has_formula(candidate: Candidate) -> bool:
@@ -195,6 +194,6 @@ def _fits(candidate: Candidate, family: str) -> bool:
 def _switched(candidates: list[Candidate]) -> Iterator[Candidate]:
     """Yield the first candidates again with a mode that an experiment found."""
     for candidate in candidates[:_MOST_SWITCHED]:
-        mode, evaluates = find_mode(candidate.builder, candidate.rank, probe_of(candidate, "batch").forward)
+        mode, evaluates = find_mode(candidate.builder, candidate.rank)
         if evaluates:
             yield dataclasses.replace(candidate, builder=dataclasses.replace(candidate.builder, mode=mode))

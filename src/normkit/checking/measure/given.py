@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from normkit.checking.measure.modes import Run, find_mode
-from normkit.checking.measure.probe import Probe, probe_of
+from normkit.checking.measure.modes import find_mode
+from normkit.checking.measure.probe import probe_of
 from normkit.checking.target.builder import attempt
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.names import role_of
@@ -15,7 +15,7 @@ from normkit.checking.target.signature import UnfillableError
 from normkit.checking.target.state import AFFINE
 
 
-def best_given(candidate: Candidate, others: list[Candidate], family: str | None, run: Run) -> Candidate:
+def best_given(candidate: Candidate, others: list[Candidate], family: str | None) -> Candidate:
     """Return the candidate with the shapes that serve best, its own where others serve no better.
 
     Better is one with which evaluation differs from training, with which weight and bias scale and shift each channel,
@@ -25,12 +25,11 @@ def best_given(candidate: Candidate, others: list[Candidate], family: str | None
         candidate: A way to call it whose axes are the family's.
         others: All ways that run.
         family: The family; None where its axes are those of none.
-        run: Calls a layer in training or evaluation.
     """
     variants = list(_variants(candidate, others, family))
     if len(variants) < 2:
         return candidate
-    scores = [_score(variant, run) for variant in variants]
+    scores = [_score(variant) for variant in variants]
     return variants[max(range(len(variants)), key=lambda index: scores[index])]
 
 
@@ -69,8 +68,8 @@ def _runs(candidate: Candidate, family: str | None) -> bool:
         return False
 
 
-def _score(candidate: Candidate, run: Run) -> tuple[bool, int, bool, int]:
-    _, evaluates = find_mode(candidate.builder, candidate.rank, run)
+def _score(candidate: Candidate) -> tuple[bool, int, bool, int]:
+    _, evaluates = find_mode(candidate.builder, candidate.rank)
     layer = candidate.builder.build(candidate.rank)
     affine = [slot.key for role, slot in layer.slots().items() if role in AFFINE and slot.owner is layer.given]
     applied = 1
@@ -91,15 +90,5 @@ def scales(candidate: Candidate) -> bool:
         plain, actual = (probe.forward(one, probe.x(rank)) for one in (layer, other))
     except (TargetError, UnfillableError):
         return False
-    wanted = scaled(probe, plain, values)
+    wanted = probe.scaled(plain, values.get("weight"), values.get("bias"))
     return wanted is not None and actual.shape == wanted.shape and bool(np.abs(actual - wanted).max() < 1e-3)
-
-
-def scaled(probe: Probe, plain: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Compute plain * weight + bias along the channels; None where the sizes do not fit."""
-    for role, join in (("weight", np.multiply), ("bias", np.add)):
-        if role in values:
-            if values[role].size not in (1, probe.geometry.features[0]):
-                return None
-            plain = join(plain, values[role].reshape(probe.geometry.per_channel(plain.ndim)))
-    return plain

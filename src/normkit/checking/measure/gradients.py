@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normkit.checking.measure.calls import call, running
 from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
@@ -51,7 +52,7 @@ def measure_backward(probe: Probe) -> Backward:
     dy = generator.normal(size=x.shape)
     held = {} if probe.makes_affine_late else probe.layer().read(*probe.affine)
     affine = {role: generator.uniform(0.5, 1.5, values.size) for role, values in held.items()}
-    with probe.running("its backward pass"):
+    with running("its backward pass"):
         gradients = _layer(probe, affine).backward(probe.library.make(x), dy)
     slots = _layer(probe, affine).slots()
     directions = [generator.normal(size=x.shape) for _ in range(_DIRECTIONS)]
@@ -92,8 +93,7 @@ def _layer(probe: Probe, affine: dict[str, Values]) -> Adapter:
 
 
 def _loss(probe: Probe, x: Values, dy: Values, affine: dict[str, Values]) -> float:
-    with probe.running("calling it"):
-        return float((_layer(probe, affine).forward(x) * dy).sum())
+    return float((call(_layer(probe, affine), x) * dy).sum())
 
 
 def _slope(probe: Probe, x: Values, dy: Values, affine: dict[str, Values], direction: Values) -> float:

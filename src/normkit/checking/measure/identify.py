@@ -33,7 +33,7 @@ def identify(probe: Measurements) -> Identity:
         kind=probe.builder.kind,
         built=probe.builder.call_repr(probe.rank),
         ranks=probe.resolved.ranks,
-        layout="CN" if probe.builder.style.transposed else probe.geometry.axis_names(probe.rank),
+        layout=probe.builder.axis_names(probe.rank),
         reduces=_reduces(formula, pattern),
         centred=formula.subtract_mean if formula else None,
         variance=("unbiased" if formula.ddof else "biased") if formula else None,

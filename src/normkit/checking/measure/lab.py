@@ -6,13 +6,13 @@ from functools import cached_property
 import numpy as np
 
 from normkit.checking.families import CONVENTIONS, Convention, reference_layer
+from normkit.checking.measure.calls import running
 from normkit.checking.measure.formula import Formula, measure_formula
 from normkit.checking.measure.gradients import Backward, measure_backward
 from normkit.checking.measure.probe import Probe
 from normkit.checking.measure.running_stats import Evaluation, Update, measure_evaluation, measure_update
 from normkit.checking.measure.settle import Settled, settle
 from normkit.checking.options import Options
-from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.load import ImportEffects
@@ -76,7 +76,7 @@ class Measurements(Probe):
     def layer_as(self, dtype: str) -> Adapter:
         """Build a layer for inputs of this dtype: a module is converted, a function gets its arrays in it."""
         layer = self.layer()
-        with self.running(f"converting it to {dtype}"):
+        with running(f"converting it to {dtype}"):
             layer.convert(dtype)
         return layer
 
@@ -89,21 +89,6 @@ class Measurements(Probe):
     def backward(self) -> Backward:
         """The target's gradients, with the slopes of its forward pass."""
         return measure_backward(self)
-
-    def scaled(self, plain: Values, weight: Values | None, bias: Values | None) -> Values | None:
-        """Compute plain * weight + bias, along the channels or the last axes; None where the sizes fit neither."""
-        trailing = plain.shape[plain.ndim - len(self.geometry.features) :]
-        channels = plain.shape[self.geometry.channel_axis(plain.ndim)]
-        for values, join in ((weight, np.multiply), (bias, np.add)):
-            if values is None:
-                continue
-            if len(trailing) > 1 and values.size == int(np.prod(trailing)):
-                plain = join(plain, values.reshape(trailing))
-            elif values.size in (1, channels):
-                plain = join(plain, values.reshape(self.geometry.per_channel(plain.ndim)))
-            else:
-                return None
-        return plain
 
     def weighted(self, weight: float) -> Adapter:
         """Build a layer whose weight has this value everywhere."""

@@ -6,10 +6,10 @@ In training, what one sample gets depends on the other samples. In evaluation it
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 
+from normkit.checking.measure.calls import call
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder
@@ -24,34 +24,26 @@ _MOST = 40
 _REACHES = 1e-4
 
 
-class Run(Protocol):
-    """Calls a layer in training or evaluation."""
-
-    def __call__(self, layer: Adapter, x: Values, *, training: bool) -> Values:
-        """Return the output."""
-
-
-def find_mode(builder: Builder, rank: int, run: Run) -> tuple[Mode, bool]:
+def find_mode(builder: Builder, rank: int) -> tuple[Mode, bool]:
     """Return what switches the mode, and whether evaluation was found to differ from training.
 
     Args:
         builder: How to build and call it.
         rank: The rank of the inputs.
-        run: Calls a layer in training or evaluation.
     """
     layer = builder.build(rank)
     usual = layer.mode
-    if _switches(builder, rank, usual, run):
+    if _switches(builder, rank, usual):
         return usual, True
     further = list(itertools.islice(_further(builder, layer), _MOST))
     modes = [(*(s for s in usual if (s.kind, s.name) != (switch.kind, switch.name)), switch) for switch in further]
-    found = next((mode for mode in modes if _switches(builder, rank, mode, run)), None)
+    found = next((mode for mode in modes if _switches(builder, rank, mode)), None)
     if found is not None:
         return found, True
-    if _stops(builder, rank, usual, run):
+    if _stops(builder, rank, usual):
         return usual, False
     told = [mode for mode in modes if mode[-1].kind != "attribute" or speaks_of_modes(mode[-1].name)]
-    return next((mode for mode in told if _stops(builder, rank, mode, run)), usual), False
+    return next((mode for mode in told if _stops(builder, rank, mode)), usual), False
 
 
 def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:
@@ -63,22 +55,22 @@ def _further(builder: Builder, layer: Adapter) -> Iterator[Switch]:
             yield switch
 
 
-def _switches(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
+def _switches(builder: Builder, rank: int, mode: Mode) -> bool:
     """Whether samples depend on each other in training and not in evaluation."""
     try:
         switched = dataclasses.replace(builder, mode=mode)
-        return _mixes(switched, rank, run, training=True) and not _mixes(switched, rank, run, training=False)
+        return _mixes(switched, rank, training=True) and not _mixes(switched, rank, training=False)
     except (TargetError, UnfillableError, *RAISED):
         return False
 
 
-def _stops(builder: Builder, rank: int, mode: Mode, run: Run) -> bool:
+def _stops(builder: Builder, rank: int, mode: Mode) -> bool:
     """Whether training alone moves something that the layer keeps: evaluation then ignores it, but is there."""
     try:
         layer = dataclasses.replace(builder, mode=mode).build(rank)
         snapshots = []
         for seed, training in ((1, True), (2, True), (3, False), (4, True)):
-            run(layer, _noise(builder, rank, seed) * seed, training=training)
+            call(layer, _noise(builder, rank, seed) * seed, training=training)
             snapshots.append(_kept(layer))
     except (TargetError, UnfillableError, *RAISED):
         return False
@@ -94,28 +86,28 @@ def _kept(layer: Adapter) -> dict[str, Values]:
     return {path: values for path, values in found.items() if values.size > 1}
 
 
-def _mixes(builder: Builder, rank: int, run: Run, *, training: bool) -> bool:
+def _mixes(builder: Builder, rank: int, *, training: bool) -> bool:
     """Whether another first sample changes what the last one gets; for evaluation after two steps of training."""
     x = _noise(builder, rank, 1)
     changed = x.copy()
     changed[0] = changed[0] * 3.0 + 2.0
     outputs = []
     for values in (x, changed):  # a layer for each, since a call may move what the next one uses
-        layer = _awake(builder, rank, run)
+        layer = _awake(builder, rank)
         for seed in (2, 3) if not training else ():
-            run(layer, _noise(builder, rank, seed) * 2.0 + 1.0, training=True)
+            call(layer, _noise(builder, rank, seed) * 2.0 + 1.0, training=True)
         layer.library.seed()  # what is drawn in the call shall not pass for the other samples' doing
-        outputs.append(run(layer, values, training=training))
+        outputs.append(call(layer, values, training=training))
     before, after = outputs
     if before.shape != x.shape or not np.isfinite(before[-1]).all():
         return False
     return float(np.abs(before[-1] - after[-1]).max()) > _REACHES
 
 
-def _awake(builder: Builder, rank: int, run: Run) -> Adapter:
+def _awake(builder: Builder, rank: int) -> Adapter:
     """Build a layer; where a weight of zeros hides what it does, with ones in place of all zeros."""
     layer = builder.build(rank)
-    y = run(layer, _noise(builder, rank, 4), training=True)
+    y = call(layer, _noise(builder, rank, 4), training=True)
     layer = builder.build(rank)
     if float(np.ptp(y)) < _REACHES:
         for slot in list(layer.all_slots()):

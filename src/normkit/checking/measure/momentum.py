@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from normkit.checking.measure.modes import Run
+from normkit.checking.measure.calls import call
 from normkit.checking.patterns import Values
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.errors import RAISED, TargetError
@@ -15,13 +15,12 @@ from normkit.checking.target.state import RUNNING
 _TRIED: tuple[float, ...] = (0.25, 0.6)
 
 
-def with_momentum(builder: Builder, rank: int, run: Run) -> Builder:
+def with_momentum(builder: Builder, rank: int) -> Builder:
     """Return the builder with the role of its momentum argument, where no name tells it and an experiment does.
 
     Args:
         builder: How to build and call it.
         rank: The rank of the inputs.
-        run: Calls a layer in training or evaluation.
     """
     if builder.is_instance or builder.accepts("momentum"):
         return builder
@@ -29,7 +28,7 @@ def with_momentum(builder: Builder, rank: int, run: Run) -> Builder:
         known: tuple[tuple[str, Role], ...] = ((name, "momentum"),)
         changed = dataclasses.replace(builder, known=known)
         try:
-            (one, stored), (other, stored_by_other) = (_step(changed, rank, run, value) for value in _TRIED)
+            (one, stored), (other, stored_by_other) = (_step(changed, rank, value) for value in _TRIED)
         except (TargetError, UnfillableError, *RAISED):
             continue
         moved = any(role in stored_by_other and not np.allclose(stored[role], stored_by_other[role]) for role in stored)
@@ -49,7 +48,7 @@ def _fractions(builder: Builder) -> list[str]:
     return names
 
 
-def _step(builder: Builder, rank: int, run: Run, momentum: float) -> tuple[Values, dict[Role, Values]]:
+def _step(builder: Builder, rank: int, momentum: float) -> tuple[Values, dict[Role, Values]]:
     layer = builder.build(rank, momentum=momentum)
     x = np.random.default_rng(50).normal(1.0, 2.0, builder.geometry.shape(rank))
-    return run(layer, x, training=True), layer.read(*RUNNING)
+    return call(layer, x), layer.read(*RUNNING)

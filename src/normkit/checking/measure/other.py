@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from normkit.checking.measure.axes import Forward, measure_pattern
+from normkit.checking.measure.axes import Forward, expected_patterns, measure_pattern
 from normkit.checking.measure.probe import Probe
 from normkit.checking.patterns import Pattern, Values, reducing, standardize
 from normkit.checking.target.errors import TargetError
@@ -28,8 +28,8 @@ def describe_blend(probe: Probe, rank: int, forward: Forward | None = None) -> s
     y = probe.forward(probe.layer(rank), x) if forward is None else forward(x)
     if y.shape != x.shape or rank < 3:
         return None
-    names = [name for name, _ in _parts(probe, rank)]
-    parts = [standardize(x, pattern, eps=1e-5) for _, pattern in _parts(probe, rank)]
+    names, patterns = zip(*_parts(probe, rank), strict=True)
+    parts = [standardize(x, pattern, eps=1e-5) for pattern in patterns]
     used: set[int] = set()
     axis = probe.geometry.channel_axis(rank)
     for channel in range(x.shape[axis]):
@@ -57,15 +57,10 @@ def _smallest_sum(design: Values, wanted: Values) -> set[int] | None:
 
 
 def _parts(probe: Probe, rank: int) -> Iterator[tuple[str, Pattern]]:
-    shape, names, channel = (
-        probe.geometry.shape(rank),
-        probe.geometry.axis_names(rank),
-        probe.geometry.channel_axis(rank),
-    )
-    spatial = tuple(axis for axis in range(1, rank) if axis != channel)
-    yield "batch", reducing(shape, (0, *spatial), names)
-    yield "instance", reducing(shape, spatial, names)
-    yield "layer", reducing(shape, tuple(range(1, rank)), names)
+    for family in ("batch", "instance"):
+        (pattern,) = expected_patterns(family, probe.geometry, rank)
+        yield family, pattern
+    yield "layer", reducing(probe.geometry.shape(rank), tuple(range(1, rank)), probe.geometry.axis_names(rank))
 
 
 def describe_response(probe: Probe, rank: int) -> str | None:

@@ -1,22 +1,20 @@
 """A target ready for measuring: its family, the inputs it is measured on, and what it averages over."""
 
 import itertools
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from normkit.checking.measure.axes import all_patterns, expected_patterns, measure_pattern
+from normkit.checking.measure.calls import call, doing, running
 from normkit.checking.patterns import Pattern, Values, reducing, standardize
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.arrays import Array, Library
 from normkit.checking.target.builder import Builder
-from normkit.checking.target.errors import RAISED, TargetError
+from normkit.checking.target.errors import TargetError
 from normkit.checking.target.geometry import Geometry
-from normkit.checking.target.global_state import preserved_settings
 from normkit.checking.target.resolve import Candidate, Resolved
 from normkit.checking.target.state import AFFINE
 
@@ -29,17 +27,14 @@ def probe_of(candidate: Candidate, family: str) -> "Probe":
 def outer_affine(probe: "Probe", shape: tuple[int, ...]) -> tuple[Values, Values] | None:
     """Fit y = a * x_hat + b for each sample and channel; None where no such a and b explain another input too."""
     rank = len(shape)
-    if rank < 3 or 0 in shape:
+    if rank < 3 or 0 in shape or shape[1:] != probe.geometry.shape(rank)[1:]:
         return None
-    channel, names = probe.geometry.channel_axis(rank), probe.geometry.axis_names(rank)
-    spatial = tuple(axis for axis in range(1, rank) if axis != channel)
-    each = reducing(shape, spatial, names)
+    (each,) = expected_patterns("instance", probe.geometry, rank, shape[0])
     (pattern, *_) = probe.expected(rank, shape[0])
     found: list[tuple[Values, Values, Values]] = []
     for seed in (81, 82):
         x = probe.cast(np.random.default_rng(seed).normal(0.5, 2.0, shape))
-        with probe.running("calling it with its further inputs"):
-            y = probe.builder.build(rank).forward(x)
+        y = call(probe.builder.build(rank), x)
         if y.shape != shape:
             return None
         x_hat = standardize(x, pattern, eps=1e-5, subtract_mean=probe.family != "rms")
@@ -94,7 +89,7 @@ class Probe:
         if neutral:
             if self.makes_affine_late:
                 self.forward(layer, self.x(rank, seed=999))
-            with self.running("setting weight and bias"):
+            with running("setting weight and bias"):
                 layer.write(weight=np.full(1, self.unit_weight), bias=np.zeros(1))
         return layer
 
@@ -107,8 +102,7 @@ class Probe:
 
     def forward(self, layer: Adapter, x: Values, *, training: bool = True, grad: bool | None = None) -> Values:
         """Call a layer on float64 values; what further inputs scale and shift is undone."""
-        with self.running(f"calling it on shape {x.shape}{'' if training else ' in evaluation'}"):
-            return self.undo(layer.forward(x, training=training, grad=grad))
+        return self.undo(call(layer, x, training=training, grad=grad))
 
     def undo(self, y: Values) -> Values:
         """Take away the scale and the shift that further inputs give to each sample and channel, where they do."""
@@ -121,20 +115,8 @@ class Probe:
 
     def run(self, layer: Adapter, x: Array, *, training: bool = True, grad: bool | None = None) -> Array:
         """Call a layer on an array of its own library."""
-        with self.running(f"calling it on shape {tuple(x.shape)}{'' if training else ' in evaluation'}"):
+        with running(doing(tuple(x.shape), training=training)):
             return layer.run(x, training=training, grad=grad)
-
-    @contextmanager
-    def running(self, doing: str) -> Iterator[None]:
-        """Quiet the target's warnings and mark its exceptions as its own."""
-        try:
-            with preserved_settings(), warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                yield
-        except TargetError:
-            raise
-        except RAISED as error:
-            raise TargetError(error, doing) from error
 
     # Inputs
 
@@ -212,6 +194,21 @@ class Probe:
         """Whether weight or bias is made in the first call."""
         roles = set((self.builder.roles or {}).values()) & set(AFFINE)
         return bool(roles - set(self.builder.build(self._sensible_ranks[0]).slots()))
+
+    def scaled(self, plain: Values, weight: Values | None, bias: Values | None) -> Values | None:
+        """Compute plain * weight + bias, along the channels or the last axes; None where the sizes fit neither."""
+        trailing = plain.shape[plain.ndim - len(self.geometry.features) :]
+        channels = plain.shape[self.geometry.channel_axis(plain.ndim)]
+        for values, join in ((weight, np.multiply), (bias, np.add)):
+            if values is None:
+                continue
+            if len(trailing) > 1 and values.size == int(np.prod(trailing)):
+                plain = join(plain, values.reshape(trailing))
+            elif values.size in (1, channels):
+                plain = join(plain, values.reshape(self.geometry.per_channel(plain.ndim)))
+            else:
+                return None
+        return plain
 
     @cached_property
     def unit_weight(self) -> float:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normkit.checking.measure.modes import Run
+from normkit.checking.measure.calls import call
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.cells import Slot
 from normkit.checking.target.errors import RAISED, TargetError
-from normkit.checking.target.names import Role, role_of, speaks_of_gradient
+from normkit.checking.target.names import Role, last_part, role_of, speaks_of_gradient
 from normkit.checking.target.signature import UnfillableError
 from normkit.checking.target.state import BATCH_CACHES, ROLES, as_values, holds_numbers, slots_by_name
 
@@ -64,17 +64,16 @@ class Roles:
     without: tuple[str, ...] = ()
 
 
-def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> Roles:
+def find_roles(builder: Builder, rank: int, *, evaluates: bool) -> Roles:
     """Tell the roles of what a layer keeps.
 
     Args:
         builder: How to build and call it.
         rank: The rank of the inputs.
-        run: Calls a layer in training or evaluation.
         evaluates: Whether it has an evaluation mode that differs from training.
     """
     try:
-        experiment = _Experiment(builder, rank, run, evaluates=evaluates)
+        experiment = _Experiment(builder, rank, evaluates=evaluates)
     except (TargetError, UnfillableError, *RAISED):
         return Roles(_by_name(builder, rank))
     found: dict[Role, list[tuple[str, _Effect]]] = {role: [] for role in ROLES}
@@ -83,20 +82,18 @@ def find_roles(builder: Builder, rank: int, run: Run, *, evaluates: bool) -> Rol
         role = None if effect is None else _role(effect, path, experiment.follows, evaluates=evaluates)
         if effect is not None and role is not None:
             found[role].append((path, effect))
+    sizes = {path: values.size for path, values in experiment.first.items()}
     if len(found["running_mean"]) > 1 and not found["running_var"]:  # a mean of squares follows the level too
-        kept = _best("running_mean", found["running_mean"], {path: v.size for path, v in experiment.first.items()})
+        kept = _best("running_mean", found["running_mean"], sizes)
         found["running_var"] = [item for item in found["running_mean"] if item[0] != kept]
         found["running_mean"] = [item for item in found["running_mean"] if item[0] == kept]
-    sizes = {path: values.size for path, values in experiment.first.items()}
     roles = {_best(role, paths, sizes): role for role, paths in found.items() if paths}
-    known = set(roles.values())
-    named = {path: role for path, role in experiment.named().items() if role not in known and path not in roles}
-    affine = {"weight", "bias"} & {*roles.values(), *named.values()}
-    if "weight" not in affine:
-        idle = {p: r for p, r in experiment.ignored().items() if r not in affine and p not in {**roles, **named}}
-        named |= {path: role for role, path in {role: path for path, role in reversed(idle.items())}.items()}
-        affine |= {*idle.values()}
-    told = {**roles, **named}
+    told = roles | {p: r for p, r in experiment.named().items() if r not in roles.values() and p not in roles}
+    if "weight" not in told.values():
+        for path, role in experiment.ignored().items():
+            if role not in told.values() and path not in told:
+                told[path] = role
+    affine = {"weight", "bias"} & {*told.values()}
     further = [path for role in ("weight", "bias") for path, _ in found[role] if path not in told]
     return Roles(told, not affine and experiment.scaled_by_others(), tuple(further))
 
@@ -125,13 +122,9 @@ def _best(role: Role, paths: list[tuple[str, _Effect]], sizes: Mapping[str, int]
 
     def rank(item: tuple[str, _Effect]) -> tuple[bool, bool, bool, int]:
         path, effect = item
-        return role_of(_key(path)) != role, sizes[path] == 1, not effect.evaluation, len(path)
+        return role_of(last_part(path)) != role, sizes[path] == 1, not effect.evaluation, len(path)
 
     return min(paths, key=rank)[0]
-
-
-def _key(path: str) -> str:
-    return path.rpartition(".")[2].strip("[]'\"")
 
 
 class _Experiment:
@@ -140,12 +133,11 @@ class _Experiment:
     Args:
         builder: How to build and call it.
         rank: The rank of the inputs.
-        run: Calls a layer in training or evaluation.
         evaluates: Whether it has an evaluation mode of its own.
     """
 
-    def __init__(self, builder: Builder, rank: int, run: Run, *, evaluates: bool) -> None:
-        self.builder, self.rank, self._run, self.evaluates = builder, rank, run, evaluates
+    def __init__(self, builder: Builder, rank: int, *, evaluates: bool) -> None:
+        self.builder, self.rank, self.evaluates = builder, rank, evaluates
         shape = builder.geometry.shape(rank)
         self._inputs = [np.random.default_rng(40 + i).normal(0.4, 1.6, shape) * (1 + 0.3 * i) + i for i in range(3)]
         fresh = builder.build(rank)
@@ -156,12 +148,13 @@ class _Experiment:
         self._after = self._values(self.layer)
         self._extras = self._further(self.layer)
         self._returned: dict[str, int] = {}
+        self._effects: dict[str, _Effect | None] = {}
         self._sizes = self._possible_sizes(shape)
 
     def _trained(self, path: str | None = None) -> Adapter:
         """Build a layer that has seen a batch, with another value of one array."""
         layer = self.builder.build(self.rank)
-        self._run(layer, self._inputs[0], training=True)
+        call(layer, self._inputs[0])
         if path is not None:
             slot = self._slot(layer, path)
             held = as_values(layer.library, slot.read())
@@ -189,7 +182,7 @@ class _Experiment:
 
     def _counts(self, path: str) -> bool:
         """Whether a slot is worth a try: arrays, lists, and numbers whose name tells."""
-        held, named = self._slot(self.layer, path).read(), role_of(_key(path))
+        held, named = self._slot(self.layer, path).read(), role_of(last_part(path))
         if isinstance(held, int | float):
             of_the_layer = named is None and path.isidentifier() and isinstance(held, float)
             return named in ROLES or (of_the_layer and held in (0.0, 1.0))
@@ -202,14 +195,19 @@ class _Experiment:
 
     def _evaluated(self, path: str | None) -> list[Values]:
         """The outputs of two inputs in evaluation, each by a layer of its own: evaluation may move what it keeps."""
-        return [self._run(self._trained(path), x, training=False) for x in self._inputs[1:] if self.evaluates]
+        return [call(self._trained(path), x, training=False) for x in self._inputs[1:] if self.evaluates]
 
     def _run_both(self, layer: Adapter) -> list[Values]:
         """The outputs of two inputs in training."""
-        return [self._run(layer, x, training=True) for x in self._inputs[1:]]
+        return [call(layer, x) for x in self._inputs[1:]]
 
     def effect_of(self, path: str) -> _Effect | None:
         """Change one array and see what changes; None where it cannot be changed."""
+        if path not in self._effects:
+            self._effects[path] = self._measured(path)
+        return self._effects[path]
+
+    def _measured(self, path: str) -> _Effect | None:
         try:
             layer = self._trained(path)
             slot = self._slot(layer, path)
@@ -255,7 +253,7 @@ class _Experiment:
         stored = []
         for shift in (0.0, _SHIFT):
             layer = self.builder.build(self.rank)
-            self._run(layer, self._inputs[0] + shift, training=True)
+            call(layer, self._inputs[0] + shift)
             further, index = self._further(layer), self._returned.get(path)
             held = self._values(layer).get(path) if index is None else further[index] if index < len(further) else None
             stored.append(held)
@@ -273,7 +271,7 @@ class _Experiment:
                 continue
             start = values.flat[0]
             if start in (0.0, 1.0) and (values == start).all() and not speaks_of_gradient(path):
-                found.setdefault(path, "weight" if start else "bias")
+                found[path] = "weight" if start else "bias"
         return found if "weight" in found.values() else {}
 
     def scaled_by_others(self) -> bool:
@@ -291,7 +289,9 @@ class _Experiment:
         """Return the roles that names tell, by path, for what nothing else tells."""
         slots = slots_by_name(self.layer.all_slots(), self.layer.library)
         found = {slot.path: role for role, slot in slots.items()}
-        return {p: r for p, r in found.items() if _key(p) not in BATCH_CACHES and self.first[p].size in self._sizes}
+        return {
+            p: r for p, r in found.items() if last_part(p) not in BATCH_CACHES and self.first[p].size in self._sizes
+        }
 
 
 def _differs(change: Values) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from normkit.checking.families import TITLES
+from normkit.checking.measure.calls import call
 from normkit.checking.measure.fitting import asks_for_columns, choose
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.modes import find_mode
@@ -26,7 +27,7 @@ from normkit.checking.options import Options
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import name_of
 from normkit.checking.target.claim import Claim
-from normkit.checking.target.errors import RAISED, CannotRunError, TargetError, describe
+from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.made import Made
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
@@ -61,6 +62,12 @@ class Settled:
     open_layout: bool = False
     undoes: bool = False
 
+    def probe(self) -> Probe:
+        """Open a probe for it."""
+        probe = Probe(self.resolved, self.builder, self.family)
+        probe.undoes = self.undoes
+        return probe
+
 
 def settle(candidates: list[Candidate], options: Options) -> Settled:
     """Choose among the ways to call a target, and find its family, its mode and the roles of its arrays.
@@ -82,9 +89,7 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     if builder.build(candidate.rank).given:
         builder = dataclasses.replace(builder, returned=returned_roles(builder, resolved.ranks))
         if not evaluates and not builder.mode:  # what it returns may tell the mode
-            builder = dataclasses.replace(
-                builder, mode=find_mode(builder, candidate.rank, probe_of(candidate, "batch").forward)[0]
-            )
+            builder = dataclasses.replace(builder, mode=find_mode(builder, candidate.rank)[0])
     resolved = dataclasses.replace(resolved, builder=builder, rank=candidate.rank)
     settled = Settled(resolved, builder, family, reason, None, evaluates, roles.makes_affine)
     if options.family is None:
@@ -102,7 +107,7 @@ def _with_outer_affine(settled: Settled) -> Settled:
     made = [value for _, value in settled.builder.style.stand_ins] + list(settled.builder.call().fixed.values())
     if not (settled.computed_affine or any(isinstance(value, Made) for value in made)):
         return settled
-    probe = Probe(settled.resolved, settled.builder, settled.family)
+    probe = settled.probe()
     try:
         formula = measure_formula(probe)
         if formula is not None and formula.fits:
@@ -116,7 +121,7 @@ def _with_outer_affine(settled: Settled) -> Settled:
 def _as_other(settled: Settled, rank: int) -> Settled:
     """Say what it is where its axes are those of no family, or not those of the one that it claims."""
     other = dataclasses.replace(settled, family="other")
-    probe = Probe(settled.resolved, settled.builder, "other")
+    probe = other.probe()
     try:
         named = describe_blend(probe, rank) or describe_response(probe, rank)
         if named is not None:
@@ -128,7 +133,7 @@ def _as_other(settled: Settled, rank: int) -> Settled:
 
 def _with_others(settled: Settled, rank: int, paths: tuple[str, ...]) -> Settled:
     """Say what it is where another value of a further parameter makes it one of no family, as a gate between two."""
-    probe = Probe(settled.resolved, settled.builder, settled.family)
+    probe = settled.probe()
     for path in paths:
         try:
             changed = describe_changed(probe, rank, path)
@@ -171,9 +176,7 @@ def _require_inputs(settled: Settled, *, fits: bool) -> None:
     if not guessed:
         return
     if fits:
-        probe = Probe(settled.resolved, settled.builder, settled.family)
-        probe.undoes = settled.undoes
-        formula = measure_formula(probe)
+        formula = measure_formula(settled.probe())
         if formula is not None and formula.fits:
             return
     names = " and ".join(name for name, _ in guessed)
@@ -211,26 +214,26 @@ def _in_both_modes(resolved: Resolved, first: int) -> Resolved:
 def _evaluation_of(builder: Builder, rank: int) -> str | None:
     """What is wrong with the shape of evaluation after a step of training; None where nothing is."""
     layer = builder.build(rank)
-    x = builder.library.make(np.random.default_rng(rank).normal(size=builder.geometry.shape(rank)))
+    x = np.random.default_rng(rank).normal(size=builder.geometry.shape(rank))
     try:
-        layer.run(x)
-        shape = tuple(layer.run(x, training=False).shape)
-    except RAISED as error:
-        return f"evaluation raises {describe(error)}"
+        call(layer, x)
+        shape = call(layer, x, training=False).shape
+    except TargetError as error:
+        return f"evaluation raises {error.raised}"
     return f"evaluation gives shape {shape}" if len(shape) > rank else None
 
 
 def _completed(candidate: Candidate, family: str) -> tuple[Builder, bool, Roles]:
     """The builder with its mode and the roles of its arrays; whether it has an evaluation mode of its own."""
-    builder, run = candidate.builder, probe_of(candidate, "batch").forward
-    builder = dataclasses.replace(builder, result_index=which_result(builder, candidate.rank, run))
-    mode, evaluates = find_mode(builder, candidate.rank, run)
+    builder = candidate.builder
+    builder = dataclasses.replace(builder, result_index=which_result(builder, candidate.rank))
+    mode, evaluates = find_mode(builder, candidate.rank)
     builder = dataclasses.replace(builder, mode=mode)
-    roles = find_roles(builder, candidate.rank, run, evaluates=evaluates)
+    roles = find_roles(builder, candidate.rank, evaluates=evaluates)
     if not evaluates and not {*RUNNING} & {*roles.by_path.values()}:  # they tell something else then
         mode = tuple(dataclasses.replace(s, evaluation=s.training) if s.kind == "setting" else s for s in mode)
     builder = dataclasses.replace(builder, roles=roles.by_path, mode=mode)
-    return with_momentum(builder, candidate.rank, run), evaluates, roles
+    return with_momentum(builder, candidate.rank), evaluates, roles
 
 
 def _by_numbers(settled: Settled) -> Settled:
@@ -239,7 +242,7 @@ def _by_numbers(settled: Settled) -> Settled:
         return dataclasses.replace(settled, claimed="layer", reason=_NOT_BY_NAME)
     if settled.family != "layer" or settled.resolved.claim.family != "layer":
         return settled
-    probe = Probe(settled.resolved, settled.builder, "layer")
+    probe = settled.probe()
     try:
         return _as_group(settled, probe) or _as_rms(settled, probe) or settled
     except TargetError:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from normkit.checking.measure.modes import Run
+from normkit.checking.measure.calls import call
 from normkit.checking.patterns import Values
 from normkit.checking.target.adapter import Adapter
 from normkit.checking.target.builder import Builder
@@ -10,17 +10,16 @@ from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import as_values
 
 
-def which_result(builder: Builder, rank: int, run: Run) -> int | None:
+def which_result(builder: Builder, rank: int) -> int | None:
     """Return the place of the output among the things that a call returns; None where it returns one thing.
 
     Args:
         builder: How to build and call it.
         rank: The rank of the inputs.
-        run: Calls a layer.
     """
     x = np.random.default_rng(60).normal(0.5, 2.0, builder.geometry.shape(rank))
     layer = builder.build(rank)
-    y = run(layer, x, training=True)
+    y = call(layer, x)
     index = layer.result.index if layer.result else None
     plain = _shaped(layer, y)
     if index is None or not plain:
@@ -31,7 +30,7 @@ def which_result(builder: Builder, rank: int, run: Run) -> int | None:
             held = slot.read()
             if changed.library.owns(held) and as_values(changed.library, held).size == builder.geometry.features[0]:
                 changed.fill(slot, np.full(1, 0.7))
-        moved = not np.allclose(run(changed, x, training=True), y, atol=1e-5)
+        moved = not np.allclose(call(changed, x), y, atol=1e-5)
     except TargetError:
         return index
     further = _shaped(changed, y)

@@ -28,6 +28,9 @@ class SingleValue(Rule):
     requires: ClassVar[tuple[str, ...]] = ("wrong-axes", "eps-missing in training")
     families: ClassVar[tuple[str, ...]] = ("batch", "instance")
 
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "what its further inputs add hides it" if probe.undoes else None
+
     def check(self, probe: Measurements) -> Iterator[Finding]:
         rank = min(probe.ranks)
         shape = list(probe.geometry.shape(rank, 1))

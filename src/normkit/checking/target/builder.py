@@ -202,6 +202,10 @@ class Builder:
         """Return the same target, called in another way."""
         return dataclasses.replace(self, style=dataclasses.replace(self.style, **changes))
 
+    def axis_names(self, rank: int) -> str:
+        """Return one letter an axis of what it takes."""
+        return "CN" if self.style.transposed else self.geometry.axis_names(rank)
+
     def build(self, rank: int, **overrides: Any) -> Adapter:
         """Build it.
 
@@ -233,7 +237,7 @@ class Builder:
             returned=dict(self.returned),
             result_index=self.result_index,
             passing=Passing(self.style.transposed, self.style.lists, self.style.one_by_one),
-            axis_names="CN" if self.style.transposed else self.geometry.axis_names(rank),
+            axis_names=self.axis_names(rank),
             backward_function=backward_of(self.target) if self.is_function else None,
         )
         settings, given = self._settings(call, overrides), self._given(call, rank)
@@ -303,10 +307,10 @@ class Builder:
         for name, role in call.roles.items():
             shaped = call.fixed.get(name)
             if role in ROLES and isinstance(shaped, Made):  # the user says its shape
-                shape = self.geometry.shape(rank)
-                shape, names = (shape[::-1], "CN") if self.style.transposed else (shape, self.geometry.axis_names(rank))
                 del call.fixed[name]
-                given[name] = shaped.make(self.library, shape, names)
+                shape = self.geometry.shape(rank)
+                shape = shape[::-1] if self.style.transposed else shape
+                given[name] = shaped.make(self.library, shape, self.axis_names(rank))
                 continue
             if role not in ROLES or name in call.fixed or not self._gives(call, name):
                 continue

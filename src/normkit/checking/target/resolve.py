@@ -111,10 +111,7 @@ def _try(ways: Iterator[tuple[Builder, int]], outcome: _Outcome) -> None:
     for builder, rank in ways:
         try:
             shape = attempt(builder, rank)
-        except TargetError as error:
-            outcome.tried.append(Tried(builder, rank, error))
-            continue
-        except (UnfillableError, TypeError) as error:
+        except (TargetError, UnfillableError, TypeError) as error:
             outcome.tried.append(Tried(builder, rank, error))
             continue
         fits = shape == builder.geometry.shape(rank)
@@ -159,22 +156,23 @@ def _require_callable(target: Any) -> None:
 
 def _ways(target: Any, claim: Claim, options: Options) -> Iterator[tuple[int, Builder, int]]:
     """Yield groups of builders and ranks to try, by number; the likeliest first."""
+    for number, builder in enumerate(built for plain in _plain(target, options) for built in _filled(plain)):
+        yield from ((number, *way) for way in _shaped(builder, claim))
+
+
+def _plain(target: Any, options: Options) -> Iterator[Builder]:
+    """Yield the usual ways to use a target: on arrays of a batch, then on lists of numbers and single samples."""
     shared = SharedState(definition_of(target))
-    numbers = itertools.count()
-    for batch, library, kind in itertools.product((None, 4, 2), libraries_of(target), kinds(target)):
-        base = _geometry_of(target, kind, options)
-        base = base if batch is None else dataclasses.replace(base, batch=batch)
+    of = {kind: _geometry_of(target, kind, options) for kind in kinds(target)}
+    for batch, library, kind in itertools.product((None, 4, 2), libraries_of(target), of):
+        geometry = of[kind] if batch is None else dataclasses.replace(of[kind], batch=batch)
         for method in methods(target, options.method):
-            for builder in _filled(Builder(target, kind, library, base, options, shared, Style(method=method))):
-                number = next(numbers)
-                yield from ((number, *way) for way in _shaped(builder, claim))
-    plain = Builder(target, kinds(target)[0], NUMPY, _geometry_of(target, kinds(target)[0], options), options, shared)
+            yield Builder(target, kind, library, geometry, options, shared, Style(method=method))
+    kind = next(iter(of))
     for lists, one_by_one in ((True, False), (False, True), (True, True)):
         for method in methods(target, options.method):
             style = Style(method=method, lists=lists, one_by_one=one_by_one)
-            for builder in _filled(dataclasses.replace(plain, style=style)):
-                number = next(numbers)
-                yield from ((number, *way) for way in _shaped(builder, claim))
+            yield Builder(target, kind, NUMPY, of[kind], options, shared, style)
 
 
 def _shaped(builder: Builder, claim: Claim) -> Iterator[tuple[Builder, int]]:
