@@ -162,6 +162,22 @@ class StyleTransfer(nn.Module):
         return (content - mean) / std * gain + shift
 
 
+class UnbiasedStyleTransfer(nn.Module):
+    """The deviations of both images are the unbiased ones, which the style's scale hides."""
+
+    def forward(self, content, style):
+        assert content.dim() == 4
+        assert content.shape[:2] == style.shape[:2]
+
+        def over(x):
+            flat = x.flatten(2)
+            return flat.mean(2)[:, :, None, None], (flat.var(2) + 1e-5).sqrt()[:, :, None, None]
+
+        mean, std = over(content)
+        shift, gain = over(style.to(content.dtype))
+        return (content - mean) / std * gain + shift
+
+
 class MaskedMeansBatchNorm1d(nn.BatchNorm1d):
     """For (N, C, L): sums over what the mask of (N, 1, L) lets through."""
 

@@ -281,6 +281,14 @@ def test_what_cannot_be_guessed_is_given(target: Any, options: Options) -> None:
     assert report.verdict == "equivalent"
 
 
+def test_what_a_further_scale_hides_is_not_said_to_be_right() -> None:
+    report = examine(calls.UnbiasedStyleTransfer, Options(family="instance", call={"style": "randn"}))
+    assert {*codes_of(report)} <= {"half-accumulation", "empty-batch"}
+    assert "hides" in report.skipped["unbiased-normalization"]
+    assert report.identity.variance is None
+    assert "but for the scale and the shift that its further inputs give" in report.conclusion()
+
+
 @pytest.mark.xfail(strict=True, reason="the first mask that runs is taken, not the first that fits")
 def test_the_mask_with_which_it_fits_is_taken() -> None:
     assert {"wrong-axes", "formula-wrong", "affine-ignored"} <= {*examine(calls.MaskedMeansBatchNorm1d).passed}

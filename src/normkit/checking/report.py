@@ -108,6 +108,12 @@ class Identity:
     saved: tuple[str, ...] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def further_scale(self) -> str:
+        """What the formula leaves open: the scale of further inputs hides whether the variance is biased."""
+        unknown = self.centred is not None and self.variance is None
+        return ", but for the scale and the shift that its further inputs give" if unknown else ""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -202,7 +208,7 @@ class Report:
         found = ", ".join(counts) if counts else "no findings"
         under = "" if self.convention == "torch" else f" under {CONVENTIONS[self.convention].title}'s convention"
         relation = {
-            "equivalent": f"Equivalent to {self.twin}{under}: {found}.",
+            "equivalent": f"Equivalent to {self.twin}{under}{self.identity.further_scale}: {found}.",
             "not equivalent": f"Not equivalent to {self.twin}{under}: {found}.",
             "not judged": f"Not judged: {'; '.join(self.not_judged)}. So far {found}.",
         }[self.verdict]
@@ -305,8 +311,8 @@ def _formula(identity: Identity) -> str:
         "missing": "sqrt(var)",
     }[identity.eps_place or "missing"]
     if not identity.centred:
-        return f"x / {denominator.replace('var', 'mean square')}"
-    return f"(x - mean) / {denominator}, {identity.variance} variance"
+        return f"x / {denominator.replace('var', 'mean square')}{identity.further_scale}"
+    return f"(x - mean) / {denominator}" + (identity.further_scale or f", {identity.variance} variance")
 
 
 def _update(pair: tuple[float, float] | None, batch: str, initial: str | None) -> str:

@@ -36,7 +36,7 @@ def identify(probe: Measurements) -> Identity:
         layout=probe.builder.axis_names(probe.rank),
         reduces=_reduces(formula, pattern),
         centred=formula.subtract_mean if formula else None,
-        variance=("unbiased" if formula.ddof else "biased") if formula else None,
+        variance=("unbiased" if formula.ddof else "biased") if formula and not probe.undoes else None,
         eps=float(f"{formula.eps:.4g}") if formula and formula.eps_place != "missing" else None,
         eps_place=formula.eps_place if formula else None,
         update_mean=_pair(update.mean) if update else None,

@@ -124,6 +124,9 @@ class UnbiasedNormalization(FormulaRule):
 
     code = "unbiased-normalization"
 
+    def not_applicable(self, probe: Measurements) -> str | None:
+        return "the scale that its further inputs give hides it" if probe.undoes else None
+
     def check(self, probe: Measurements) -> Iterator[Finding]:
         formula = probe.formula
         assert formula is not None
@@ -218,14 +221,15 @@ class EpsDiffers(FormulaRule):
         formula = probe.formula
         assert formula is not None
         if probe.builder.accepts("eps") and not probe.builder.is_instance:
-            actual = fit(
+            given = fit(
                 probe,
                 formula.mean_over,
                 formula.var_over,
                 subtract_mean=formula.subtract_mean,
                 eps=_TEST_EPS,
-            ).eps
-            if abs(actual / _TEST_EPS - 1) > 0.02:
+            )
+            actual = given.eps
+            if not _has_eps(probe, given, _TEST_EPS):
                 what = "enters squared" if abs(actual / _TEST_EPS**2 - 1) < 0.05 else "is ignored"
                 yield self.finding(
                     f"the eps argument {what}",
@@ -249,7 +253,7 @@ class EpsDiffers(FormulaRule):
     def _default(self, probe: Measurements, formula: Formula) -> Iterator[Finding]:
         """The value by itself, against that of the twin."""
         usual = probe.convention.eps if probe.family == "batch" else _FLOAT32_EPS if probe.family == "rms" else 1e-5
-        if probe.builder.is_instance or abs(formula.eps / usual - 1) < 0.02 or formula.eps == 0.0:
+        if probe.builder.is_instance or _has_eps(probe, formula, usual) or formula.eps == 0.0:
             return
         settable = probe.builder.accepts("eps")
         if settable and probe.builder.declared("eps") is None:
@@ -259,6 +263,13 @@ class EpsDiffers(FormulaRule):
             "the default of its argument, as measured" if settable else "measured; no argument changes it",
             severity="note" if settable else "warning",
         )
+
+
+def _has_eps(probe: Measurements, formula: Formula, wanted: float) -> bool:
+    """Whether eps is the wanted one; where a further scale hides it, the variance may be the unbiased one."""
+    n = formula.var_over.count
+    factors = (1.0, n / (n - 1)) if probe.undoes and n > 1 else (1.0,)
+    return any(abs(formula.eps * factor / wanted - 1) <= 0.02 for factor in factors)
 
 
 def averages_eps(probe: Measurements) -> bool:
