@@ -35,7 +35,10 @@ for torch.nn as for us, and it varies from run to run. So every row is measured 
 own: as your processes are, and with an allocator that keeps its memory. You get the second by setting three
 variables before Python starts (or with an allocator such as jemalloc):
 
-    MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456 python train.py
+<!-- not run: train.py stands for yours -->
+```console
+$ MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456 python train.py
+```
 """
 
 
