@@ -5,9 +5,9 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 FAST := not slow and not interop
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: demo test test-interop test-slow test-torch lint types format hooks clean
+.PHONY: demo test test-interop test-slow test-torch docs lint types format hooks clean
 
-# .venv with one of the extras: .venv/.test, .venv/.dev. The version, which is installed too, stands in __init__.py.
+# .venv with one of the extras: .venv/.test, .venv/.dev, .venv/.docs. The version, which is installed too, stands in __init__.py.
 .venv/.%: pyproject.toml constraints.txt src/normkit/__init__.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[$*]'
@@ -44,6 +44,10 @@ test-torch:
 	$(OTHER)/bin/python -c 'import torch; print("torch", torch.__version__)'
 	$(OTHER)/bin/pytest -m "$(FAST)" $(SIDE_BY_SIDE)
 
+# The site, in site/; a warning is an error. The notice that it silences is about the future of MkDocs.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # lint and types before each commit
 hooks: .venv/.dev
 	$(BIN)/pre-commit install
@@ -53,4 +57,4 @@ format: .venv/.test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-torch-* runs dist build .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-torch-* runs dist build site .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
