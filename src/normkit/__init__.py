@@ -12,10 +12,11 @@ from normkit.model import __all__ as _model
 
 if TYPE_CHECKING:
     from normkit.checking import check
+    from normkit.explaining import explain
 
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "check", "choose", "functional", "use_backend", *_layers, *_model]  # noqa: PLE0604  (of names)
+__all__ = ["UserError", "check", "choose", "explain", "functional", "use_backend", *_layers, *_model]  # noqa: PLE0604  (of names)
 
 
 def __dir__() -> list[str]:
@@ -23,9 +24,13 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """``normkit.check`` is loaded when it is asked for: it is the largest part, and most programs do without."""
+    """``normkit.check`` and ``normkit.explain`` are loaded when they are asked for: most programs do without."""
     if name == "check":
         from normkit.checking import check
 
         return check
+    if name == "explain":
+        from normkit.explaining import explain
+
+        return explain
     raise AttributeError(f"module 'normkit' has no attribute {name!r}")

@@ -7,6 +7,7 @@ import typer
 
 from normkit.cli.bench import bench
 from normkit.cli.check import check
+from normkit.cli.explain import explain
 from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.cli.train import train
 
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-for command in (check, train):
+for command in (check, explain, train):
     app.command(cls=PlainCommand)(command)
 
 

@@ -1,0 +1,86 @@
+"""``normkit.explain``: what one normalization does with one array, to be printed, shown in a notebook and saved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from normkit.explaining.normalization import Normalization, normalization_of
+from normkit.explaining.notebook import html_of
+from normkit.explaining.outputs import save
+from normkit.explaining.text import plain, render
+
+
+class Explanation(Normalization):
+    """One normalization of one array.
+
+    ``str()`` is the text that ``normkit explain`` prints; a notebook shows it with colours and a picture. The numbers
+    are attributes: ``case`` (axes, sets of cells), ``x``, ``mean``, ``var``, ``x_hat``, ``y``, and those of
+    ``to_dict()``.
+    """
+
+    def __str__(self) -> str:
+        """Return the text without colours, for 80 columns."""
+        return plain(render(self))
+
+    def _repr_html_(self) -> str:
+        """Return picture and text for a notebook."""
+        return html_of(self)
+
+    def save(self, path: str | Path, *, lang: str = "en") -> None:
+        """Write a picture (.svg, .png) or an interactive page (.html).
+
+        Args:
+            path: The file.
+            lang: "en" or "zh".
+        Raises:
+            UserError: another ending, or the file cannot be written.
+        """
+        save(self, Path(path), lang)
+
+
+def explain(
+    kind: str,
+    x: Any = None,
+    *,
+    num_groups: int | None = None,
+    normalized_shape: Sequence[int] | None = None,
+    channels_last: bool = False,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    eps: float | None = None,
+) -> Explanation:
+    """Show what a normalization averages, with the numbers of a real array.
+
+    Args:
+        kind: "batch", "layer", "group", "instance", "rms", or "channel" (layer norm over the channels: LayerNorm2d).
+        x: An array or a tensor; None takes a small example of shape (2, 4, 2, 2).
+        num_groups: Number of groups, for "group"; None: 2.
+        normalized_shape: Sizes of the last axes, for "layer" and "rms". None: the last axis of (N, L, C), all axes but
+            the first otherwise.
+        channels_last: Whether the channels are the last axis of x: (N, H, W, C) and not (N, C, H, W).
+        weight: Gamma; None stands for ones.
+        bias: Beta; None stands for zeros.
+        eps: Added to the variance; None: 1e-5, for "rms" the machine epsilon of float32, as torch.nn's.
+    Shape:
+        x: (N, C, *), or (N, *, C) with ``channels_last``;  weight, bias: (C,), or normalized_shape
+    Raises:
+        UserError: an argument that cannot be used, or what the layer itself refuses, in its words.
+
+    >>> import numpy as np
+    >>> seen = explain("group", np.arange(16.0).reshape(2, 4, 2), num_groups=2)
+    >>> seen.case.reduced, seen.mean.tolist()
+    (('C/G', 'L'), [1.5, 5.5, 9.5, 13.5])
+    """
+    found = normalization_of(
+        kind,
+        x,
+        num_groups=num_groups,
+        normalized_shape=normalized_shape,
+        channels_last=channels_last,
+        weight=weight,
+        bias=bias,
+        eps=eps,
+    )
+    return Explanation(found.case, found.x, found.mean, found.var, found.weight, found.bias, found.eps)

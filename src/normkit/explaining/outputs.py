@@ -1,0 +1,70 @@
+"""The forms of an explanation: text for a terminal, a picture, a page."""
+
+from pathlib import Path
+from typing import Final
+
+from rich.console import RenderableType
+
+from normkit.errors import UserError
+from normkit.explaining import comparison_text, models_text, running_text, text
+from normkit.explaining.comparison import Comparison
+from normkit.explaining.models import ModelNorms
+from normkit.explaining.normalization import Normalization
+from normkit.explaining.running import RunningStatistics
+from normkit.files import write_atomic
+
+PICTURES: Final = (".svg", ".png")
+PAGE: Final = ".html"
+
+Drawn = Normalization | Comparison | RunningStatistics
+
+
+def render(shown: Drawn | ModelNorms, lang: str = "en") -> RenderableType:
+    """Return what a terminal shows."""
+    if isinstance(shown, Normalization):
+        return text.render(shown, lang)
+    if isinstance(shown, Comparison):
+        return comparison_text.render(shown, lang)
+    if isinstance(shown, RunningStatistics):
+        return running_text.render(shown, lang)
+    return models_text.render(shown, lang)
+
+
+def check_path(path: Path) -> Path:
+    """Return a path that can be saved to.
+
+    Raises:
+        UserError: another ending, or no such folder.
+    """
+    if path.suffix not in (*PICTURES, PAGE):
+        raise UserError(f"expected a file that ends in {', '.join(PICTURES)} or {PAGE}; got {path}")
+    if not path.parent.is_dir():
+        raise UserError(f"the folder of {path} does not exist: make it, or name another file")
+    return path
+
+
+def save(shown: Drawn, path: Path, lang: str = "en") -> None:
+    """Write a picture or a page, by the ending of the path.
+
+    Raises:
+        UserError: another ending, or the file cannot be written.
+    """
+    check_path(path)
+    write_atomic(path, _page(shown, lang) if path.suffix == PAGE else _picture(shown, path.suffix, lang))
+
+
+def _picture(shown: Drawn, suffix: str, lang: str) -> bytes:
+    from normkit.explaining import pictures
+
+    lang = lang if pictures.shows(lang, suffix) else "en"
+    if isinstance(shown, Normalization):
+        return pictures.draw_normalization(shown, suffix, lang)
+    if isinstance(shown, Comparison):
+        return pictures.draw_comparison(shown, suffix, lang)
+    return pictures.draw_running(shown, suffix, lang)
+
+
+def _page(shown: Drawn, lang: str) -> bytes:
+    from normkit.explaining.page import page
+
+    return page(shown if isinstance(shown, Normalization) else None, lang).encode()

@@ -1,0 +1,203 @@
+"""The numbers of the page: every norm of every input, and running statistics for every momentum."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normkit.errors import UserError
+from normkit.explaining.case import KINDS, Case
+from normkit.explaining.example import Array, example, learned
+from normkit.explaining.normalization import Normalization, normalization_of
+from normkit.explaining.palette import letters
+from normkit.explaining.running import KINDS as RUNNING_KINDS
+from normkit.explaining.running import running_statistics
+from normkit.explaining.slabs import as_slabs, column_labels, parameter, row_labels
+from normkit.explaining.text import formula, shape_text
+from normkit.spec import Norm
+
+GROUPS: Final = (1, 2, 4)
+MOMENTA: Final = tuple(round(0.05 * number, 2) for number in range(21))
+STEPS: Final = 10
+MOMENTUM: Final = 0.1
+"""torch's default, with which the page begins and evaluates."""
+
+DIGITS: Final = 6
+"""Decimals that are kept of each number; the page shows two to four."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input that the page offers.
+
+    Args:
+        name: "images", "sequences", "features" or "yours".
+        x: Its values.
+        channels_last: Whether its channels are the last axis.
+    """
+
+    name: str
+    x: Array
+    channels_last: bool
+
+    @property
+    def layout(self) -> str:
+        """The layout as the page names it."""
+        return "last" if self.channels_last else "first"
+
+
+def page_data(shown: Normalization | None) -> dict[str, Any]:
+    """Return everything that the page may show."""
+    inputs = list(_inputs(shown))
+    choices = {key: entry for one in inputs for key, entry in _choices(one)}
+    start = {"input": "images", "layout": "first", "norm": "batch", "groups": 2, "mode": "training"}
+    if shown is not None:
+        case = shown.case
+        own = {"input": "yours", "layout": inputs[-1].layout, "norm": case.kind}
+        start |= own | ({"groups": case.norm.num_groups} if case.kind == "group" else {})
+        choices[choice_key("yours", inputs[-1].layout, case.kind, case.norm.num_groups, "training")] = entry_of(shown)
+    return {
+        "start": start,
+        "norms": list(KINDS),
+        "groups": sorted({*GROUPS, *([shown.case.norm.num_groups] if shown and shown.case.kind == "group" else [])}),
+        "inputs": {f"{one.name}/{one.layout}": _described(one) for one in inputs},
+        "choices": choices,
+        "running": _running(),
+    }
+
+
+def choice_key(name: str, layout: str, kind: str, groups: int, mode: str) -> str:
+    """Return the key of a choice in the page's data."""
+    return "/".join((name, layout, kind, str(groups if kind == "group" else 1), mode))
+
+
+def entry_of(seen: Normalization) -> dict[str, Any]:
+    """Return what the page shows of one normalization; arrays cut off where they are larger than it shows."""
+    case = seen.case
+    shown = sorted({int(number) for number in as_slabs(case, case.sets).flat})
+    mean_after, var_after = seen.after
+    weight = parameter(case)
+    return {
+        "layer": case.layer,
+        "formula": f"y = {formula(case.kind)}",
+        "axes": list(case.axes),
+        "shape": shape_text(case.shape),
+        "marks": [mark._asdict() for mark in case.marks],
+        "reduced": ", ".join(case.reduced),
+        "count": case.count,
+        "num_sets": case.num_sets,
+        "weight_shape": shape_text(case.weight_shape),
+        "view": shape_text(case.view.shape),
+        "eps": f"{seen.eps:.3g}",
+        "running": seen.running,
+        "rows": row_labels(case),
+        "columns": column_labels(case),
+        "sets": as_slabs(case, case.sets).tolist(),
+        "weights": as_slabs(case, case.weights).tolist(),
+        "parameter": {"numbers": weight.numbers.tolist(), "below": weight.is_below},
+        "weight": _short(seen.weight.reshape(-1)),
+        "bias": None if seen.bias is None else _short(seen.bias.reshape(-1)),
+        "x": _short(as_slabs(case, seen.x)),
+        "deviation": _short(as_slabs(case, seen.deviation)),
+        "x_hat": _short(as_slabs(case, seen.x_hat)),
+        "y": _short(as_slabs(case, seen.y)),
+        "statistics": {
+            str(number): {
+                "letter": letters(number),
+                "mean": _short(seen.mean[number]),
+                "var": _short(seen.var[number]),
+                "std": _short(seen.std[number]),
+                "mean_after": _short(mean_after[number]),
+                "var_after": _short(var_after[number]),
+            }
+            for number in shown
+        },
+    }
+
+
+def _inputs(shown: Normalization | None) -> Iterator[Input]:
+    for name, first, last in (("images", (2, 4, 2, 2), (2, 2, 2, 4)), ("sequences", (2, 4, 3), (2, 3, 4))):
+        yield Input(name, example(first), channels_last=False)
+        yield Input(name, example(last, channels_last=True), channels_last=True)
+    yield Input("features", example((3, 4)), channels_last=False)
+    yield Input("features", example((3, 4), channels_last=True), channels_last=True)
+    if shown is not None:
+        yield Input("yours", shown.x, shown.case.channels_last)
+
+
+def _described(one: Input) -> dict[str, Any]:
+    case = Case(Norm("batch"), one.x.shape, one.channels_last)
+    return {"axes": f"({', '.join(case.axes)})", "shape": shape_text(one.x.shape)}
+
+
+def _choices(one: Input) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every norm of an input, in training and in evaluation; what a norm refuses has its reason instead."""
+    for kind in KINDS:
+        for groups in GROUPS if kind == "group" else (1,):
+            try:
+                trained = _explained(one, kind, groups)
+                entry = entry_of(trained)
+                evaluated: dict[str, Any] = {"same_as_training": True}
+                if kind in RUNNING_KINDS:
+                    evaluated = entry_of(_evaluated(trained)) | {"layer": trained.case.layer}
+            except UserError as error:  # in the layer's own words
+                entry = evaluated = {"refused": str(error)}
+            yield choice_key(one.name, one.layout, kind, groups, "training"), entry
+            yield choice_key(one.name, one.layout, kind, groups, "evaluation"), evaluated
+
+
+def _explained(one: Input, kind: str, groups: int) -> Normalization:
+    """Explain a norm with a weight and a bias that show what they do."""
+    plain = normalization_of(
+        kind, one.x, num_groups=groups if kind == "group" else None, channels_last=one.channels_last
+    )
+    weight, bias = learned(plain.case.weight_shape)
+    return replace(plain, weight=weight, bias=None if kind == "rms" else bias)
+
+
+def _evaluated(trained: Normalization) -> Normalization:
+    """Return the evaluation of the same array by running statistics: each channel has one mean, of earlier batches."""
+    case = trained.case
+    running = running_statistics(
+        case.kind, shape=case.shape, steps=STEPS, momentum=MOMENTUM, channels_last=case.channels_last
+    )
+    last = running.steps[-1]
+    by_channel = Case(Norm("batch"), case.shape, case.channels_last)
+    return replace(trained, case=by_channel, mean=last.mean, var=last.var, running=True)
+
+
+def _running() -> dict[str, Any]:
+    """Return running statistics of a batch norm for every momentum, all channels."""
+    by_momentum = {f"{momentum:.2f}": running_statistics(momentum=momentum, steps=STEPS) for momentum in MOMENTA}
+    one = by_momentum[f"{MOMENTUM:.2f}"]
+    return {
+        "layer": one.case.layer,
+        "channels": one.case.weight_shape[0],
+        "count": one.case.count,
+        "factor": one.case.count / (one.case.count - 1),
+        "start": f"{MOMENTUM:.2f}",
+        "momenta": list(by_momentum),
+        "batch_mean": [_short(step.batch_mean) for step in one.steps],
+        "batch_var": [_short(step.batch_var) for step in one.steps],
+        "of": {
+            momentum: {
+                name: [_short(getattr(step, name)) for step in seen.steps]
+                for name in ("mean", "var", "var_biased", "torch_mean", "torch_var")
+            }
+            | {name: _first_values(getattr(seen.evaluation, name)) for name in ("x", "y", "y_biased", "torch_y")}
+            | {"left": (1 - float(momentum)) ** STEPS}
+            for momentum, seen in by_momentum.items()
+        },
+    }
+
+
+def _first_values(values: Array) -> Sequence[Any]:
+    """Return the first four values of each channel of (N, C, *)."""
+    channels = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    return [_short(channel[:4]) for channel in channels]
+
+
+def _short(values: NDArray[Any] | np.floating[Any]) -> Any:
+    return (np.round(values, DIGITS) + 0.0).tolist()

@@ -1,0 +1,31 @@
+"""Files that are whole at any moment: written under another name, then renamed."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from normkit.errors import UserError
+
+
+def write_atomic(path: Path, content: bytes, advice: str = "name another file") -> None:
+    """Replace a file by this content, or leave it as it was.
+
+    Args:
+        path: The file.
+        content: What it shall hold.
+        advice: What the user may do where it cannot be written.
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}. {advice[0].upper()}{advice[1:]}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
