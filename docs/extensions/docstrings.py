@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from textwrap import dedent
 from typing import Any
 
@@ -36,11 +37,16 @@ class Docstrings(griffe.Extension):
                 obj.docstring.value = to_markdown(obj.docstring.value, obj)
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
-        """Set the ``__init__`` that a class inherits."""
-        if "__init__" in cls.members or cls.name.startswith("_"):
-            return
+        """Set the ``__init__`` that a class inherits, and the values of defaults that are constants."""
         owner = getattr(importlib.import_module(cls.module.path), cls.name, None)
-        if inspect.isclass(owner) and issubclass(owner, (torch.nn.Module, tuple)):
+        if cls.name.startswith("_") or not inspect.isclass(owner):
+            return
+        if is_dataclass(owner):
+            defaults = {field.name: field.default for field in fields(owner) if field.default is not MISSING}
+            for parameter in cls.parameters:
+                if parameter.name in defaults:
+                    parameter.default = repr(defaults[parameter.name])
+        elif "__init__" not in cls.members and issubclass(owner, (torch.nn.Module, tuple)):
             cls.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*_parameters(owner))))
 
 
