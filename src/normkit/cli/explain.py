@@ -28,7 +28,9 @@ def explain(
         str | None,
         typer.Option(metavar="N,C,H,W", help="Shape of the example, or of a model's input.", show_default="2,4,2,2"),
     ] = None,
-    groups: Annotated[int | None, typer.Option(metavar="N", help="Groups of group norm.", show_default="2")] = None,
+    num_groups: Annotated[
+        int | None, typer.Option("--groups", metavar="N", help="Groups of group norm.", show_default="2")
+    ] = None,
     normalized_shape: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +112,8 @@ def explain(
     if len(views) > 1:
         raise UserError(f"{' and '.join(views)} show different things: give one of them")
     _refuse(
-        norm, {**given, "--shape": shape, "--input": array, "--momentum": momentum, "--out": out, "--groups": groups}
+        norm,
+        {**given, "--shape": shape, "--input": array, "--momentum": momentum, "--out": out, "--groups": num_groups},
     )
     if out is not None:
         check_path(out)
@@ -118,12 +121,12 @@ def explain(
     if model is not None:
         _show(_listed(model, sizes), language, output)
     elif compare:
-        _show(_compared(sizes, groups, channels_last), language, output, out)
+        _show(_compared(sizes, num_groups, channels_last), language, output, out)
     elif steps is not None:
         _show(_running(norm, array, sizes, steps, momentum, channels_last), language, output, out)
     else:
         last_axes = _sizes("--normalized-shape", normalized_shape)
-        _show(_explained(norm, array, sizes, groups, last_axes, channels_last), language, output, out)
+        _show(_explained(norm, array, sizes, num_groups, last_axes, channels_last), language, output, out)
 
 
 def _refuse(norm: str | None, given: dict[str, Any]) -> None:
@@ -145,7 +148,7 @@ def _explained(
     norm: str | None,
     array: Path | None,
     shape: tuple[int, ...] | None,
-    groups: int | None,
+    num_groups: int | None,
     normalized_shape: tuple[int, ...] | None,
     channels_last: bool,
 ) -> "Drawn":
@@ -155,17 +158,17 @@ def _explained(
     return explain(
         norm or "batch",
         _load(array) if array else example(shape, channels_last=channels_last),
-        num_groups=groups,
+        num_groups=num_groups,
         normalized_shape=normalized_shape,
         channels_last=channels_last,
     )
 
 
-def _compared(shape: tuple[int, ...] | None, groups: int | None, channels_last: bool) -> "Drawn":
+def _compared(shape: tuple[int, ...] | None, num_groups: int | None, channels_last: bool) -> "Drawn":
     from normkit.explaining import compare
     from normkit.explaining.comparison import INPUTS
 
-    return compare(((shape, channels_last),) if shape else INPUTS, num_groups=groups)
+    return compare(((shape, channels_last),) if shape else INPUTS, num_groups=num_groups)
 
 
 def _running(
@@ -198,10 +201,13 @@ def _listed(target: str, shape: tuple[int, ...] | None) -> "ModelNorms":
 def _show(shown: "Drawn | ModelNorms", lang: str, output: str, out: Path | None = None) -> None:
     """Write it where a file is named, else print it."""
     from normkit.explaining.models import ModelNorms
-    from normkit.explaining.outputs import render, save
+    from normkit.explaining.outputs import can_show, render, save
+    from normkit.explaining.words import words
 
     if out is not None and not isinstance(shown, ModelNorms):
         save(shown, out, lang)
+        if not can_show(lang, out.suffix):
+            console.err.print(words(lang)("no cjk font"))
         console.err.print(f"written: {out}", soft_wrap=True)
     if output == "json":
         typer.echo(json.dumps(shown.to_dict()))

@@ -150,11 +150,11 @@ def as_array(x: Any) -> Array:
         x = x.detach().cpu().double().numpy()
     try:
         values = np.asarray(x)
-        numbers = values.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"expected an array of numbers; got {type(x).__name__} ({error})") from None
     if values.dtype.kind not in "biuf":
         raise UserError(f"expected an array of real numbers; got dtype {values.dtype}")
+    numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise UserError("expected finite numbers; the array holds NaN or inf, which would fill every set that it is in")
     return numbers

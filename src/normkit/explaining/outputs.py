@@ -43,6 +43,13 @@ def check_path(path: Path) -> Path:
     return path
 
 
+def can_show(lang: str, suffix: str) -> bool:
+    """Whether a file of this ending can be in this language: a PNG needs a font that has its characters."""
+    from normkit.explaining.pictures import has_font
+
+    return suffix != ".png" or has_font(lang)
+
+
 def save(shown: Drawn, path: Path, lang: str = "en") -> None:
     """Write a picture or a page, by the ending of the path.
 
@@ -56,7 +63,7 @@ def save(shown: Drawn, path: Path, lang: str = "en") -> None:
 def _picture(shown: Drawn, suffix: str, lang: str) -> bytes:
     from normkit.explaining import pictures
 
-    lang = lang if pictures.shows(lang, suffix) else "en"
+    lang = lang if can_show(lang, suffix) else "en"
     if isinstance(shown, Normalization):
         return pictures.draw_normalization(shown, suffix, lang)
     if isinstance(shown, Comparison):

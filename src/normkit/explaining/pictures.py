@@ -17,6 +17,7 @@ from normkit.explaining.drawing import GREY, Drawing, bare
 from normkit.explaining.normalization import Normalization
 from normkit.explaining.palette import INK
 from normkit.explaining.running import RunningStatistics
+from normkit.explaining.slabs import is_cut
 from normkit.explaining.text import formula, shape_text
 from normkit.explaining.words import Words, words
 
@@ -38,9 +39,9 @@ CJK_FONTS: Final = (
 """Fonts with Chinese characters, of Linux, macOS and Windows."""
 
 
-def shows(lang: str, suffix: str) -> bool:
-    """Whether a picture can be labelled in a language: an SVG takes the fonts of its reader, a PNG needs them here."""
-    return lang == "en" or suffix == ".svg" or bool(_cjk_fonts())
+def has_font(lang: str) -> bool:
+    """Whether a font with the characters of a language is installed."""
+    return lang == "en" or bool(_cjk_fonts())
 
 
 def draw_normalization(seen: Normalization, suffix: str, lang: str = "en") -> bytes:
@@ -52,6 +53,8 @@ def draw_normalization(seen: Normalization, suffix: str, lang: str = "en") -> by
         figure.suptitle(f"{say(case.kind)}\n{case.layer}", fontsize=13, linespacing=1.4)
         counts = "counts rms" if case.kind == "rms" else "counts"
         caption = say(counts, sets=case.num_sets, count=case.count, weight=shape_text(case.weight_shape))
+        if is_cut(case):
+            caption += f" {say('cut')}"
         figure.supxlabel(_wrapped(caption, lang, 80), fontsize=10, color=GREY)
         above, below = figure.subplots(2, 1)
         before.draw(above, say)

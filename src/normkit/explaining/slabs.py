@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from normkit.explaining.case import Case, Indices
 from normkit.explaining.text import labels_of
 
-MAX_SLABS, MAX_ROWS, MAX_COLUMNS = 4, 16, 32
+MAX_SLABS, MAX_ROWS, MAX_COLUMNS = 3, 12, 12
 """What is shown of a larger array: its first cells."""
 
 NO_SPATIAL: Final = 3
@@ -28,6 +28,11 @@ def as_slabs(case: Case, array: NDArray[Any]) -> NDArray[Any]:
     else:
         slabs = array.reshape(case.shape[0], case.shape[1], -1)
     return slabs[:MAX_SLABS, :MAX_ROWS, :MAX_COLUMNS]
+
+
+def is_cut(case: Case) -> bool:
+    """Whether an array is larger than what is shown of it."""
+    return as_slabs(case, case.sets).size < case.sets.size
 
 
 def row_labels(case: Case) -> list[str]:

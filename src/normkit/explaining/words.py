@@ -158,7 +158,8 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "Not listed, since they are no layers of torch.nn: {names}. normkit check finds out what they compute.",
         "以下层不是 torch.nn 的层，未列出：{names}。normkit check 能查明它们计算的是什么。",
     ),
-    # pictures
+    # pictures and the page
+    "cut": ("Only the first cells are shown.", "只显示前面的格子。"),
     "parameters short": ("weight, bias", "weight、bias"),
     "sample": ("N = {number}", "N = {number}"),
     "number of steps": ("training step", "训练步"),

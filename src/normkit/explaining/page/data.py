@@ -14,7 +14,7 @@ from normkit.explaining.normalization import Normalization, normalization_of
 from normkit.explaining.palette import letters
 from normkit.explaining.running import KINDS as RUNNING_KINDS
 from normkit.explaining.running import running_statistics
-from normkit.explaining.slabs import as_slabs, column_labels, parameter, row_labels
+from normkit.explaining.slabs import as_slabs, column_labels, is_cut, parameter, row_labels
 from normkit.explaining.text import formula, shape_text
 from normkit.spec import Norm
 
@@ -92,6 +92,7 @@ def entry_of(seen: Normalization) -> dict[str, Any]:
         "view": shape_text(case.view.shape),
         "eps": f"{seen.eps:.3g}",
         "running": seen.running,
+        "cut": is_cut(case),
         "rows": row_labels(case),
         "columns": column_labels(case),
         "sets": as_slabs(case, case.sets).tolist(),

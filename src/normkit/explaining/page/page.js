@@ -95,8 +95,8 @@ function note(entry) {
   const counts = { sets: entry.num_sets, count: entry.count, weight: entry.weight_shape };
   if (entry.running) return say("page by running");
   const said = say(state.norm === "rms" ? "counts rms" : "counts", counts);
-  const same = data.choices[key("evaluation")]?.same_as_training;
-  return state.mode === "evaluation" && same ? `${said} ${say("page same")}` : said;
+  const same = state.mode === "evaluation" && data.choices[key("evaluation")]?.same_as_training;
+  return [said, ...(same ? [say("page same")] : []), ...(entry.cut ? [say("cut")] : [])].join(" ");
 }
 
 function showFormula(entry) {

@@ -1,0 +1,98 @@
+"""The numbers of an explanation are the layer's, and so are its refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import normkit
+from normkit.explaining.example import learned
+
+LAYERS: list[tuple[str, Any, dict[str, Any]]] = [
+    ("batch", torch.nn.BatchNorm2d(4), {}),
+    ("instance", torch.nn.InstanceNorm2d(4, affine=True), {}),
+    ("group", torch.nn.GroupNorm(2, 4), {"num_groups": 2}),
+    ("layer", torch.nn.LayerNorm((4, 3, 2)), {}),
+    ("rms", torch.nn.RMSNorm((4, 3, 2)), {}),
+    ("rms", torch.nn.RMSNorm(2), {"normalized_shape": (2,)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "layer", "arguments"), LAYERS)
+def test_the_result_is_that_of_the_layer_it_names(kind: str, layer: Any, arguments: Any) -> None:
+    x = torch.randn(3, 4, 3, 2)
+    weight, bias = learned(tuple(layer.weight.shape))
+    layer.weight.data[:] = torch.from_numpy(weight).float()
+    if kind != "rms":
+        layer.bias.data[:] = torch.from_numpy(bias).float()
+        arguments = {**arguments, "bias": bias}
+    seen = normkit.explain(kind, x, weight=weight, **arguments)
+    np.testing.assert_allclose(seen.y, layer(x).detach().numpy(), rtol=1e-5, atol=2e-6)
+    assert type(layer).__name__ in seen.case.layer
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_each_set_has_its_own_mean_and_variance(channels_last: bool) -> None:
+    seen = normkit.explain("group", channels_last=channels_last, num_groups=1)
+    for number in range(seen.case.num_sets):
+        cells = seen.x[seen.case.sets == number]
+        assert seen.mean[number] == pytest.approx(cells.mean())
+        assert seen.var[number] == pytest.approx(cells.var())
+        np.testing.assert_allclose(seen.deviation[seen.case.sets == number], cells - cells.mean())
+    np.testing.assert_allclose(seen.after[0], 0, atol=1e-12)
+    np.testing.assert_allclose(seen.after[1], seen.var / (seen.var + seen.eps))
+
+
+def test_the_json_holds_the_numbers() -> None:
+    seen = normkit.explain("layer", np.arange(12.0).reshape(2, 3, 2))
+    tree = json.loads(json.dumps(seen.to_dict()))
+    assert tree["mean"] == [2.5, 8.5]
+    assert tree["reduced"] == ["C", "L"]
+    assert tree["view"] == {"A": 2, "R": 1, "K": 1, "S": 6}
+    np.testing.assert_array_equal(tree["y"], seen.y)
+
+
+@pytest.mark.parametrize(
+    ("kind", "x", "arguments", "message"),
+    [
+        ("group", np.ones((2, 4)), {"num_groups": 3}, "divisible by num_groups; got 4 channels and num_groups=3"),
+        ("batch", np.ones((1, 4)), {}, "Expected more than 1 value per channel when training"),
+        ("instance", np.ones((2, 4)), {}, "Expected more than 1 spatial element when training"),
+        ("batch", np.ones(4), {}, "at least 2 axes"),
+        ("layer", np.ones((2, 4)), {"normalized_shape": (5,)}, r"Given normalized_shape=\[5\]"),
+        ("batch", np.ones((2, 4)), {"weight": np.ones(3)}, "weight"),
+        ("rms", np.ones((2, 4)), {"bias": np.ones(4)}, "no bias"),
+        ("batch", np.array([[1.0, np.nan]]), {}, "finite"),
+        ("batch", np.array([["a", "b"]]), {}, "numbers"),
+        ("batch", np.ones((2, 4), complex), {}, "real numbers"),
+        ("batch", [[1.0], [2.0, 3.0]], {}, "array of numbers"),
+    ],
+)
+def test_what_the_layer_refuses_is_refused_in_its_words(kind: str, x: Any, arguments: Any, message: str) -> None:
+    with pytest.raises(normkit.UserError, match=message):
+        normkit.explain(kind, x, **arguments)
+
+
+def test_str_and_notebook_and_files(tmp_path: Path) -> None:
+    seen = normkit.explain("group", np.arange(16.0).reshape(2, 4, 2), num_groups=2)
+    assert "torch.nn.GroupNorm(2, 4)" in str(seen)
+    html = seen._repr_html_()
+    assert html.startswith("<div")
+    assert "<svg" in html
+    assert "GroupNorm" in html
+    seen.save(tmp_path / "a.svg")
+    seen.save(str(tmp_path / "a.png"))
+    seen.save(tmp_path / "a.html", lang="zh")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.svg", "a.png", "a.html"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.gif", "ends in .svg, .png or .html"), ("no/a.svg", "does not exist")]
+)
+def test_a_file_that_cannot_be_is_not_touched(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(normkit.UserError, match=message):
+        normkit.explain("batch").save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
