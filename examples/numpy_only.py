@@ -46,7 +46,9 @@ for epoch in range(10):
         w1 -= 0.5 * images[batch].T @ back.dx
         weight -= 0.5 * back.dweight
         bias -= 0.5 * back.dbias
-    print(f"epoch {epoch + 1}: {accuracy(forward(images, training=False)[2], targets):.3f} of the training images right")
+    print(
+        f"epoch {epoch + 1}: {accuracy(forward(images, training=False)[2], targets):.3f} of the training images right"
+    )
 
 print(f"test images, all at once:   {accuracy(forward(x[test], training=False)[2], labels[test]):.3f}")
 one_by_one = np.concatenate([forward(image[None], training=False)[2] for image in x[test]])
