@@ -1,10 +1,10 @@
 """Pictures: what one norm averages, the norms side by side, and running statistics over the steps."""
 
+import contextlib
 import io
 import textwrap
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -129,7 +129,8 @@ def _draw_panel(axes: Axes, panel: Panel, say: Words, size: tuple[float, float])
         return
     Drawing(case).draw(axes, say, size)
     counts = say("means of", sets=case.num_sets, count=case.count)
-    axes.set_xlabel(f"{say('over')} {', '.join(case.reduced)}\n{counts}", fontsize=9, color=INK)
+    over = say("mean over", axes=", ".join(case.reduced))
+    axes.set_xlabel(f"{over}\n{counts}", fontsize=9, color=INK)
 
 
 def _wrapped(text: str, lang: str, width: int) -> str:
@@ -142,7 +143,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-@contextmanager
+@contextlib.contextmanager
 def _style(lang: str, suffix: str) -> Iterator[None]:
     """Set fonts and colours; the same picture gives the same file."""
     # named one by one in Matplotlib's types, where Any stands for all of them
@@ -158,7 +159,13 @@ def _style(lang: str, suffix: str) -> Iterator[None]:
 
 
 def _cjk_fonts() -> list[str]:
-    installed = set(font_manager.get_font_names())
+    """Return the fonts with Chinese characters, also those that were installed since Matplotlib last looked."""
+    manager = font_manager.fontManager
+    if not {*CJK_FONTS} & {*manager.get_font_names()}:
+        for path in {*font_manager.findSystemFonts()} - {font.fname for font in manager.ttflist}:
+            with contextlib.suppress(OSError, RuntimeError):  # a damaged file
+                manager.addfont(path)
+    installed = manager.get_font_names()
     return [name for name in CJK_FONTS if name in installed]
 
 

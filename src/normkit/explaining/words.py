@@ -92,6 +92,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "per mean": ("values each", "每组值数"),
     "weight": ("weight", "weight 形状"),
     "single": ("a mean of one value", "每组只有一个值"),
+    "mean over": ("mean over {axes}", "在 {axes} 上求平均"),
     "means of": ("{sets} means of {count} values", "{sets} 个均值，每组 {count} 个值"),
     "not defined": ("not defined:\na mean of one value", "无定义：\n每组只有一个值"),
     "compare note": (
