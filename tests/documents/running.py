@@ -17,7 +17,10 @@ SECONDS: Final = 240  # that a command may take
 
 _NUMBER: Final = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 _COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
-_FORCES_COLOR: Final = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"}
+_LEFT_OUT: Final = {
+    *("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"),  # make commands print for a terminal
+    *("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),  # half as much time again, to cover what other tests cover
+}
 
 
 class PageError(AssertionError):
@@ -46,6 +49,12 @@ def run_console(blocks: Sequence[Block], folder: Path, *, slow: bool) -> None:
         if block.language == "console" and block.runs(slow=slow):
             for command in commands(block):
                 _run_command(command, block, folder)
+
+
+def environment() -> dict[str, str]:
+    """What commands and scripts run in."""
+    kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
 
 
 @dataclass
@@ -115,7 +124,7 @@ def _run_command(command: Command, block: Block, folder: Path) -> None:
         done = subprocess.run(
             ["bash", "-c", command.text],
             cwd=folder,
-            env=_environment(),
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -155,8 +164,3 @@ def _squeeze(text: str) -> str:
 
 def _without_numbers(text: str) -> str:
     return _NUMBER.sub("#", _squeeze(text))
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _FORCES_COLOR}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents.blocks import ROOT
+from tests.documents.running import SECONDS, environment
 
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "tour.ipynb"
@@ -28,7 +29,13 @@ SCRIPTS = [path.name for path in sorted(EXAMPLES.glob("*.py")) if acts(path)]
 def test_a_script_runs_and_is_short(script: str, folder: Path) -> None:
     assert len((EXAMPLES / script).read_text().splitlines()) < 60
     done = subprocess.run(
-        [sys.executable, f"examples/{script}"], cwd=folder, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, f"examples/{script}"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
     assert done.returncode == 0, f"{script} failed\n{done.stderr}"
     assert done.stdout.strip(), f"{script} prints nothing"
