@@ -35,6 +35,7 @@ test-slow: .venv/.dev
 	$(BIN)/pytest -m slow
 
 # The fast tests on another torch, in an environment of its own: make test-torch TORCH=2.11.0
+# The documents show what the pinned torch says.
 OTHER := .venv-torch-$(TORCH)
 test-torch:
 	@test -n "$(TORCH)" || { echo "which torch? make test-torch TORCH=2.11.0" >&2; exit 2; }
@@ -42,7 +43,7 @@ test-torch:
 	sed 's/^torch==.*/torch==$(TORCH)/' constraints.txt > $(OTHER)/constraints.txt
 	$(OTHER)/bin/python $(INSTALL) -c $(OTHER)/constraints.txt -e '.[test]'
 	$(OTHER)/bin/python -c 'import torch; print("torch", torch.__version__)'
-	$(OTHER)/bin/pytest -m "$(FAST)" $(SIDE_BY_SIDE)
+	$(OTHER)/bin/pytest -m "$(FAST)" $(SIDE_BY_SIDE) --ignore=tests/documents
 
 # The site, in site/; a warning is an error. The notice that it silences is about the future of MkDocs.
 docs: .venv/.docs
