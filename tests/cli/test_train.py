@@ -16,6 +16,7 @@ import torch
 from normkit import train
 from normkit.cli import main
 from normkit.train import data, verify
+from normkit.train.quantities import Quantity
 
 IMAGES = "train-images-idx3-ubyte"
 
@@ -97,7 +98,7 @@ def test_defaults_make_a_named_folder_for_the_digits(normkit: Command, tmp_path:
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("digits-")
     options = json.loads((folder / "config.json").read_text())["options"]
-    assert (options["norms"], options["impl"], options["lr"]) == (["batch"], "normkit", 1.0)
+    assert (options["norms"], options["impls"], options["lr"]) == (["batch"], ["normkit"], 1.0)
 
 
 def test_json_is_one_object_and_nothing_else(normkit: Command, images: Path) -> None:
@@ -120,10 +121,10 @@ def test_trace_prints_every_layer(normkit: Command, images: Path) -> None:
 
 
 def test_exit_status_tells_of_a_difference(normkit: Command, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "GRADIENT_TOLERANCE", 0.0)
+    monkeypatch.setattr(verify, "QUANTITIES", (Quantity("gradient", "gradient", 0.0),))
     code, out, _ = normkit("--data", images, "--epochs", 1, "--batch-size", 64, "--verify", "--out", "run")
     assert code == 1
-    assert "DIFFERENT" in out
+    assert "DIFFERS" in out
 
 
 def test_help_teaches_by_example(normkit: Command) -> None:

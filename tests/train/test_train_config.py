@@ -14,7 +14,7 @@ from normkit.train import TrainConfig
 def test_defaults_follow_the_published_experiment() -> None:
     config = TrainConfig(data="fashion-mnist")
     assert (config.epochs, config.batch_size, config.lr, config.norms) == (10, 256, 1.0, ("batch",))
-    assert config.impl == "normkit"
+    assert config.impls == ("normkit",)
 
 
 def test_digits_have_their_own_epochs_and_batches() -> None:
@@ -35,7 +35,11 @@ def test_threads_and_folders_are_filled_in(tmp_path: Path) -> None:
         ({"norms": ["btach"]}, "unknown norm 'btach': choose from batch, layer, group, instance, none"),
         ({"norms": []}, "no norm to train"),
         ({"norms": ["batch", "batch"]}, "more than once"),
-        ({"impl": "jax"}, "unknown implementation 'jax'"),
+        ({"impls": ["jax"]}, "unknown implementation 'jax': choose from normkit, torch, or name a layer of your own"),
+        ({"impls": []}, "no implementation to train"),
+        ({"impls": ["torch", "torch"]}, "'torch' is given more than once"),
+        ({"impls": ["layers.py:Mine"], "sync": True}, "drop `sync`"),
+        ({"image_size": 15}, "`image_size` must be 16 or more, not 15"),
         ({"epochs": 0}, "`epochs` must be 1 or more, not 0"),
         ({"batch_size": 0}, "`batch_size` must be 1 or more"),
         ({"batch_size": 1}, "variance of a single value is 0"),
@@ -47,7 +51,7 @@ def test_threads_and_folders_are_filled_in(tmp_path: Path) -> None:
         ({"seed": 2**32}, "`seed` must be between 0 and"),
         ({"threads": 0}, "`threads` must be between 1 and"),
         ({"threads": 1000}, "`threads` must be between 1 and"),
-        ({"verify": True, "impl": "torch"}, "drop one of them"),
+        ({"verify": True, "impls": ["torch"]}, "drop one of them"),
         ({"data_dir": "somewhere"}, "has no meaning with `data=digits`"),
     ],
 )

@@ -1,6 +1,7 @@
 """The run folder: whole files or none, and clear words for folders that are something else."""
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -39,32 +40,33 @@ def test_an_interrupt_while_writing_leaves_no_litter(tmp_path: Path, monkeypatch
 
 def test_create_takes_a_new_or_an_empty_folder(tmp_path: Path) -> None:
     config = TrainConfig()
-    folder.create(tmp_path, config, "sum")
-    folder.create(tmp_path / "deep" / "er", config, "sum")
-    assert folder.read_config(tmp_path / "deep" / "er") == (config, "sum")
+    inputs = folder.Inputs(config, "sum", {"layers.py:Mine": "other"})
+    folder.create(tmp_path, inputs)
+    folder.create(tmp_path / "deep" / "er", inputs)
+    assert folder.read_config(tmp_path / "deep" / "er") == inputs
 
 
 def test_create_refuses_what_holds_a_run_or_anything_else(tmp_path: Path) -> None:
-    config = TrainConfig()
-    folder.create(tmp_path / "run", config, "sum")
+    inputs = folder.Inputs(TrainConfig(), "sum")
+    folder.create(tmp_path / "run", inputs)
     with pytest.raises(UserError, match=r"already holds a run.*`resume`"):
-        folder.create(tmp_path / "run", config, "sum")
+        folder.create(tmp_path / "run", inputs)
     with pytest.raises(UserError, match="is not empty"):
-        folder.create(tmp_path, config, "sum")
+        folder.create(tmp_path, inputs)
 
 
 def test_create_refuses_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UserError, match=r"cannot write to the folder .* Name another one with `out`"):
-            folder.create(place, TrainConfig(), "sum")
+            folder.create(place, folder.Inputs(TrainConfig(), "sum"))
 
     def full(*_: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left"):
-        folder.create(tmp_path / "run", TrainConfig(), "sum")
+        folder.create(tmp_path / "run", folder.Inputs(TrainConfig(), "sum"))
     assert not (tmp_path / "run").exists()
 
 
@@ -74,6 +76,15 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, content: str) -
         folder.read_config(tmp_path)
     (tmp_path / folder.CONFIG).write_text(content)
     with pytest.raises(UserError, match="is not the configuration of a run"):
+        folder.read_config(tmp_path)
+
+
+def test_a_run_of_an_older_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder.create(tmp_path, folder.Inputs(TrainConfig(), "sum"))
+    tree = json.loads((tmp_path / folder.CONFIG).read_text())
+    tree["options"]["impl"] = tree["options"].pop("impls")[0]
+    (tmp_path / folder.CONFIG).write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=r"not those of this version of normkit.*start a new run"):
         folder.read_config(tmp_path)
 
 
@@ -100,6 +111,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, kind: str) -> None:
         case "other":
             torch.save({"weight": torch.zeros(2)}, path)
         case "code":
-            torch.save({"format": 1, "path": Path("x")}, path)
+            torch.save({"format": 2, "path": Path("x")}, path)
     with pytest.raises(UserError, match=r"checkpoint-batch\.pt is .* remove it to train 'batch' again"):
         folder.load_checkpoint(tmp_path, "batch")

@@ -1,38 +1,33 @@
 """LeNet: the published shapes, one start for all norms, and the layers that each norm puts in."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import normkit
 from normkit.train import NORMS, lenet, trace
+from tests.train.layers import PLAIN_ATTRIBUTES, TEXTBOOK
 
 # The published trace of a (1, 1, 224, 224) image; its own layer is called BatchNorm for both kinds of input.
-PUBLISHED = [
-    ("Conv2d", (1, 6, 220, 220)),
-    ("BatchNorm", (1, 6, 220, 220)),
-    ("Sigmoid", (1, 6, 220, 220)),
-    ("AvgPool2d", (1, 6, 110, 110)),
-    ("Conv2d", (1, 16, 106, 106)),
-    ("BatchNorm", (1, 16, 106, 106)),
-    ("Sigmoid", (1, 16, 106, 106)),
-    ("AvgPool2d", (1, 16, 21, 21)),
-    ("Flatten", (1, 7056)),
-    ("Linear", (1, 120)),
-    ("BatchNorm", (1, 120)),
-    ("Sigmoid", (1, 120)),
-    ("Linear", (1, 84)),
-    ("BatchNorm", (1, 84)),
-    ("Sigmoid", (1, 84)),
-    ("Linear", (1, 10)),
-]
+PUBLISHED = json.loads((Path(__file__).parent.parent / "data" / "published_lenet.json").read_text())["trace"]
 
 
-@pytest.mark.parametrize("impl", ["normkit", "torch"])
+@pytest.mark.parametrize("impl", ["normkit", "torch", TEXTBOOK, PLAIN_ATTRIBUTES])
 def test_published_trace(impl: str) -> None:
-    shapes = trace("batch", impl, image_size=224, last_pool=5)
-    renamed = [("BatchNorm" if name.startswith("BatchNorm") else name, shape) for name, shape in shapes]
+    shapes = trace("batch", impl, image_size=224)
+    renamed = [["BatchNorm" if name.startswith("BatchNorm") else name, list(shape)] for name, shape in shapes]
     assert renamed == PUBLISHED
+
+
+@pytest.mark.parametrize(("size", "pool", "features"), [(16, 2, 16), (28, 2, 256), (63, 2, 2304), (64, 5, 400)])
+def test_the_second_pool_follows_the_size_of_the_images(size: int, pool: int, features: int) -> None:
+    model = lenet("batch", "torch", seed=0, image_size=size)
+    assert model.get_submodule("pool2").kernel_size == pool
+    assert model.get_submodule("linear1").in_features == features
+    assert model(torch.rand(2, 1, size, size)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("impl", ["normkit", "torch"])

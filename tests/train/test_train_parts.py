@@ -79,9 +79,11 @@ def test_odd_activations_have_histograms_too() -> None:
     assert histograms({("linear 1", "before"): torch.full((3,), torch.nan)}, epoch=1, step=1) == []
 
 
-def metrics(norm: str, epoch: int, **values: Any) -> EpochMetrics:
+def metrics(norm: str, epoch: int, impl: str = "", **values: Any) -> EpochMetrics:
     fields = {"train_loss": 1 / epoch, "train_accuracy": 0.5, "test_loss": 1.1 / epoch, "test_accuracy": 0.4}
-    return EpochMetrics(**{"norm": norm, "epoch": epoch, **fields, "seconds": 1.0, "images_per_second": 9.0, **values})
+    return EpochMetrics(
+        **{"norm": norm, "impl": impl, "epoch": epoch, **fields, "seconds": 1.0, "images_per_second": 9.0, **values}
+    )
 
 
 def test_curves_show_every_norm() -> None:
@@ -102,6 +104,14 @@ def test_csv_keeps_every_digit() -> None:
     header, line = text.splitlines()
     assert header == "norm,epoch,train_loss,train_accuracy,test_loss,test_accuracy,seconds,images_per_second"
     assert line.split(",")[:3] == ["batch", "3", "0.3333333333333333"]
+
+
+def test_csv_tells_several_implementations_apart() -> None:
+    text = report.to_csv([metrics("none", 1), metrics("batch", 1, "Mine")], EpochMetrics).decode()
+    header, none, mine = text.splitlines()
+    assert header.startswith("norm,impl,epoch,train_loss")
+    assert none.startswith("none,,1,")
+    assert mine.startswith("batch,Mine,1,")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -61,7 +61,7 @@ class Log(Progress):
 @pytest.mark.parametrize("impl", ["normkit", "torch"])
 def test_a_run_writes_everything(small_data: Path, tmp_path: Path, impl: str) -> None:
     out, log = tmp_path / "run", Log()
-    result = train.run(small_config(small_data, impl=impl), out, progress=log)
+    result = train.run(small_config(small_data, impls=[impl]), out, progress=log)
     expected = {"config.json", "metrics.csv", "metrics.json", "curves.png"}
     expected |= {f"checkpoint-{norm}.pt" for norm in ("batch", "none")}
     expected |= {f"activations-{norm}.png" for norm in ("batch", "none")}

@@ -1,5 +1,6 @@
 """Verification: it passes for right layers, and each planted fault turns it red."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 import normkit
 from normkit import train
-from normkit.train import TrainConfig, Verdict, model, verify
+from normkit.train import TrainConfig, Verdict, model
+from normkit.train.quantities import QUANTITIES, Difference
 
 
 def verdict_of(small_data: Path, out: Path, norm: str) -> Verdict:
@@ -23,11 +25,17 @@ def test_right_layers_pass(small_data: Path, tmp_path: Path, norm: str) -> None:
         verdict = verdict_of(small_data, tmp_path / "run", norm)
     assert verdict.passed
     assert verdict.steps == 6
-    assert verdict.gradient > 0  # two implementations round differently; zero would mean one compared with itself
+    assert largest(verdict, "gradient") > 0  # two round differently; zero would mean one compared with itself
     rows = (tmp_path / "run" / "verify.csv").read_text().splitlines()
     assert len(rows) == 1 + verdict.steps
-    assert rows[0].startswith("norm,epoch,step,loss,gradient,running,drift_loss")
+    assert rows[0].startswith("norm,epoch,step,output,output_layer,running_mean,running_mean_layer,running_var,")
+    assert [row.split(",")[11] != "" for row in rows[1:]] == [False] * 5 + [True]  # evaluation: once an epoch
     assert 0 <= verdict.twin_test_accuracy <= 1
+
+
+def largest(verdict: Verdict, quantity: str) -> float:
+    (found,) = [found for found in verdict.quantities if found.quantity == quantity]
+    return found.largest
 
 
 def test_without_a_norm_there_is_nothing_to_verify(small_data: Path, tmp_path: Path) -> None:
@@ -73,28 +81,26 @@ class ConstantStatistics(nn.BatchNorm1d):
 
 
 @pytest.mark.parametrize(
-    ("fault", "number"),
+    ("fault", "quantity"),
     [
-        (WrongEps, "loss"),
-        (WrongMomentum, "running"),
-        (BiasedRunningVariance, "running"),
+        (WrongEps, "output"),
+        (WrongMomentum, "running_mean"),
+        (BiasedRunningVariance, "running_var"),
         (ConstantStatistics, "gradient"),
     ],
 )
 def test_a_planted_fault_fails(
-    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[nn.BatchNorm1d], number: str
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[nn.BatchNorm1d], quantity: str
 ) -> None:
     faulty = SimpleNamespace(BatchNorm1d=fault, BatchNorm2d=normkit.BatchNorm2d)
     real = model.namespace
     monkeypatch.setattr(model, "namespace", lambda impl: faulty if impl == "normkit" else real(impl))
     verdict = verdict_of(small_data, tmp_path / "run", "batch")
     assert not verdict.passed
-    tolerance = {
-        "loss": verify.LOSS_TOLERANCE,
-        "gradient": verify.GRADIENT_TOLERANCE,
-        "running": verify.RUNNING_TOLERANCE,
-    }
-    assert getattr(verdict, number) > 10 * tolerance[number]
+    (found,) = [found for found in verdict.quantities if found.quantity == quantity]
+    assert found.first_step == 1
+    assert found.largest > 10 * found.tolerance
+    assert found.layer == ("norm4" if quantity == "gradient" else "norm3")  # gradients go back, so the last is told
 
 
 def test_a_difference_that_is_not_a_number_fails(small_data: Path, tmp_path: Path) -> None:
@@ -103,6 +109,13 @@ def test_a_difference_that_is_not_a_number_fails(small_data: Path, tmp_path: Pat
     assert not verdict.passed
 
 
-def test_loss_differences_are_measured_in_losses_of_at_least_one() -> None:
-    assert verify._loss_difference(4.0, 2.0) == 1.0
-    assert verify._loss_difference(0.002, 0.001) == pytest.approx(0.001)
+def test_a_difference_is_told_of_the_layer_where_it_begins() -> None:
+    forward, backward = QUANTITIES[0], QUANTITIES[3]
+    assert forward.largest({"norm1": 1e-7, "norm2": 1e-2, "norm3": 5e-2}) == Difference(5e-2, "norm2")
+    assert backward.largest({"norm1": 5e-2, "norm2": 1e-2, "norm3": 1e-7}) == Difference(5e-2, "norm2")
+    assert forward.largest({"norm1": 1e-7, "norm2": 2e-7}) == Difference(2e-7, "norm2")
+    assert forward.largest({}) is None
+    not_a_number = forward.largest({"norm1": 1e-7, "norm2": math.nan})
+    assert not_a_number is not None
+    assert math.isnan(not_a_number.value)
+    assert not_a_number.layer == "norm2"

@@ -1,6 +1,8 @@
 """``normkit train``."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,10 +10,11 @@ import typer
 
 from normkit.cli import console
 from normkit.cli.options import Format, Threads
+from normkit.cli.train_output import print_result, print_trace
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
-    from normkit.train import RunResult, TrainConfig
+    from normkit.train import TrainConfig
 
 EXIT_DIFFERENT = 1
 EXIT_INTERRUPTED = 130
@@ -36,8 +39,15 @@ def train(
             show_default="batch",
         ),
     ] = None,
-    impl: Annotated[
-        str | None, typer.Option(metavar="normkit|torch", help="Whose layers to train with.", show_default="normkit")
+    impls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--impl",
+            metavar="normkit|torch|FILE.py:NAME",
+            help="Whose layers to train with: normkit, torch, or a torch.nn.Module of your own (FILE.py:NAME or "
+            "package.module:NAME), beside which the two others are trained too; repeat it to compare several.",
+            show_default="normkit",
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Passes over the images.", show_default="10, for the digits 20")
@@ -57,6 +67,15 @@ def train(
             metavar="FOLDER",
             help="Where the Fashion-MNIST files are.",
             show_default="where Debian's package puts them",
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Enlarge the images to N by N. From 64 on the second pool is 5, as in the published trace for 224, "
+            "below it is 2.",
+            show_default="28",
         ),
     ] = None,
     out: Annotated[
@@ -90,6 +109,15 @@ def train(
 
         normkit train --data fashion-mnist --norm batch --norm none --verify
 
+    Your own layer, found as normkit check finds it, in the place of batch norm, beside normkit's and torch.nn's. Each
+    step is compared with torch.nn's layer on the same weights, statistics and images:
+
+        normkit train --impl layers.py:MyBatchNorm --epochs 5
+
+    The shapes of the published trace, whatever the layers:
+
+        normkit train --image-size 224 --trace --impl layers.py:MyBatchNorm --epochs 1
+
     Go on after Ctrl-C, to the same numbers as without it:
 
         normkit train --resume runs/digits-20250131-120000
@@ -98,7 +126,8 @@ def train(
 
         torchrun --nproc-per-node 2 -m normkit.cli train --sync
 
-    Exit status: 0 done; 1 --verify found too large a difference; 2 bad options or data; 130 interrupted.
+    Exit status: 0 done; 1 an own layer departs from torch.nn's, or --verify found too large a difference; 2 bad
+    options or data, or an own layer that raises; 130 interrupted.
     """
     from normkit import train as training
 
@@ -107,13 +136,14 @@ def train(
     options = {
         "data": data,
         "norms": norms,
-        "impl": impl,
+        "impls": impls,
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr,
         "seed": seed,
         "threads": threads,
         "data_dir": data_dir,
+        "image_size": image_size,
         "verify": verify or None,
         "sync": sync or None,
     }
@@ -129,17 +159,26 @@ def train(
         _run(config, out, resume, trace, output)
 
 
+def _traced(config: "TrainConfig") -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+    """Return the shapes of every contender by its label."""
+    from normkit import train as training
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return {contender.label: contender.trace(config.image_size) for contender in training.contenders(config)}
+
+
 def _run(config: "TrainConfig", out: Path | None, resume: Path | None, trace: bool, output: str) -> None:
     from normkit import train as training
 
-    shapes = {name: training.trace(name, config.impl) for name in config.norms} if trace else {}
+    shapes = _traced(config) if trace else {}
     if output == "table":
-        for name, layers in shapes.items():
-            print_trace(name, layers)
+        for label, layers in shapes.items():
+            print_trace(label, layers)
     try:
-        result = training.run(
-            config, resume or out, resume=resume is not None, progress=training.for_console(console.err)
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # what an own layer prints is no result
+            result = training.run(
+                config, resume or out, resume=resume is not None, progress=training.for_console(console.err)
+            )
     except training.Interrupted as interrupted:
         command = training.launched_with() if config.sync else "normkit"
         console.err.print(
@@ -154,73 +193,3 @@ def _run(config: "TrainConfig", out: Path | None, resume: Path | None, trace: bo
         print_result(result)
     if not result.passed:
         raise typer.Exit(EXIT_DIFFERENT)
-
-
-def print_trace(norm: str, layers: list[tuple[str, tuple[int, ...]]]) -> None:
-    """Print each layer's output shape for one image, as the publication does."""
-    console.out.print(f"LeNet, norm {norm}:")
-    for name, shape in layers:
-        console.out.print(f"  {name + ' output shape:':<28} {shape}")
-    console.out.print()
-
-
-def print_result(result: "RunResult") -> None:
-    """Print the comparison, the verification if there was one, and the names of the files."""
-    console.print_table(
-        "Result",
-        ("norm", "train accuracy", "test accuracy", "seconds per epoch", "final loss"),
-        [
-            (
-                norm.norm,
-                f"{norm.epochs[-1].train_accuracy:.3f}",
-                f"{norm.epochs[-1].test_accuracy:.3f}",
-                f"{norm.seconds_per_epoch:.2f}",
-                f"{norm.epochs[-1].train_loss:.3f}",
-            )
-            for norm in result.norms
-        ],
-    )
-    if result.verdicts:
-        print_verdicts(result)
-    console.out.print(f"Everything is in {result.folder}:")
-    for kind, suffixes in (("pictures", {".png"}), ("numbers", {".csv", ".json"}), ("checkpoints", {".pt"})):
-        names = [name for name in result.files if Path(name).suffix in suffixes]
-        console.out.print(f"  {kind:<12} {', '.join(names)}", soft_wrap=True)
-
-
-def print_verdicts(result: "RunResult") -> None:
-    """Print the largest differences from torch.nn."""
-    from normkit.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, RUNNING_TOLERANCE
-
-    console.print_table(
-        "Each step against torch.nn: largest relative difference",
-        ("norm", "steps", "loss", "gradient", "running statistics", "verdict"),
-        [
-            (
-                verdict.norm,
-                f"{verdict.steps:,}",
-                f"{verdict.loss:.1e}",
-                f"{verdict.gradient:.1e}",
-                f"{verdict.running:.1e}",
-                "same" if verdict.passed else "DIFFERENT",
-            )
-            for verdict in result.verdicts
-        ]
-        + [("tolerance", "", f"{LOSS_TOLERANCE:.0e}", f"{GRADIENT_TOLERANCE:.0e}", f"{RUNNING_TOLERANCE:.0e}", "")],
-    )
-    console.print_table(
-        "Separate trainings from the same first weights: largest relative difference",
-        ("norm", "loss", "gradient", "running statistics", "weights", "test accuracy", "torch.nn's"),
-        [
-            (
-                verdict.norm,
-                f"{verdict.drift_loss:.1e}",
-                f"{verdict.drift_gradient:.1e}",
-                f"{verdict.drift_running:.1e}",
-                f"{verdict.drift_weight:.1e}",
-                f"{verdict.test_accuracy:.3f}",
-                f"{verdict.twin_test_accuracy:.3f}",
-            )
-            for verdict in result.verdicts
-        ],
-    )

@@ -13,6 +13,12 @@ from normkit.threads import check_threads
 
 NORMS: Final = ("batch", "layer", "group", "instance", "none")
 IMPLS: Final = ("normkit", "torch")
+"""The packages whose layers can be trained; anything else that is trained is a layer of somebody's own."""
+GROUPS: Final = 2
+"""Groups of the group norm: two divides all of 6, 16, 120 and 84 channels."""
+IMAGE_SIZE: Final = 28
+MIN_IMAGE_SIZE: Final = 16
+"""The smallest images of which a pixel is left after both convolutions and both pools."""
 DIGITS: Final = "digits"
 FASHION: Final = "fashion-mnist"
 
@@ -38,7 +44,8 @@ class TrainConfig:
     Args:
         data: ``"digits"``, ``"fashion-mnist"`` or a folder of four IDX files in the MNIST form.
         norms: The normalizations to compare: names from ``NORMS``, each once.
-        impl: The package whose layers are trained: ``"normkit"`` or ``"torch"``.
+        impls: Whose layers are trained: ``"normkit"``, ``"torch"``, or a layer of somebody's own,
+            ``"path/to/file.py:Name"`` or ``"package.module:Name"``, beside which the two others are trained too.
         epochs: Passes over the training images; None: 20 for the digits, 10 otherwise.
         batch_size: Images per step; None: 64 for the digits, 256 otherwise.
         lr: Learning rate of plain SGD.
@@ -47,13 +54,14 @@ class TrainConfig:
         verify: Train torch.nn's layers in lockstep and compare.
         sync: Share every batch among the ranks that torchrun started.
         data_dir: The folder of the Fashion-MNIST files; None: that of Debian's package.
+        image_size: Height and width to which the images are enlarged.
     Raises:
         UserError: a value cannot be used.
     """
 
     data: str = DIGITS
     norms: Sequence[str] = ("batch",)
-    impl: str = "normkit"
+    impls: Sequence[str] = ("normkit",)
     epochs: int = _DEPENDS
     batch_size: int = _DEPENDS
     lr: float = PUBLISHED_LR
@@ -62,11 +70,12 @@ class TrainConfig:
     verify: bool = False
     sync: bool = False
     data_dir: str | Path | None = None
+    image_size: int = IMAGE_SIZE
 
     def __post_init__(self) -> None:
         """Fill in the defaults that depend on data or machine, make paths absolute, and check every value."""
         is_digits = self.data == DIGITS
-        self._set(norms=tuple(self.norms))
+        self._set(norms=tuple(self.norms), impls=_completed(self.impls))
         if self.data not in (DIGITS, FASHION):
             self._set(data=str(Path(self.data).expanduser().resolve()))
         if self.data_dir is not None:
@@ -78,6 +87,7 @@ class TrainConfig:
         if self.threads is _DEPENDS:
             self._set(threads=torch.get_num_threads())
         self._check_norms()
+        self._check_impls()
         self._check_numbers()
 
     def _set(self, **values: object) -> None:
@@ -92,17 +102,37 @@ class TrainConfig:
                 raise UserError(f"unknown norm {norm!r}: choose from {', '.join(NORMS)}")
             if self.norms.count(norm) > 1:
                 raise UserError(f"norm {norm!r} is given more than once: name each norm to compare once")
-        if self.impl not in IMPLS:
-            raise UserError(f"unknown implementation {self.impl!r}: choose from {', '.join(IMPLS)}")
-        if self.verify and self.impl == "torch":
+
+    @property
+    def own_layers(self) -> tuple[str, ...]:
+        """The layers of somebody's own among ``impls``."""
+        return tuple(impl for impl in self.impls if impl not in IMPLS)
+
+    def _check_impls(self) -> None:
+        for impl in self.impls:
+            if impl not in IMPLS and not _names_a_layer(impl):
+                raise UserError(
+                    f"unknown implementation {impl!r}: choose from {', '.join(IMPLS)}, or name a layer of your own, "
+                    "path/to/file.py:Name or package.module:Name"
+                )
+            if self.impls.count(impl) > 1:
+                raise UserError(f"implementation {impl!r} is given more than once: name each to compare once")
+        if not self.impls:
+            raise UserError("no implementation to train: give at least one of normkit, torch, path/to/file.py:Name")
+        if self.verify and self.impls == ("torch",):
             raise UserError(
-                "`verify` compares normkit's layers with torch.nn's, and `impl=torch` trains torch.nn's: "
+                "`verify` compares normkit's layers with torch.nn's, and `impls=torch` trains torch.nn's: "
                 "drop one of them"
             )
-        if self.sync and self.impl == "torch" and "batch" in self.norms:
+        if self.sync and self.own_layers:
+            raise UserError(
+                "`sync` shares a batch's statistics among ranks, and a layer of your own takes those of its own rank's "
+                "share alone: drop `sync`, or train normkit's layers alone"
+            )
+        if self.sync and "torch" in self.impls and "batch" in self.norms:
             raise UserError(
                 "`sync` shares a batch's statistics among ranks on the CPU, which torch.nn.SyncBatchNorm refuses: "
-                "drop `impl=torch` or `norms=batch`"
+                "drop `impls=torch` or `norms=batch`"
             )
 
     def _check_numbers(self) -> None:
@@ -115,6 +145,11 @@ class TrainConfig:
                 "`batch_size=1` cannot train batch norm: the variance of a single value is 0. "
                 "Use 2 or more images per batch, or another norm"
             )
+        if self.image_size < MIN_IMAGE_SIZE:
+            raise UserError(
+                f"`image_size` must be {MIN_IMAGE_SIZE} or more, not {self.image_size}: of smaller images nothing is "
+                "left after the convolutions and pools"
+            )
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"`lr` must be a finite number above 0, not {self.lr:g}")
         if not 0 <= self.seed <= MAX_SEED:
@@ -125,14 +160,17 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as JSON types."""
-        return {**asdict(self), "norms": list(self.norms)}
+        return {**asdict(self), "norms": list(self.norms), "impls": list(self.impls)}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "TrainConfig":
         """Return the options that ``to_json`` wrote."""
         names = {field.name for field in fields(cls)}
         if not isinstance(saved, Mapping) or set(saved) != names:
-            raise UserError(f"the saved configuration must hold exactly {', '.join(sorted(names))}")
+            raise UserError(
+                f"the saved options are not those of this version of normkit, {', '.join(sorted(names))}: "
+                "go on with the version that began the run, or start a new run"
+            )
         return cls(**saved)
 
     def check_same(self, given: Mapping[str, Any]) -> None:
@@ -148,3 +186,20 @@ class TrainConfig:
                 f"a resumed run keeps its options, or its numbers would mean nothing ({listing}): "
                 "drop these options, or start a new run"
             )
+
+
+def _names_a_layer(impl: str) -> bool:
+    return ":" in impl or impl.endswith(".py")
+
+
+def _completed(impls: Sequence[str]) -> tuple[str, ...]:
+    """Make the files of own layers absolute; put normkit's and torch.nn's layers beside own ones."""
+    found = tuple(impl if impl in IMPLS else _absolute(impl) for impl in impls)
+    if set(found) <= set(IMPLS) or not all(impl in IMPLS or _names_a_layer(impl) for impl in found):
+        return found
+    return (*(impl for impl in IMPLS if impl not in found), *found)
+
+
+def _absolute(impl: str) -> str:
+    file, colon, name = impl.rpartition(":") if not impl.endswith(".py") else (impl, "", "")
+    return f"{Path(file).expanduser().resolve()}{colon}{name}" if file.endswith(".py") else impl

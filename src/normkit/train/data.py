@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from normkit.errors import UserError
 from normkit.train import idx
-from normkit.train.config import DIGITS, FASHION
+from normkit.train.config import DIGITS, FASHION, IMAGE_SIZE
 
-IMAGE_SIZE: Final = 28
 CLASSES: Final = 10
 DEBIAN_FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
 
@@ -138,9 +137,12 @@ def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tens
     return torch.from_numpy(images.copy()).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
 
 
-def to_input(images: Tensor) -> Tensor:
-    """Convert bytes to the network's input: float32 from 0 to 1."""
-    return images.to(torch.float32).div_(255)
+def to_input(images: Tensor, image_size: int = IMAGE_SIZE) -> Tensor:
+    """Convert bytes to the network's input: float32 from 0 to 1, enlarged or reduced to ``image_size``."""
+    values = images.to(torch.float32).div_(255)
+    if values.shape[-1] == image_size:
+        return values
+    return F.interpolate(values, size=(image_size, image_size), mode="bilinear", align_corners=False)
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:

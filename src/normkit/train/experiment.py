@@ -1,4 +1,4 @@
-"""A whole run: every norm trained, compared and written to the run folder."""
+"""A whole run: every contender trained, compared and written to the run folder."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,16 @@ import torch
 
 from normkit.errors import UserError
 from normkit.train import folder as run_folder
-from normkit.train import memory, report
+from normkit.train import memory, report, style
 from normkit.train.config import TrainConfig
+from normkit.train.contenders import contenders
 from normkit.train.data import load_dataset
+from normkit.train.drift_picture import drift_picture
+from normkit.train.guard import OwnLayerError
 from normkit.train.loop import Training
+from normkit.train.own import check_command, shown
 from normkit.train.progress import Progress
-from normkit.train.results import EpochMetrics, RunResult, StepDifference
+from normkit.train.results import EpochMetrics, NormResult, RunResult, StepDifference
 from normkit.train.verify import verdict
 
 
@@ -39,7 +43,7 @@ def run(
     progress: Progress | None = None,
     draw: bool = True,
 ) -> RunResult:
-    """Train every norm of ``config`` and write metrics, checkpoints and pictures.
+    """Train everything that ``config`` names and write metrics, checkpoints and pictures.
 
     Args:
         config: What to train.
@@ -54,30 +58,54 @@ def run(
     progress = progress or Progress()
     dataset = load_dataset(config.data, config.data_dir)
     memory.check_batch(config, len(dataset.train_labels))
+    found = contenders(config)
     out = out or default_folder(config)
+    layers = {contender.own.target: contender.own.fingerprint for contender in found if contender.own}
+    inputs = run_folder.Inputs(config, dataset.fingerprint(), layers)
     if resume:
-        saved, fingerprint = run_folder.read_config(out)
-        saved.check_same(config.to_json())
-        if fingerprint != dataset.fingerprint():
-            raise UserError(
-                f"{out}: the images in {config.data} are not those that this run began with: start a new run"
-            )
+        _check_same(out, inputs)
     else:
-        run_folder.create(out, config, dataset.fingerprint())
+        run_folder.create(out, inputs)
 
-    trainings = [Training(config, norm, dataset) for norm in config.norms]
+    trainings = [Training(config, contender, dataset) for contender in found]
     for training in trainings:
-        state = run_folder.load_checkpoint(out, training.result.norm)
+        state = run_folder.load_checkpoint(out, training.result.label)
         if state is not None:
             training.load_state_dict(state)
+            if training.result.lost_on_save:
+                progress.note(lost_note(training.result))
     try:
         with _threads(config.threads), memory.shortage_explained(config.batch_size):
             _train(out, config, trainings, progress)
     except KeyboardInterrupt:
         raise Interrupted(_finish(out, config, trainings, draw=draw)) from None
+    except OwnLayerError:
+        _finish(out, config, trainings, draw=draw)
+        raise
     finally:
         progress.end()
     return _finish(out, config, trainings, draw=draw)
+
+
+def _check_same(out: Path, inputs: run_folder.Inputs) -> None:
+    """Raise ``UserError`` unless the run in ``out`` was begun with the same options, images and layers."""
+    saved, config = run_folder.read_config(out), inputs.config
+    saved.config.check_same(config.to_json())
+    if saved.data_sha256 != inputs.data_sha256:
+        raise UserError(f"{out}: the images in {config.data} are not those that this run began with: start a new run")
+    for target, fingerprint in inputs.layers_sha256.items():
+        if saved.layers_sha256.get(target) != fingerprint:
+            raise UserError(f"{out}: {shown(target)} was changed since this run began: start a new run")
+
+
+def lost_note(result: NormResult) -> str:
+    """Say what a layer does not save, and what would."""
+    what = " and ".join(result.lost_on_save)
+    return (
+        f"{shown(result.target)} loses its {what} on save: register_buffer would keep them in its state_dict (for "
+        "weight and bias, torch.nn.Parameter). A resumed training goes on with those of a fresh layer, so its numbers "
+        f"differ from those of an uninterrupted one. {check_command(result.target)} says more"
+    )
 
 
 def _train(out: Path, config: TrainConfig, trainings: list[Training], progress: Progress) -> None:
@@ -87,7 +115,7 @@ def _train(out: Path, config: TrainConfig, trainings: list[Training], progress: 
     for training in trainings:
         while training.epochs_done < config.epochs:
             training.run_epoch(progress)
-            run_folder.save_checkpoint(out, training.result.norm, training.state_dict())
+            run_folder.save_checkpoint(out, training.result.label, training.state_dict())
             _write_tables(_result(out, config, trainings))
             progress.epoch(training.result.epochs[-1], config.epochs)
 
@@ -116,13 +144,17 @@ def _write_tables(result: RunResult) -> None:
 def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: bool) -> RunResult:
     results = [training.result for training in trainings if training.epochs_done and draw]
     if results:
+        whose = f"{config.impls[0]} layers, " if len(config.impls) == 1 else ""
         title = (
-            f"LeNet on {Path(config.data).name}, {config.impl} layers, "
+            f"LeNet on {Path(config.data).name}, {whose}"
             f"SGD with learning rate {config.lr:g}, batches of {config.batch_size}"
         )
         run_folder.write_atomic(out / "curves.png", report.curves(results, title))
+    compared = [result for result in results if result.differences]
+    if compared:
+        run_folder.write_atomic(out / "drift.png", drift_picture(compared, style.colours(results)))
     for result in results:
-        run_folder.write_atomic(out / f"activations-{result.norm}.png", report.activation_histograms(result))
+        run_folder.write_atomic(out / f"activations-{result.label}.png", report.activation_histograms(result))
     finished = _result(out, config, trainings)
     _write_tables(finished)
     return finished
@@ -130,7 +162,7 @@ def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: 
 
 def resume_config(out: Path, given: Mapping[str, Any]) -> TrainConfig:
     """Return the options of the run in ``out``; raise ``UserError`` if one of those ``given`` differs."""
-    config, _ = run_folder.read_config(out)
+    config = run_folder.read_config(out).config
     config.check_same(given)
     return config
 

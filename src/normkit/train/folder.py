@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from normkit.errors import UserError
 from normkit.train.config import TrainConfig
 
 CONFIG: Final = "config.json"
-CHECKPOINT_FORMAT: Final = 1
+CHECKPOINT_FORMAT: Final = 2
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -41,13 +42,27 @@ def write_json(path: Path, tree: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
 
 
-def create(path: Path, config: TrainConfig, fingerprint: str) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """What a run was made from; a resumed run needs the same.
+
+    Args:
+        config: The options.
+        data_sha256: The fingerprint of the images.
+        layers_sha256: Of the files of somebody's own layers, by target.
+    """
+
+    config: TrainConfig
+    data_sha256: str
+    layers_sha256: dict[str, str] = field(default_factory=dict)
+
+
+def create(path: Path, inputs: Inputs) -> None:
     """Make a new run folder; an existing one is taken only if it is empty.
 
     Args:
         path: The folder.
-        config: The options, which a resumed run takes up again.
-        fingerprint: The data's, which a resumed run compares.
+        inputs: What the run is made from.
     Raises:
         UserError: there is something already, or the folder cannot be written.
     """
@@ -63,7 +78,8 @@ def create(path: Path, config: TrainConfig, fingerprint: str) -> None:
     except OSError as error:
         raise UserError(f"cannot write to the folder {path}: {error.strerror}. Name another one with `out`") from error
     versions = {"normkit": normkit.__version__, "torch": torch.__version__}
-    tree = {"options": config.to_json(), "data_sha256": fingerprint, "versions": versions}
+    prints = {"data_sha256": inputs.data_sha256, "layers_sha256": inputs.layers_sha256}
+    tree = {"options": inputs.config.to_json(), **prints, "versions": versions}
     try:
         write_json(path / CONFIG, tree)
     except UserError:
@@ -72,36 +88,37 @@ def create(path: Path, config: TrainConfig, fingerprint: str) -> None:
         raise
 
 
-def read_config(path: Path) -> tuple[TrainConfig, str]:
-    """Return the options and the data's fingerprint of the run in ``path``."""
+def read_config(path: Path) -> Inputs:
+    """Return what the run in ``path`` was made from."""
     file = path / CONFIG
     if not file.is_file():
         raise UserError(f"{path} holds no run to resume (no {CONFIG} there): give the folder that a run wrote to")
     try:
         tree = json.loads(file.read_text())
-        return TrainConfig.from_json(tree["options"]), str(tree["data_sha256"])
+        config = TrainConfig.from_json(tree["options"])
+        return Inputs(config, str(tree["data_sha256"]), dict(tree["layers_sha256"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is not the configuration of a run ({error}): start a new run") from error
 
 
-def checkpoint_path(path: Path, norm: str) -> Path:
-    """Return the path of the state of ``norm``'s training."""
-    return path / f"checkpoint-{norm}.pt"
+def checkpoint_path(path: Path, label: str) -> Path:
+    """Return the path of the state of a contender's training."""
+    return path / f"checkpoint-{label}.pt"
 
 
-def save_checkpoint(path: Path, norm: str, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, label: str, state: dict[str, Any]) -> None:
     """Write ``state``: tensors, numbers, strings, lists and dictionaries."""
     buffer = io.BytesIO()
     torch.save({"format": CHECKPOINT_FORMAT, **state}, buffer)
-    write_atomic(checkpoint_path(path, norm), buffer.getvalue())
+    write_atomic(checkpoint_path(path, label), buffer.getvalue())
 
 
-def load_checkpoint(path: Path, norm: str) -> dict[str, Any] | None:
-    """Return the state that ``save_checkpoint`` wrote, or None if this norm has none yet."""
-    file = checkpoint_path(path, norm)
+def load_checkpoint(path: Path, label: str) -> dict[str, Any] | None:
+    """Return the state that ``save_checkpoint`` wrote, or None if this contender has none yet."""
+    file = checkpoint_path(path, label)
     if not file.exists():
         return None
-    advice = f"remove it to train {norm!r} again from the start"
+    advice = f"remove it to train {label!r} again from the start"
     try:
         state = torch.load(file, weights_only=True)
     except Exception as error:  # torch names no common base: zip, pickle, key and runtime errors all mean damage

@@ -1,6 +1,6 @@
-"""The training of one norm, an epoch at a time, and its state between epochs."""
+"""The training of one contender, an epoch at a time, and its state between epochs."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any
 
@@ -11,39 +11,60 @@ from normkit.model import convert_sync_batchnorm
 from normkit.train import sync
 from normkit.train.activations import histograms, watch
 from normkit.train.config import TrainConfig
+from normkit.train.contenders import Contender
 from normkit.train.data import Dataset, epoch_batches
-from normkit.train.model import lenet
+from normkit.train.guard import Guard
+from normkit.train.model import LeNet, lenet
 from normkit.train.progress import Progress, Step
 from normkit.train.results import Activation, EpochMetrics, NormResult, StepDifference
-from normkit.train.step import evaluate, forward_backward
+from normkit.train.states import lost, read_norms
+from normkit.train.step import evaluate, forward_backward, test_batch
 from normkit.train.verify import Lockstep
 
 
 class Training:
-    """One norm's network, optimizer and records.
+    """One contender's network, optimizer and records.
 
     Nothing random happens in a step, and the order of the images follows from seed and epoch, so the state after an
     epoch decides all later numbers.
 
     Args:
         config: The run's options.
-        norm: Which of its norms this is.
+        contender: What is trained.
         dataset: The images.
     """
 
-    def __init__(self, config: TrainConfig, norm: str, dataset: Dataset) -> None:
+    def __init__(self, config: TrainConfig, contender: Contender, dataset: Dataset) -> None:
         self.config = config
+        self.contender = contender
         self.dataset = dataset
-        self.model = lenet(norm, config.impl, config.seed)
+        self.model = contender.network(config.seed, config.image_size)
+        self.guard = Guard(contender.own, self.model)
         if config.sync:
             convert_sync_batchnorm(self.model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.lr)
-        self.result = NormResult(norm, parameters=sum(weight.numel() for weight in self.model.parameters()))
-        self.lockstep: Lockstep | None = None
+        self.result = NormResult(
+            contender.norm,
+            parameters=sum(weight.numel() for weight in self.model.parameters()),
+            impl=contender.impl,
+            target=contender.own.target if contender.own else "",
+        )
+        self.lockstep = self._lockstep() if self._is_compared else None
         self._is_warm = False
-        if config.verify and norm != "none":  # without a normalization there is nothing to compare
-            twins = lenet(norm, "torch", config.seed), lenet(norm, "torch", config.seed)
-            self.lockstep = Lockstep(self.model, twins, config.lr)
+
+    @property
+    def _is_compared(self) -> bool:
+        """Whether torch.nn's layers are trained along; without a normalization there is nothing to compare."""
+        asked = self.config.verify and self.contender.layers != "torch"
+        return self.contender.own is not None or (asked and self.contender.norm != "none")
+
+    def _lockstep(self) -> Lockstep:
+        config = self.config
+        one, other = (lenet(self.contender.norm, "torch", config.seed, image_size=config.image_size) for _ in range(2))
+        lockstep = Lockstep(self.model, (one, other), config.lr, config.image_size)
+        if config.sync:
+            lockstep.share = sync.share
+        return lockstep
 
     @property
     def epochs_done(self) -> int:
@@ -70,10 +91,12 @@ class Training:
             is_first, is_last = step == 1, number == len(batches) - 1
             with watch(self.model, active=is_first or is_last) as activations:
                 start = perf_counter()
-                loss, right = self._step(images, labels)
+                with self.guard.explained(f"in step {step}"):
+                    loss, right = self._step(images, labels)
                 seconds = perf_counter() - start
             if self.lockstep:
-                differences.append(self.lockstep.after_step(result.norm, epoch, step, loss))
+                found = self.lockstep.after_step(loss)
+                differences.append(StepDifference(norm=result.norm, impl=result.impl, epoch=epoch, step=step, **found))
             if is_first:
                 early = histograms(activations, epoch, step)
             if is_last:
@@ -83,17 +106,19 @@ class Training:
             self._is_warm = True
             loss_sum += loss * len(batch)
             correct += right
-            progress.step(
-                Step(result.norm, epoch, self.config.epochs, loss_sum / seen, correct / seen, speed.images_per_second)
-            )
-        test_loss, test_accuracy = evaluate(self.model, dataset.test_images, dataset.test_labels)
+            average = loss_sum / seen, correct / seen, speed.images_per_second
+            progress.step(Step(result.norm, result.impl, epoch, self.config.epochs, *average))
+        test_loss, test_accuracy = self._test(epoch)
         if self.lockstep:
-            result.twin_test_accuracy = evaluate(self.lockstep.free, dataset.test_images, dataset.test_labels)[1]
+            evaluation = self.lockstep.after_evaluation(dataset.test_images[: test_batch(self.config.image_size)])
+            differences[-1] = replace(differences[-1], **evaluation)
+            result.twin_test_accuracy = self._evaluate(self.lockstep.free)[1]
         result.early, result.late = early, late
         result.differences += differences
         result.epochs.append(
             EpochMetrics(
                 norm=result.norm,
+                impl=result.impl,
                 epoch=epoch,
                 train_loss=loss_sum / seen,
                 train_accuracy=correct / seen,
@@ -106,22 +131,36 @@ class Training:
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
         step = sync.forward_backward if self.config.sync else forward_backward
-        loss, correct = step(self.model, images, labels)
+        loss, correct = step(self.model, images, labels, self.config.image_size)
         self.optimizer.step()
         return loss, correct
 
+    def _test(self, epoch: int) -> tuple[float, float]:
+        if self.lockstep:
+            self.lockstep.before_evaluation()
+        with self.guard.explained(f"in the evaluation after epoch {epoch}"):
+            return self._evaluate(self.model)
+
+    def _evaluate(self, model: LeNet) -> tuple[float, float]:
+        return evaluate(model, self.dataset.test_images, self.dataset.test_labels, self.config.image_size)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that later epochs and the report depend on, in types that load with ``weights_only``."""
+        """Return the state that later epochs and the report depend on, in types that load with ``weights_only``.
+
+        What somebody's own layers keep stands beside the state dict too, by role: some do not save it.
+        """
         return {
             "model": self.model.state_dict(),
+            "own_norms": read_norms(self.model) if self.contender.own else {},
             "optimizer": self.optimizer.state_dict(),
             "lockstep": self.lockstep.state_dict() if self.lockstep else None,
             "result": asdict(self.result),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state that ``state_dict`` returned."""
-        self.model.load_state_dict(state["model"])
+        """Restore the state that ``state_dict`` returned, as far as the layers save theirs."""
+        with self.guard.explained("when its checkpoint was loaded"):
+            self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lockstep:
             self.lockstep.load_state_dict(state["lockstep"])
@@ -129,6 +168,7 @@ class Training:
         for name, record in _RECORDS.items():
             saved[name] = [record(**fields) for fields in saved[name]]
         self.result = NormResult(**saved)
+        self.result.lost_on_save = lost(state["own_norms"], self.model) or self.result.lost_on_save
 
 
 class _Speed:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from normkit.errors import UserError
 from normkit.train.config import TrainConfig
-from normkit.train.data import IMAGE_SIZE
 from normkit.train.model import trace
 
 COPIES = 3
@@ -17,8 +16,9 @@ COPIES = 3
 
 def bytes_per_image(config: TrainConfig) -> int:
     """Estimate the bytes that one image of a batch needs in a training step."""
-    elements = max(sum(math.prod(shape) for _, shape in trace(norm, config.impl)) for norm in config.norms)
-    return COPIES * 4 * (elements + IMAGE_SIZE**2)
+    traces = [trace(norm, "torch", image_size=config.image_size) for norm in config.norms]
+    elements = max(sum(math.prod(shape) for _, shape in layers) for layers in traces)
+    return COPIES * 4 * (elements + config.image_size**2)
 
 
 def available_bytes() -> int | None:
@@ -57,11 +57,16 @@ def shortage_explained(batch_size: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if not is_shortage(error):
             raise
         raise UserError(
             f"not enough memory for a batch of {batch_size:,} images: start again with a smaller `batch_size`"
         ) from error
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error is a failed allocation."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def _read(path: str) -> str:

@@ -1,15 +1,40 @@
 """LeNet with a choice of normalization, and its shape trace."""
 
+import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Final
 
 import torch
 from torch import nn
 
 import normkit
+from normkit.checking.target.adapter import Adapter
+from normkit.train.config import GROUPS, IMAGE_SIZE, IMPLS
+from normkit.train.own import OwnLayer, find
 
-GROUPS = 2
-"""Groups of the group norm: two divides all of 6, 16, 120 and 84 channels."""
+LARGE_POOL: Final = 5
+LARGE_POOL_FROM: Final = 64
+"""Images of this size or larger get the second pool of the published trace, which then leaves 5 by 5 values or more."""
+
+
+class LeNet(nn.Sequential):
+    """The network.
+
+    Args:
+        layers: Its layers by name.
+        adapters: What drives those of its normalizations that are somebody's own, by their names.
+    """
+
+    def __init__(self, layers: "OrderedDict[str, nn.Module]", adapters: Mapping[str, Adapter] | None = None) -> None:
+        super().__init__(layers)
+        self.adapters = dict(adapters or {})
+
+    @property
+    def norms(self) -> dict[str, nn.Module]:
+        """Its normalizations by name."""
+        return {name: layer for name, layer in self.named_children() if name.startswith("norm")}
 
 
 def namespace(impl: str) -> ModuleType:
@@ -17,41 +42,47 @@ def namespace(impl: str) -> ModuleType:
     return {"normkit": normkit, "torch": nn}[impl]
 
 
-def conv_norm(layers: ModuleType, norm: str, channels: int, size: int) -> nn.Module | None:
-    """Build the normalization of a (N, channels, size, size) activation; None where there is none."""
+def build_norm(layers: ModuleType, norm: str, shape: tuple[int, ...]) -> nn.Module | None:
+    """Build the normalization of an activation; None where there is none.
+
+    Args:
+        layers: The module that has the layers.
+        norm: One of ``NORMS``.
+        shape: Of one image's activation: (C, H, W) or (C,).
+    """
+    channels, is_image = shape[0], len(shape) > 1
     match norm:
         case "batch":
-            module = layers.BatchNorm2d(channels)
+            module = layers.BatchNorm2d(channels) if is_image else layers.BatchNorm1d(channels)
         case "layer":
-            module = layers.LayerNorm((channels, size, size))
+            module = layers.LayerNorm(shape)
         case "group":
             module = layers.GroupNorm(GROUPS, channels)
-        case "instance":
+        case "instance" if is_image:
             # torch's default has no weight and bias; with them the comparison is about the statistics alone.
             module = layers.InstanceNorm2d(channels, affine=True)
         case _:
+            # Instance norm averages over a channel's positions; after a linear layer each has one, and x - mean is 0.
             return None
     assert isinstance(module, nn.Module)
     return module
 
 
-def linear_norm(layers: ModuleType, norm: str, features: int) -> nn.Module | None:
-    """Build the normalization of a (N, features) activation; None where there is none."""
-    match norm:
-        case "batch":
-            module = layers.BatchNorm1d(features)
-        case "layer":
-            module = layers.LayerNorm(features)
-        case "group":
-            module = layers.GroupNorm(GROUPS, features)
-        case _:
-            # Instance norm averages over a channel's positions, and here each channel has one: x - mean is 0.
-            return None
-    assert isinstance(module, nn.Module)
-    return module
+def last_pool(image_size: int) -> int:
+    """Return the size and stride of the second average pool."""
+    return LARGE_POOL if image_size >= LARGE_POOL_FROM else 2
 
 
-def lenet(norm: str, impl: str, seed: int, *, image_size: int = 28, last_pool: int = 2) -> nn.Sequential:
+def places(norm: str, image_size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of one image's activation at each place of a normalization, by name."""
+    size1 = image_size - 4
+    size2 = size1 // 2 - 4
+    images: dict[str, tuple[int, ...]] = {"norm1": (6, size1, size1), "norm2": (16, size2, size2)}
+    features: dict[str, tuple[int, ...]] = {"norm3": (120,), "norm4": (84,)}
+    return {"none": {}, "instance": images}.get(norm, images | features)
+
+
+def lenet(norm: str, impl: str | OwnLayer, seed: int, *, image_size: int = IMAGE_SIZE) -> LeNet:
     """Build LeNet with ``norm`` before each of its four sigmoids.
 
     Convolutions and linear layers get the same initial weights whatever the norm: the weights Xavier-uniform, as in
@@ -59,54 +90,65 @@ def lenet(norm: str, impl: str, seed: int, *, image_size: int = 28, last_pool: i
 
     Args:
         norm: One of ``NORMS``.
-        impl: The package of the normalization layers, one of ``IMPLS``.
+        impl: Whose normalization layers: one of ``IMPLS``, or a layer of somebody's own.
         seed: Seed of the initial weights.
-        image_size: Height and width of the images: 28 to train, 224 in the published trace.
-        last_pool: Size and stride of the second average pool: 2 to train, 5 in the published trace.
+        image_size: Height and width of the images: 28 in the published training, 224 in the published trace.
     Shape:
         x: (N, 1, image_size, image_size);  result: (N, 10)
     """
-    size1 = image_size - 4
-    size2 = size1 // 2 - 4
-    flat = 16 * (size2 // last_pool) ** 2
-    layers = namespace(impl)
+    own = None if isinstance(impl, str) and impl in IMPLS else find(impl) if isinstance(impl, str) else impl
+    shapes = places(norm, image_size)
+    adapters: dict[str, Adapter] = {}
+
+    def norm_at(name: str) -> nn.Module | None:
+        if name not in shapes:
+            return None
+        if own is None:
+            return build_norm(namespace(str(impl)), norm, shapes[name])
+        module, adapters[name] = own.build(shapes[name])
+        return module
+
+    pool = last_pool(image_size)
+    size2 = (image_size - 4) // 2 - 4
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         named: list[tuple[str, nn.Module | None]] = [
             ("conv1", nn.Conv2d(1, 6, kernel_size=5)),
-            ("norm1", conv_norm(layers, norm, 6, size1)),
+            ("norm1", norm_at("norm1")),
             ("sigmoid1", nn.Sigmoid()),
             ("pool1", nn.AvgPool2d(kernel_size=2, stride=2)),
             ("conv2", nn.Conv2d(6, 16, kernel_size=5)),
-            ("norm2", conv_norm(layers, norm, 16, size2)),
+            ("norm2", norm_at("norm2")),
             ("sigmoid2", nn.Sigmoid()),
-            ("pool2", nn.AvgPool2d(kernel_size=last_pool, stride=last_pool)),
+            ("pool2", nn.AvgPool2d(kernel_size=pool, stride=pool)),
             ("flatten", nn.Flatten()),
-            ("linear1", nn.Linear(flat, 120)),
-            ("norm3", linear_norm(layers, norm, 120)),
+            ("linear1", nn.Linear(16 * (size2 // pool) ** 2, 120)),
+            ("norm3", norm_at("norm3")),
             ("sigmoid3", nn.Sigmoid()),
             ("linear2", nn.Linear(120, 84)),
-            ("norm4", linear_norm(layers, norm, 84)),
+            ("norm4", norm_at("norm4")),
             ("sigmoid4", nn.Sigmoid()),
             ("linear3", nn.Linear(84, 10)),
         ]
-        model = nn.Sequential(OrderedDict((name, module) for name, module in named if module is not None))
-        for module in model:
+        layers = OrderedDict((name, module) for name, module in named if module is not None)
+        for module in layers.values():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-    return model
+    return LeNet(layers, adapters)
 
 
-def trace(norm: str, impl: str, *, image_size: int = 28, last_pool: int = 2) -> list[tuple[str, tuple[int, ...]]]:
+def trace(norm: str, impl: str | OwnLayer, *, image_size: int = IMAGE_SIZE) -> list[tuple[str, tuple[int, ...]]]:
     """Return each layer's class and output shape for one image.
 
     The network is in evaluation mode, because a batch of one image has no variance to train batch norm with.
     """
-    model = lenet(norm, impl, seed=0, image_size=image_size, last_pool=last_pool).eval()
+    model = lenet(norm, impl, seed=0, image_size=image_size).eval()
     x = torch.zeros(1, 1, image_size, image_size)
     shapes = []
-    with torch.no_grad():
-        for layer in model:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of somebody's layer that has one value to take a variance of
+        for name, layer in model.named_children():
             x = layer(x)
-            shapes.append((type(layer).__name__, tuple(x.shape)))
+            shown = model.adapters[name].instance if name in model.adapters else layer
+            shapes.append((type(shown).__name__, tuple(x.shape)))
     return shapes

@@ -15,6 +15,7 @@ class Step:
     """The state of a training in the middle of an epoch: averages over its steps so far."""
 
     norm: str
+    impl: str
     epoch: int
     epochs: int
     loss: float
@@ -23,7 +24,10 @@ class Step:
 
 
 class Progress:
-    """Silent progress. A run calls these four methods; subclasses show what they are given."""
+    """Silent progress. A run calls these five methods; subclasses show what they are given."""
+
+    def note(self, message: str) -> None:
+        """Note something that the user must know."""
 
     def begin(self, steps: int, done: int) -> None:
         """Expect ``steps`` steps for all norms together, ``done`` of them from before a resume."""
@@ -45,6 +49,10 @@ class LineProgress(Progress):
         self.console = console
         self._start = self._after_first = 0.0
         self._steps = self._done = self._done_at_start = 0
+
+    def note(self, message: str) -> None:
+        """Print it."""
+        self.console.print(message, soft_wrap=True, highlight=False)
 
     def begin(self, steps: int, done: int) -> None:
         """Start the clock."""
@@ -81,6 +89,10 @@ class LiveProgress(Progress):
         )
         self._task = TaskID(0)
 
+    def note(self, message: str) -> None:
+        """Print it above the bar."""
+        self._bar.console.print(message, soft_wrap=True, highlight=False)
+
     def begin(self, steps: int, done: int) -> None:
         """Show the bar."""
         # What was done before a resume is no progress to judge the speed by; the bar itself leaves the first step out.
@@ -92,7 +104,7 @@ class LiveProgress(Progress):
         self._bar.update(
             self._task,
             advance=1,
-            description=f"{step.norm}  epoch {step.epoch}/{step.epochs}",
+            description=f"{_name(step)}  epoch {step.epoch}/{step.epochs}",
             numbers=f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {step.images_per_second:,.0f} images/s",
         )
 
@@ -109,10 +121,15 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     """Return one epoch as a line of text."""
     width = len(str(epochs))
     return (
-        f"{metrics.norm:<8}  epoch {metrics.epoch:>{width}}/{epochs}  loss {metrics.train_loss:.3f}  "
+        f"{_name(metrics)}  epoch {metrics.epoch:>{width}}/{epochs}  loss {metrics.train_loss:.3f}  "
         f"train accuracy {metrics.train_accuracy:.3f}  test accuracy {metrics.test_accuracy:.3f}  "
         f"{metrics.images_per_second:,.0f} images/s"
     )
+
+
+def _name(of: Step | EpochMetrics) -> str:
+    """Name a contender in a column of its own."""
+    return f"{of.norm:<8}  {of.impl:<12}" if of.impl else f"{of.norm:<8}"
 
 
 def for_console(console: Console) -> Progress:

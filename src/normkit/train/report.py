@@ -3,8 +3,8 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from typing import Any, Final
+from dataclasses import fields
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,71 +12,83 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from normkit.train import style
 from normkit.train.activations import PLACES
-from normkit.train.results import Activation, EpochMetrics, NormResult, StepDifference
+from normkit.train.results import Activation, EpochMetrics, NormResult, StepDifference, record
+from normkit.train.verify import verdict
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers; one norm has one colour in every run.
-COLOURS: Final = {
-    "batch": "#0072B2",
-    "layer": "#009E73",
-    "group": "#CC79A7",
-    "instance": "#E69F00",
-    "none": "#555555",
-}
 BEFORE_COLOUR: Final = "#999999"
 DPI: Final = 110
+MOST_IN_A_ROW: Final = 90
+"""The letters of a legend that fit in one row."""
 
 
 def to_csv(
     rows: Sequence[EpochMetrics] | Sequence[StepDifference], kind: type[EpochMetrics] | type[StepDifference]
 ) -> bytes:
-    """Return ``rows``, all of type ``kind``, as CSV with a header; floats keep every digit."""
+    """Return ``rows``, all of type ``kind``, as CSV with a header; floats keep every digit.
+
+    Without a column for the implementation where all rows are of the only one.
+    """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    several = any(row.impl for row in rows)
+    names = [field.name for field in fields(kind) if field.name != "impl" or several]
+    writer = csv.DictWriter(text, names, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(record(row) for row in rows)
     return text.getvalue().encode()
 
 
 def curves(results: Sequence[NormResult], title: str) -> bytes:
-    """Draw loss and accuracy over the epochs, for all norms, as PNG."""
+    """Draw loss and accuracy over the epochs, for all contenders, as PNG."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     figure.suptitle(title)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
+    colours = style.colours(results)
     for result in results:
-        style: dict[str, Any] = {"color": COLOURS[result.norm], "marker": "o", "markersize": 3}
+        look = style.line(result, colours[result.label])
         epochs = [row.epoch for row in result.epochs]
-        loss_axes.plot(epochs, [row.train_loss for row in result.epochs], **style)
-        loss_axes.plot(epochs, [row.test_loss for row in result.epochs], linestyle="--", **style)
-        accuracy_axes.plot(epochs, [row.train_accuracy for row in result.epochs], **style)
-        accuracy_axes.plot(epochs, [row.test_accuracy for row in result.epochs], linestyle="--", **style)
+        loss_axes.plot(epochs, [row.train_loss for row in result.epochs], **look)
+        loss_axes.plot(epochs, [row.test_loss for row in result.epochs], linestyle="--", **look)
+        accuracy_axes.plot(epochs, [row.train_accuracy for row in result.epochs], **look)
+        accuracy_axes.plot(epochs, [row.test_accuracy for row in result.epochs], linestyle="--", **look)
     loss_axes.set(ylabel="cross-entropy loss", ylim=(0, None))
     accuracy_axes.set(ylabel="accuracy", ylim=(0, 1))
     for axes in (loss_axes, accuracy_axes):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _tidy(axes)
-    handles = [Line2D([], [], color=COLOURS[result.norm], marker="o", markersize=3) for result in results]
-    labels = [f"{result.norm} norm" if result.norm != "none" else "no norm" for result in results]
+        tidy(axes)
+    handles = [Line2D([], [], **style.line(result, colours[result.label])) for result in results]
+    labels = [style.title(result) + _departure(result) for result in results]
     handles += [Line2D([], [], color="black"), Line2D([], [], color="black", linestyle="--")]
-    figure.legend(handles, [*labels, "train", "test"], loc="outside lower center", ncols=len(handles), frameon=False)
-    return _png(figure)
+    columns = len(handles) if sum(map(len, labels)) < MOST_IN_A_ROW else 3
+    figure.legend(handles, [*labels, "train", "test"], loc="outside lower center", ncols=columns, frameon=False)
+    return png(figure)
+
+
+def _departure(result: NormResult) -> str:
+    """Say where somebody's own layer departs from torch.nn's."""
+    if not (result.target and result.differences):
+        return ""
+    beyond = verdict(result).first_beyond
+    return f" (departs at step {beyond[0].first_step:,})" if beyond else " (same as torch.nn)"
 
 
 def activation_histograms(result: NormResult) -> bytes:
     """Draw the input and the output of each normalization in the first and in the latest step, as PNG."""
     moments = {"early": result.early, "late": result.late}
     figure = Figure(figsize=(12, 5.6), layout="constrained")
-    what = "what the sigmoids receive without any norm" if result.norm == "none" else f"{result.norm} norm"
+    what = "what the sigmoids receive without any norm" if result.norm == "none" else style.title(result)
     figure.suptitle(f"Activations in training, each histogram scaled to its peak: {what}")
     grid = figure.subplots(len(moments), len(PLACES))
+    colour = style.colours([result])[result.label]
     for row, (moment, records) in enumerate(moments.items()):
         for column, place in enumerate(PLACES.values()):
             axes = grid[row, column]
-            sides = [record for record in records if record.place == place]
-            for record in sides:
-                name = f"{record.side} the norm" if len(sides) == 2 else "to the sigmoid"
-                _draw(axes, record, name, BEFORE_COLOUR if record.side == "before" else COLOURS[result.norm])
+            sides = [activation for activation in records if activation.place == place]
+            for side in sides:
+                name = f"{side.side} the norm" if len(sides) == 2 else "to the sigmoid"
+                _draw(axes, side, name, BEFORE_COLOUR if side.side == "before" else colour)
             axes.set_yticks([])
             axes.set_title(f"output of {place}", fontsize=10)
             if row == len(moments) - 1:
@@ -87,8 +99,8 @@ def activation_histograms(result: NormResult) -> bytes:
                 axes.legend(fontsize=8, frameon=False, loc="upper left")
             # Room for the legend above the curves.
             axes.set_ylim(0, 1.45)
-            _tidy(axes)
-    return _png(figure)
+            tidy(axes)
+    return png(figure)
 
 
 def _draw(axes: Axes, record: Activation, name: str, colour: str) -> None:
@@ -100,12 +112,14 @@ def _draw(axes: Axes, record: Activation, name: str, colour: str) -> None:
     axes.stairs(counts / counts.max(), edges, color=colour)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Take away what frames the curves, and lay a grid under them."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

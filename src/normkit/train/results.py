@@ -7,11 +7,12 @@ from statistics import median
 from typing import Any
 
 from normkit.train.config import TrainConfig
+from normkit.train.quantities import Difference
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One line of ``metrics.csv``.
+    """One line of ``metrics.csv``; ``impl`` is empty where the run has one implementation alone.
 
     ``train_loss`` and ``train_accuracy`` are averages over the epoch's steps, as the published experiment prints them;
     the test is done after the epoch, in evaluation mode. ``seconds`` is what the training steps take, at the speed of
@@ -19,6 +20,7 @@ class EpochMetrics:
     """
 
     norm: str
+    impl: str
     epoch: int
     train_loss: float
     train_accuracy: float
@@ -44,43 +46,93 @@ class Activation:
     counts: list[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepDifference:
-    """One line of ``verify.csv``: the differences between normkit and torch.nn in one step; see ``verify.py``."""
+    """One line of ``verify.csv``: the differences from torch.nn in one step; see ``verify.py``.
+
+    A quantity is None where the layers have none; ``evaluation`` is measured after the last step of an epoch. Beside
+    each stands the layer that it is told of.
+    """
 
     norm: str
+    impl: str
     epoch: int
     step: int
-    loss: float
-    gradient: float
-    running: float
+    output: float | None = None
+    output_layer: str = ""
+    running_mean: float | None = None
+    running_mean_layer: str = ""
+    running_var: float | None = None
+    running_var_layer: str = ""
+    gradient: float | None = None
+    gradient_layer: str = ""
+    evaluation: float | None = None
+    evaluation_layer: str = ""
     drift_loss: float
     drift_gradient: float
     drift_running: float
     drift_weight: float
 
+    def of(self, quantity: str) -> Difference | None:
+        """Return one of the quantities by its name."""
+        value = getattr(self, quantity)
+        return None if value is None else Difference(value, getattr(self, f"{quantity}_layer"))
+
+
+@dataclass(frozen=True)
+class QuantityVerdict:
+    """What became of one quantity over all steps of a training.
+
+    Args:
+        quantity: Its name, one of ``QUANTITIES``.
+        tolerance: What rounding may make of it.
+        first_step: The first step beyond the tolerance; None where there was none.
+        largest: The largest difference.
+        layer: The layer where it left the tolerance first, or else where it was largest.
+    """
+
+    quantity: str
+    tolerance: float
+    first_step: int | None
+    largest: float
+    layer: str
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """The largest differences over all steps of one norm, and whether they are within the tolerances."""
+    """A comparison with torch.nn over all steps of one training, and whether all of it is within the tolerances."""
 
     norm: str
+    impl: str
+    target: str
     steps: int
-    loss: float
-    gradient: float
-    running: float
+    passed: bool
+    quantities: list[QuantityVerdict]
     drift_loss: float
     drift_gradient: float
     drift_running: float
     drift_weight: float
     test_accuracy: float
     twin_test_accuracy: float
-    passed: bool
+
+    @property
+    def first_beyond(self) -> list[QuantityVerdict]:
+        """The quantities that left their tolerance before all others, in the same step."""
+        beyond = [found for found in self.quantities if found.first_step is not None]
+        first = min((found.first_step or 0 for found in beyond), default=None)
+        return [found for found in beyond if found.first_step == first]
 
 
 @dataclass
 class NormResult:
-    """One norm's training so far."""
+    """One contender's training so far.
+
+    Args:
+        norm: Its norm.
+        parameters: The number of weights in its network.
+        impl: A short name of its implementation; empty where the run has one alone.
+        target: Somebody's own layer: where it was found; empty for the layers of a package.
+    """
 
     norm: str
     parameters: int
@@ -89,7 +141,16 @@ class NormResult:
     late: list[Activation] = field(default_factory=list)
     differences: list[StepDifference] = field(default_factory=list)
     twin_test_accuracy: float | None = None
-    """With ``verify``: the accuracy of the twin that trained with torch.nn's layers on its own."""
+    """Where it is compared: the accuracy of the twin that trained with torch.nn's layers on its own."""
+    impl: str = ""
+    target: str = ""
+    lost_on_save: list[str] = field(default_factory=list)
+    """What an own layer did not get back from its checkpoint when the run was resumed."""
+
+    @property
+    def label(self) -> str:
+        """Its name in file names and pictures."""
+        return label_of(self.norm, self.impl)
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -97,9 +158,19 @@ class NormResult:
         return median(row.seconds for row in self.epochs)
 
 
+def label_of(norm: str, impl: str) -> str:
+    """Name a contender."""
+    return f"{norm}-{impl}" if impl else norm
+
+
+def record(row: EpochMetrics | StepDifference | Verdict) -> dict[str, Any]:
+    """Return the fields of a record; without the implementation where the run has one alone."""
+    return {name: value for name, value in asdict(row).items() if name != "impl" or value}
+
+
 @dataclass(frozen=True)
 class RunResult:
-    """A run, finished or not: its folder, its options and one result a norm, for norms with an epoch done."""
+    """A run, finished or not: its folder, its options and one result a contender, for those with an epoch done."""
 
     folder: Path
     config: TrainConfig
@@ -120,20 +191,22 @@ class RunResult:
             summary.append(
                 {
                     "norm": result.norm,
+                    **({"impl": result.impl} if result.impl else {}),
                     "epochs": last.epoch,
                     "parameters": result.parameters,
                     "train_accuracy": last.train_accuracy,
                     "test_accuracy": last.test_accuracy,
                     "seconds_per_epoch": result.seconds_per_epoch,
                     "final_loss": last.train_loss,
+                    "lost_on_save": result.lost_on_save,
                 }
             )
         tree = {
             "folder": str(self.folder),
             "config": self.config.to_json(),
             "results": summary,
-            "verify": [asdict(verdict) for verdict in self.verdicts],
-            "epochs": [asdict(row) for result in self.norms for row in result.epochs],
+            "verify": [record(verdict) for verdict in self.verdicts],
+            "epochs": [record(row) for result in self.norms for row in result.epochs],
             "files": self.files,
         }
         finite = _finite(tree)

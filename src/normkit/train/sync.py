@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from normkit.errors import UserError
+from normkit.train.config import IMAGE_SIZE
 from normkit.train.data import to_input
 
 
@@ -57,12 +58,18 @@ def join(out: Path | None, resume: Path | None) -> Iterator[tuple[bool, Path | N
         distributed.destroy_process_group()
 
 
-def forward_backward(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
+def share(batch: Tensor) -> Tensor:
+    """Return this rank's share of a batch."""
+    return batch.tensor_split(distributed.get_world_size())[distributed.get_rank()]
+
+
+def forward_backward(
+    model: nn.Module, images: Tensor, labels: Tensor, image_size: int = IMAGE_SIZE
+) -> tuple[float, int]:
     """Do :func:`normkit.train.step.forward_backward` on this rank's share of the batch; all ranks get the same."""
-    rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    mine, answers = images.tensor_split(ranks)[rank], labels.tensor_split(ranks)[rank]
+    mine, answers = share(images), share(labels)
     model.zero_grad(set_to_none=True)
-    outputs = model(to_input(mine))
+    outputs = model(to_input(mine, image_size))
     loss = F.cross_entropy(outputs, answers, reduction="sum") / len(images)
     loss.backward()  # type: ignore[no-untyped-call]
     correct = (outputs.argmax(1) == answers).sum()
