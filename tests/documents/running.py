@@ -54,7 +54,11 @@ def run_console(blocks: Sequence[Block], folder: Path, *, slow: bool) -> None:
 def environment() -> dict[str, str]:
     """What commands and scripts run in."""
     kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "NO_COLOR": "1",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 @dataclass
