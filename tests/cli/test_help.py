@@ -1,5 +1,7 @@
 """The help screens, and the one way in which all commands say what is wrong with a command line."""
 
+import os
+import subprocess
 import sys
 from itertools import pairwise
 from typing import NamedTuple
@@ -10,7 +12,7 @@ from normkit.cli import main
 from normkit.cli.plain import name_options, reflow
 
 BENCHMARKS = ("times", "accuracy", "memory", "start", "crossover", "sync", "huge-pages", "report")
-COMMANDS = ("", "train", "check", "bench", *(f"bench {name}" for name in BENCHMARKS))
+COMMANDS = ("", "train", "check", "explain", "bench", *(f"bench {name}" for name in BENCHMARKS))
 
 
 class Printed(NamedTuple):
@@ -81,6 +83,14 @@ def test_help_of_each_benchmark_teaches_by_example(
     assert "Examples" in out
     assert f"    normkit bench {name}" in out
     assert name in run(monkeypatch, capsys, "bench", "--help").out
+
+
+def test_a_terminal_without_a_character_gets_another() -> None:
+    command = [sys.executable, "-m", "normkit.cli", "explain", "batch", "--lang", "zh"]
+    run = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
+    assert run.returncode == 0
+    assert b"torch.nn.BatchNorm2d(4)" in run.stdout
+    assert run.stderr == b""
 
 
 def test_no_arguments_print_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,14 @@ def test_str_and_notebook_and_files(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.svg", "a.png", "a.html"}
 
 
+def test_in_jupyter_the_text_is_returned_and_not_displayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = normkit.explain("batch")
+    text, html = str(seen), seen._repr_html_()
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert str(seen) == text
+    assert seen._repr_html_() == html
+
+
 @pytest.mark.parametrize(
     ("name", "message"), [("a.gif", "ends in .svg, .png or .html"), ("no/a.svg", "does not exist")]
 )

@@ -4,6 +4,7 @@ Exit codes: 0 done and fine, 1 done and something is wrong with what was examine
 3 a bug of ours, 130 interrupted.
 """
 
+import io
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -11,6 +12,9 @@ from typing import Any, NoReturn
 
 def main() -> None:
     """Run the ``normkit`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?" in its place
     try:
         from normkit.cli.app import app
     except ModuleNotFoundError as error:

@@ -19,7 +19,9 @@ def html_of(seen: Normalization) -> str:
 
 def text_html(renderable: RenderableType, width: int = 100) -> str:
     """Return what a terminal would show as HTML, colours included."""
-    console = Console(file=io.StringIO(), record=True, width=width, force_terminal=True, highlight=False)
+    console = Console(
+        file=io.StringIO(), record=True, width=width, force_terminal=True, force_jupyter=False, highlight=False
+    )
     console.print(renderable)
     return console.export_html(
         inline_styles=True, code_format='<pre style="line-height: 1.3; overflow-x: auto"><code>{code}</code></pre>'

@@ -35,7 +35,7 @@ def render(seen: Normalization, lang: str = "en") -> RenderableType:
     )
     return Group(
         Text(f"{say(case.kind)}: {case.layer}", style="bold"),
-        f"y = {formula(case.kind)}    eps = {seen.eps:.3g}\n",
+        f"y = {formula(case.kind)}  eps={seen.eps:.3g}\n",
         axes_table(seen, say),
         f"\n{counts}\n{say('view', view=case.view.shape)}\n",
         say("before rms" if is_rms else "before", axes=", ".join(case.axes)),
@@ -56,7 +56,9 @@ def formula(kind: str) -> str:
 def plain(renderable: RenderableType, width: int = WIDTH) -> str:
     """Return the text of a renderable, without colours."""
     text = io.StringIO()
-    Console(file=text, width=width, color_system=None, force_terminal=False, highlight=False).print(renderable)
+    Console(
+        file=text, width=width, color_system=None, force_terminal=False, force_jupyter=False, highlight=False
+    ).print(renderable)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

@@ -106,7 +106,7 @@ function showFormula(entry) {
   const part = parts[state.step].find((text) => entry.formula.includes(text));
   const start = state.step === "y" ? entry.formula.lastIndexOf(part) : entry.formula.indexOf(part);
   at("formula").append(
-    entry.formula.slice(0, start), make("mark", {}, part), `${entry.formula.slice(start + part.length)}    eps = ${entry.eps}`
+    entry.formula.slice(0, start), make("mark", {}, part), `${entry.formula.slice(start + part.length)}    eps=${entry.eps}`
   );
 }
 
