@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn, ones
 
 from normkit.explaining import compare, explain, norms_of, render, running_statistics
-from normkit.explaining.palette import PALETTE, colour, letters
+from normkit.explaining.palette import letters
 from normkit.explaining.text import format_number, plain
 from normkit.explaining.words import WORDS, language_of_locale, words
 
@@ -121,9 +121,3 @@ def test_the_language_is_that_of_the_locale(
 def test_another_language_is_refused() -> None:
     with pytest.raises(ValueError, match="choose from en, zh"):
         words("fr")
-
-
-def test_letters_and_colours() -> None:
-    assert [letters(number) for number in (0, 25, 26, 27, 701, 702)] == ["A", "Z", "AA", "AB", "ZZ", "AAA"]
-    assert len({colour(number) for number in range(len(PALETTE))}) == len(PALETTE)
-    assert colour(len(PALETTE)) == colour(0)

@@ -3,8 +3,8 @@
 from string import ascii_uppercase
 from typing import Final
 
-PALETTE: Final = ("#8ecae6", "#f4a259", "#8fd3a8", "#f2a7c3", "#f5dd6b", "#b9a7e0", "#c9c9c9", "#e07a6a")
-"""Light colours, all readable under black text, that differ in lightness too, for colour-blind readers."""
+PALETTE: Final = ("#9dc4ff", "#ffc49d", "#58a858", "#9484e0", "#dcec7c", "#cf7f93", "#a6a632", "#3fe0d2")
+"""Colours that stay apart for colour-blind readers too, each light enough for dark text on it."""
 
 INK: Final = "#1f2328"
 """Of letters and numbers on these colours."""
