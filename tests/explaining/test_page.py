@@ -121,6 +121,12 @@ def test_it_begins_with_what_was_explained() -> None:
     assert 'lang="zh"' in page(seen, "zh")
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 2, 2, 2, 2)])
+def test_an_array_of_any_rank_has_a_page(shape: tuple[int, ...]) -> None:
+    found = Page(page(normkit.explain("layer", np.random.default_rng(0).normal(size=shape)))).data
+    assert found["choices"]["yours/first/layer/1/training"]["num_sets"] == (1 if len(shape) == 1 else 2)
+
+
 def test_text_in_the_data_cannot_end_the_script() -> None:
     text = page()
     assert text.count("</script>") == 2

@@ -6,7 +6,9 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from normkit.explaining.normalization import Normalization, normalization_of
+from normkit.explaining.case import case_of
+from normkit.explaining.example import example
+from normkit.explaining.normalization import Normalization, as_array, normalization_of
 from normkit.explaining.notebook import html_of
 from normkit.explaining.outputs import save
 from normkit.explaining.text import plain, render
@@ -73,14 +75,9 @@ def explain(
     >>> seen.case.reduced, seen.mean.tolist()
     (('C/G', 'L'), [1.5, 5.5, 9.5, 13.5])
     """
-    found = normalization_of(
-        kind,
-        x,
-        num_groups=num_groups,
-        normalized_shape=normalized_shape,
-        channels_last=channels_last,
-        weight=weight,
-        bias=bias,
-        eps=eps,
+    values = example(channels_last=channels_last) if x is None else as_array(x)
+    case = case_of(
+        kind, values.shape, num_groups=num_groups, normalized_shape=normalized_shape, channels_last=channels_last
     )
-    return Explanation(found.case, found.x, found.mean, found.var, found.weight, found.bias, found.eps)
+    found = normalization_of(case, values, weight=weight, bias=bias, eps=eps)
+    return Explanation(case, values, found.mean, found.var, found.weight, found.bias, found.eps)

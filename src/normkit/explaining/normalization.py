@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from normkit import functional
 from normkit.errors import UserError
-from normkit.explaining.case import Case, case_of
-from normkit.explaining.example import Array, example
+from normkit.explaining.case import Case
+from normkit.explaining.example import Array
 from normkit.reference import moments, normalize
 from normkit.spec import view
 
@@ -108,31 +108,28 @@ class Normalization:
 
 
 def normalization_of(
-    kind: str,
-    x: Any = None,
-    *,
-    num_groups: int | None = None,
-    normalized_shape: Sequence[int] | None = None,
-    channels_last: bool = False,
-    weight: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    eps: float | None = None,
+    case: Case, x: Array, *, weight: ArrayLike | None = None, bias: ArrayLike | None = None, eps: float | None = None
 ) -> Normalization:
-    """Normalize an array and keep every number on the way; the arguments are those of ``normkit.explain``."""
-    values = example(channels_last=channels_last) if x is None else as_array(x)
-    case = case_of(
-        kind, values.shape, num_groups=num_groups, normalized_shape=normalized_shape, channels_last=channels_last
-    )
+    """Normalize an array and keep every number on the way.
+
+    Args:
+        case: Which normalization of which axes.
+        x: The array.
+        weight: Gamma; None stands for ones.
+        bias: Beta; None stands for zeros.
+        eps: None: 1e-5, for RMSNorm the machine epsilon of float32.
+    Raises:
+        UserError: what the layer itself refuses, in its words.
+    """
     if eps is None:
-        eps = FLOAT32_EPS if kind == "rms" else 1e-5
-    params = [None if p is None else np.asarray(p, np.float64) for p in (weight, bias)]
-    refuse_as_the_layer(case, values, params, eps)
-    given_weight, given_bias = params
-    if kind != "rms" and given_bias is None:
+        eps = FLOAT32_EPS if case.kind == "rms" else 1e-5
+    given_weight, given_bias = (None if given is None else np.asarray(given, np.float64) for given in (weight, bias))
+    refuse_as_the_layer(case, x, (given_weight, given_bias), eps)
+    if given_bias is None and case.kind != "rms":
         given_bias = np.zeros(case.weight_shape)
-    mean, var = statistics_of(case, values)
+    mean, var = statistics_of(case, x)
     return Normalization(
-        case, values, mean, var, np.ones(case.weight_shape) if given_weight is None else given_weight, given_bias, eps
+        case, x, mean, var, np.ones(case.weight_shape) if given_weight is None else given_weight, given_bias, eps
     )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normkit.errors import UserError
-from normkit.explaining.case import KINDS, Case
+from normkit.explaining.case import KINDS, Case, case_of
 from normkit.explaining.example import Array, example, learned
-from normkit.explaining.normalization import Normalization, normalization_of
+from normkit.explaining.normalization import Normalization, normalization_of, refuse_as_the_layer
 from normkit.explaining.palette import letters
 from normkit.explaining.running import KINDS as RUNNING_KINDS
 from normkit.explaining.running import running_statistics
@@ -151,11 +151,10 @@ def _choices(one: Input) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _explained(one: Input, kind: str, groups: int) -> Normalization:
     """Explain a norm with a weight and a bias that show what they do."""
-    plain = normalization_of(
-        kind, one.x, num_groups=groups if kind == "group" else None, channels_last=one.channels_last
-    )
-    weight, bias = learned(plain.case.weight_shape)
-    return replace(plain, weight=weight, bias=None if kind == "rms" else bias)
+    case = case_of(kind, one.x.shape, num_groups=groups if kind == "group" else None, channels_last=one.channels_last)
+    refuse_as_the_layer(case, one.x)
+    weight, bias = learned(case.weight_shape)
+    return normalization_of(case, one.x, weight=weight, bias=None if kind == "rms" else bias)
 
 
 def _evaluated(trained: Normalization) -> Normalization:
