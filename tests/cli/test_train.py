@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from normkit.cli import main
 from normkit.train import data, verify
 from normkit.train.quantities import Quantity
 
+OWN = Path(__file__).parent.parent / "train" / "own_layers.py"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 IMAGES = "train-images-idx3-ubyte"
 
 
@@ -127,11 +130,80 @@ def test_exit_status_tells_of_a_difference(normkit: Command, images: Path, monke
     assert "DIFFERS" in out
 
 
+def few(images: Path) -> list[str | Path | int]:
+    return ["--data", images, "--epochs", 1, "--batch-size", 32, "--threads", 1, "--out", "run"]
+
+
+def test_a_layer_of_ones_own_that_departs(normkit: Command, images: Path, tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "textbook.py", tmp_path)
+    code, out, _ = normkit("--impl", "textbook.py:BatchNorm", *few(images))
+    assert code == 1
+    lines = [" ".join(line.replace("│", " ").split()) for line in out.splitlines()]
+    for layers in ("normkit", "torch.nn", "BatchNorm"):
+        assert sum(line.startswith(f"batch {layers} 0.") for line in lines) == 1
+    (row,) = [line for line in lines if line.startswith("BatchNorm batch running 1 ")]
+    assert row.endswith(" 1e-05 norm3")
+    assert (
+        "textbook.py:BatchNorm departs from torch.nn at step 1 in the running variance: "
+        "normkit check textbook.py:BatchNorm says why"
+    ) in lines
+    assert any(line.startswith("trained by itself it ends at a test accuracy of 0.") for line in lines)
+    assert "drift.png" in out
+
+
+def test_a_right_layer_of_ones_own(normkit: Command, images: Path) -> None:
+    code, out, _ = normkit("--impl", f"{OWN}:RightBatchNorm", *few(images))
+    assert code == 0
+    assert "RightBatchNorm: same as torch.nn's in all 4 steps" in out
+
+
+def test_what_a_layer_prints_is_not_in_the_json(normkit: Command, images: Path) -> None:
+    code, out, err = normkit("--impl", f"{OWN}:PrintingBatchNorm", "--format", "json", "--trace", *few(images))
+    assert code == 0
+    tree = json.loads(out)
+    assert [row["impl"] for row in tree["results"]] == ["normkit", "torch", "PrintingBatchNorm"]
+    assert tree["trace"]["batch-PrintingBatchNorm"][1] == ["PrintingBatchNorm", [1, 6, 24, 24]]
+    assert tree["verify"][0]["quantities"][0]["first_step"] is None
+    assert "shape (32, 120)" in err
+
+
+def test_the_published_trace_is_printed_for_every_layer(normkit: Command, images: Path) -> None:
+    size = ["--image-size", "224", "--trace", "--batch-size", "128"]
+    command: list[str | Path | int] = [
+        *size,
+        "--impl",
+        f"{OWN}:RightBatchNorm",
+        "--impl",
+        "torch",
+        "--data",
+        images,
+        "--out",
+        "/dev/null/run",
+    ]
+    code, out, err = normkit(*command)  # the folder cannot be written, so that nothing is trained
+    assert (code, "cannot write to the folder" in err) == (2, True)
+    shapes = [line.split(":")[1].strip() for line in out.splitlines() if "output shape:" in line]
+    published = json.loads((Path(__file__).parent.parent / "data" / "published_lenet.json").read_text())["trace"]
+    assert shapes == [str(tuple(shape)) for _, shape in published] * 3
+    assert "RightBatchNorm output shape: (1, 6, 220, 220)" in " ".join(out.split())
+
+
+def test_resuming_tells_what_a_layer_does_not_save(normkit: Command, images: Path) -> None:
+    target = f"{OWN}:UnsavedBatchNorm"
+    normkit("--impl", target, *few(images))
+    code, out, err = normkit("--resume", "run")
+    assert code == 0
+    for said in (out, err):
+        assert f"{target} loses its running mean and running variance on save" in said
+
+
 def test_help_teaches_by_example(normkit: Command) -> None:
     code, out, _ = normkit("--help")
     assert code == 0
     assert "normkit train --norm batch --norm none" in out
     assert "normkit train --resume runs/" in out
+    assert "normkit train --impl layers.py:MyBatchNorm --epochs 5" in out
+    assert "package.module:NAME" in out
 
 
 @pytest.mark.parametrize(
@@ -140,6 +212,12 @@ def test_help_teaches_by_example(normkit: Command) -> None:
         (["--data", "nowhere"], "nor a folder that exists"),
         (["--norm", "btach"], "unknown norm 'btach'"),
         (["--impl", "jax"], "unknown implementation 'jax'"),
+        (["--impl", "nowhere.py:Mine"], "nowhere.py does not exist"),
+        (["--impl", f"{OWN}:NumPyBatchNorm"], f"--impl {OWN}:NumPyBatchNorm is a class that works on NumPy arrays"),
+        (["--impl", f"{OWN}:LayerNorm"], "add --norm layer"),
+        (["--impl", f"{OWN}:RightBatchNorm", "--sync"], "drop --sync"),
+        (["--image-size", "15"], "--image-size must be 16 or more"),
+        (["--image-size", "100000"], "use a smaller --image-size"),
         (["--epochs", "0"], "--epochs must be 1 or more"),
         (["--lr", "-1"], "--lr must be a finite number above 0"),
         (["--batch-size", "0"], "--batch-size must be 1 or more"),

@@ -116,7 +116,7 @@ def train(
 
     The shapes of the published trace, whatever the layers:
 
-        normkit train --image-size 224 --trace --impl layers.py:MyBatchNorm --epochs 1
+        normkit train --image-size 224 --trace --impl layers.py:MyNorm
 
     Go on after Ctrl-C, to the same numbers as without it:
 

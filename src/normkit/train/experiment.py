@@ -79,9 +79,9 @@ def run(
             _train(out, config, trainings, progress)
     except KeyboardInterrupt:
         raise Interrupted(_finish(out, config, trainings, draw=draw)) from None
-    except OwnLayerError:
+    except OwnLayerError as error:
         _finish(out, config, trainings, draw=draw)
-        raise
+        raise OwnLayerError(f"{error}. All epochs that were finished are in {out}") from error
     finally:
         progress.end()
     return _finish(out, config, trainings, draw=draw)

@@ -1,5 +1,6 @@
 """Errors of somebody's layer in the middle of a training, told as such."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,11 +57,12 @@ class Guard:
             if self.own is None or is_shortage(error):
                 raise
             raise OwnLayerError(
-                f"{shown(self.own.target)} raised {describe(error)}{self._where()}, {doing}: "
-                f"{check_command(self.own.target)} examines it. All finished epochs are kept"
+                f"{shown(self.own.target)} raised {describe(error)}{self._where(error)}, {doing}: "
+                f"{check_command(self.own.target)} examines it"
             ) from error
 
-    def _where(self) -> str:
+    def _where(self, error: BaseException) -> str:
         if not self._inside:
-            return " outside of its forward pass"
+            is_backward = any(frame.name == "backward" for frame in traceback.extract_tb(error.__traceback__))
+            return " in the backward pass" if is_backward else " outside of its forward pass"
         return f" at {self._inside}, after {PLACES[self._inside.removeprefix('norm')]}"

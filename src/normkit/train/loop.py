@@ -15,9 +15,10 @@ from normkit.train.contenders import Contender
 from normkit.train.data import Dataset, epoch_batches
 from normkit.train.guard import Guard
 from normkit.train.model import LeNet, lenet
+from normkit.train.own import check_command, shown
 from normkit.train.progress import Progress, Step
 from normkit.train.results import Activation, EpochMetrics, NormResult, StepDifference
-from normkit.train.states import lost, read_norms
+from normkit.train.states import attached, lost, read_norms
 from normkit.train.step import evaluate, forward_backward, test_batch
 from normkit.train.verify import Lockstep
 
@@ -103,10 +104,12 @@ class Training:
                 late = histograms(activations, epoch, step)
             seen += len(batch)
             speed.add(len(batch), seconds, is_steady=self._is_warm)
-            self._is_warm = True
             loss_sum += loss * len(batch)
             correct += right
             average = loss_sum / seen, correct / seen, speed.images_per_second
+            if not self._is_warm:
+                self._tell_of_graphs(progress)
+            self._is_warm = True
             progress.step(Step(result.norm, result.impl, epoch, self.config.epochs, *average))
         test_loss, test_accuracy = self._test(epoch)
         if self.lockstep:
@@ -134,6 +137,14 @@ class Training:
         loss, correct = step(self.model, images, labels, self.config.image_size)
         self.optimizer.step()
         return loss, correct
+
+    def _tell_of_graphs(self, progress: Progress) -> None:
+        own, kept = self.contender.own, attached(self.model)
+        if own and kept:
+            progress.note(
+                f"{shown(own.target)} keeps the autograd graph of every step in its {' and '.join(kept)}, so memory "
+                f"grows with each: {check_command(own.target)} says more"
+            )
 
     def _test(self, epoch: int) -> tuple[float, float]:
         if self.lockstep:

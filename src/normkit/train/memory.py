@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from normkit.errors import UserError
 from normkit.train.config import TrainConfig
 from normkit.train.model import trace
@@ -16,7 +18,8 @@ COPIES = 3
 
 def bytes_per_image(config: TrainConfig) -> int:
     """Estimate the bytes that one image of a batch needs in a training step."""
-    traces = [trace(norm, "torch", image_size=config.image_size) for norm in config.norms]
+    with torch.device("meta"):  # shapes alone
+        traces = [trace(norm, "torch", image_size=config.image_size) for norm in config.norms]
     elements = max(sum(math.prod(shape) for _, shape in layers) for layers in traces)
     return COPIES * 4 * (elements + config.image_size**2)
 
@@ -38,6 +41,11 @@ def check_batch(config: TrainConfig, train_count: int) -> None:
     each = bytes_per_image(config)
     available = available_bytes()
     needed = config.batch_size * each
+    if available is not None and each > available:
+        raise UserError(
+            f"not enough memory: an image of {config.image_size}×{config.image_size} needs about {_size(each)}, "
+            f"and {_size(available)} are available: use a smaller `image_size`"
+        )
     if available is not None and needed > available:
         fitting = max(1, min(available // each, train_count))
         raise UserError(

@@ -30,6 +30,7 @@ from normkit.train.form import Form, form_for
 
 _BY_TRAIN_AND_EVAL: Final = (Switch("method", "train", ("train",), ("eval",)),)
 """The mode of a module that train() and eval() switch, or the grad mode."""
+_ARRAYS: Final = {"numpy": "NumPy arrays", "jax": "JAX arrays", "torch": "torch tensors"}
 _TRIED: Final = 4
 """Images that a layer is tried on before the training."""
 
@@ -202,7 +203,7 @@ def _require_module_class(target: str, definition: Any) -> None:
     what = {
         "module": "an instance, built for one number of features",
         "function": "a function, which keeps no weights for the optimizer",
-    }.get(kind, f"a class that works on {library} arrays, and is no torch.nn.Module")
+    }.get(kind, f"a class that works on {_ARRAYS[library]}, and is no torch.nn.Module")
     help_ = {
         "module": "name its class",
         "function": "name a torch.nn.Module that keeps its arrays (nn.Parameter, register_buffer) and calls it",

@@ -62,6 +62,13 @@ def take_over(twin: LeNet, model: LeNet) -> None:
                     target.copy_(value.expand(target.numel()).view_as(target))
 
 
+def attached(model: LeNet) -> list[str]:
+    """Name the running statistics of somebody's own layers that carry the autograd graph, in words."""
+    held = [adapter.slots() for adapter in model.adapters.values()]
+    tensors = {role: [slots[role].read() for slots in held if role in slots] for role in RUNNING}
+    return [TITLES[role] for role, values in tensors.items() if any(getattr(v, "grad_fn", None) for v in values)]
+
+
 def lost(saved: dict[str, NormState], model: LeNet) -> list[str]:
     """Name what a model does not hold any more of what its normalizations kept, in words.
 
