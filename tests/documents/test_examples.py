@@ -22,7 +22,12 @@ def acts(path: Path) -> bool:
     return not all(isinstance(statement, DEFINITIONS) for statement in rest)
 
 
-SCRIPTS = [path.name for path in sorted(EXAMPLES.glob("*.py")) if acts(path)]
+SLOW = {"small_batches.py"}
+SCRIPTS = [
+    pytest.param(path.name, marks=[pytest.mark.slow] if path.name in SLOW else [])
+    for path in sorted(EXAMPLES.glob("*.py"))
+    if acts(path)
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
