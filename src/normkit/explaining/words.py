@@ -37,7 +37,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "shared": ("the same", "相同"),
     "counts": (
         "{sets} means and variances, each of {count} values. weight and bias have shape {weight}.",
-        "共 {sets} 组均值和方差，每组 {count} 个值。weight 和 bias 的形状为 {weight}。",
+        "共 {sets} 个均值和方差，每个取自 {count} 个值。weight 和 bias 的形状为 {weight}。",
     ),
     "counts rms": (
         "{sets} mean squares, each of {count} values. weight has shape {weight}. No mean is subtracted.",
@@ -89,12 +89,12 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "norm": ("norm", "归一化"),
     "over": ("mean over", "求平均的轴"),
     "means": ("means", "均值个数"),
-    "per mean": ("values each", "每组值数"),
+    "per mean": ("values each", "各含值数"),
     "weight": ("weight", "weight 形状"),
-    "single": ("a mean of one value", "每组只有一个值"),
+    "single": ("a mean of one value", "均值只含一个值"),
     "mean over": ("mean over {axes}", "在 {axes} 上求平均"),
-    "means of": ("{sets} means of {count} values", "{sets} 个均值，每组 {count} 个值"),
-    "not defined": ("not defined:\na mean of one value", "无定义：\n每组只有一个值"),
+    "means of": ("{sets} means of {count} values", "{sets} 个均值，每个取自 {count} 个值"),
+    "not defined": ("not defined:\na mean of one value", "无定义：\n每个均值只含一个值"),
     "compare note": (
         "Layer norm and group norm of one group agree for images, and differ for sequences (N, L, C): there layer norm "
         "averages over C at each position, group norm over L and C. For images their weights differ: layer norm has "
