@@ -1,6 +1,7 @@
 """Memory estimates, histograms, pictures and progress, each on its own."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,21 @@ from rich.console import Console
 
 from normkit import train
 from normkit.errors import UserError
-from normkit.train import EpochMetrics, NormResult, TrainConfig, lenet, loop, memory, progress, report, step
+from normkit.train import (
+    EpochMetrics,
+    NormResult,
+    StepDifference,
+    TrainConfig,
+    lenet,
+    loop,
+    memory,
+    progress,
+    report,
+    step,
+    style,
+)
 from normkit.train.activations import BINS, histograms, watch
+from normkit.train.drift_picture import drift_picture
 
 
 def test_a_batch_beyond_the_memory_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +110,31 @@ def test_curves_show_every_norm() -> None:
 def test_pictures_can_be_drawn_of_a_diverged_training() -> None:
     result = NormResult("none", 1, [metrics("none", 1, train_loss=float("nan"), test_loss=float("inf"))])
     assert report.curves([result], "title").startswith(b"\x89PNG")
-    assert report.activation_histograms(result).startswith(b"\x89PNG")
+    assert report.activation_histograms(result, "#0072B2").startswith(b"\x89PNG")
+
+
+def test_own_layers_have_colours_of_their_own() -> None:
+    names = [("normkit", ""), ("torch", ""), ("Mine", "m.py:Mine"), ("Yours", "y.py:Yours")]
+    several = [NormResult("batch", 1, impl=impl, target=target) for impl, target in names]
+    colours = style.colours(several)
+    assert len({*colours.values()}) == 4
+    assert colours["batch-normkit"] == style.colours([NormResult("batch", 1)])["batch"]
+    assert [style.title(result) for result in several[:2]] == ["batch norm, normkit", "batch norm, torch.nn"]
+
+
+def difference(step: int, **values: Any) -> StepDifference:
+    drift = dict.fromkeys(("drift_loss", "drift_gradient", "drift_running", "drift_weight"), 0.0)
+    return StepDifference(norm="batch", impl="Mine", epoch=1, step=step, **{**drift, **values})
+
+
+def test_drift_is_drawn_whatever_its_size() -> None:
+    sizes = [0.0, 1e-7, 1e-2, float("inf"), float("nan")]
+    rows = [difference(step, output=size, output_layer="norm1") for step, size in enumerate(sizes, 1)]
+    result = NormResult("batch", 1, differences=rows, impl="Mine", target="m.py:Mine")
+    whole = drift_picture([result], {"batch-Mine": "#D55E00"})
+    within = drift_picture([replace(result, differences=rows[:2])], {"batch-Mine": "#D55E00"})
+    assert whole.startswith(b"\x89PNG")
+    assert whole != within
 
 
 def test_csv_keeps_every_digit() -> None:

@@ -73,7 +73,7 @@ def print_own(verdicts: "list[Verdict]") -> None:
     titles = {quantity.name: quantity.title for quantity in QUANTITIES}
     console.print_table(
         "Your layers against torch.nn's, on the same weights, statistics and images",
-        ("layers", "norm", "quantity", "first step", "largest", "tolerance", "where"),
+        ("layers", "norm", "quantity", "first step", "largest", "where"),
         [
             (
                 verdict.impl,
@@ -81,15 +81,15 @@ def print_own(verdicts: "list[Verdict]") -> None:
                 titles[found.quantity],
                 "none" if found.first_step is None else f"{found.first_step:,}",
                 f"{found.largest:.1e}",
-                f"{found.tolerance:.0e}",
                 found.layer,
             )
             for verdict in verdicts
             for found in verdict.quantities
         ],
     )
+    tolerances = ", ".join(f"{quantity.title} {quantity.tolerance:.0e}" for quantity in QUANTITIES)
     console.out.print(
-        "first step: the first beyond the tolerance; largest: the largest relative difference of all steps\n",
+        f"first step: the first beyond the tolerance ({tolerances}); largest: the largest relative difference\n",
         soft_wrap=True,
     )
 

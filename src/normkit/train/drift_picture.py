@@ -65,4 +65,5 @@ def _draw(axes: Axes, result: NormResult, quantity: Quantity, colour: str) -> No
             textcoords="offset points",
             color=colour,
             fontsize=9,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
         )

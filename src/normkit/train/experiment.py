@@ -143,6 +143,7 @@ def _write_tables(result: RunResult) -> None:
 
 def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: bool) -> RunResult:
     results = [training.result for training in trainings if training.epochs_done and draw]
+    colours = style.colours(results)
     if results:
         whose = f"{config.impls[0]} layers, " if len(config.impls) == 1 else ""
         title = (
@@ -152,9 +153,11 @@ def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: 
         run_folder.write_atomic(out / "curves.png", report.curves(results, title))
     compared = [result for result in results if result.differences]
     if compared:
-        run_folder.write_atomic(out / "drift.png", drift_picture(compared, style.colours(results)))
+        run_folder.write_atomic(out / "drift.png", drift_picture(compared, colours))
     for result in results:
-        run_folder.write_atomic(out / f"activations-{result.label}.png", report.activation_histograms(result))
+        run_folder.write_atomic(
+            out / f"activations-{result.label}.png", report.activation_histograms(result, colours[result.label])
+        )
     finished = _result(out, config, trainings)
     _write_tables(finished)
     return finished

@@ -74,14 +74,18 @@ def _departure(result: NormResult) -> str:
     return f" (departs at step {beyond[0].first_step:,})" if beyond else " (same as torch.nn)"
 
 
-def activation_histograms(result: NormResult) -> bytes:
-    """Draw the input and the output of each normalization in the first and in the latest step, as PNG."""
+def activation_histograms(result: NormResult, colour: str) -> bytes:
+    """Draw the input and the output of each normalization in the first and in the latest step, as PNG.
+
+    Args:
+        result: The contender.
+        colour: Its colour.
+    """
     moments = {"early": result.early, "late": result.late}
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     what = "what the sigmoids receive without any norm" if result.norm == "none" else style.title(result)
     figure.suptitle(f"Activations in training, each histogram scaled to its peak: {what}")
     grid = figure.subplots(len(moments), len(PLACES))
-    colour = style.colours([result])[result.label]
     for row, (moment, records) in enumerate(moments.items()):
         for column, place in enumerate(PLACES.values()):
             axes = grid[row, column]

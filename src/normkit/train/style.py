@@ -40,8 +40,10 @@ def pale(colour: str) -> str:
 
 def line(result: NormResult, colour: str) -> dict[str, Any]:
     """Return how a contender is drawn: beside other implementations in lines that show those under them."""
+    if result.impl == "torch":
+        return {"color": colour, "linewidth": 6.0, "zorder": 1.0}
     if result.impl and not result.target:
-        return {"color": colour, "linewidth": 6.0 if result.impl == "torch" else 3.0, "zorder": 1}
+        return {"color": colour, "linewidth": 3.0, "zorder": 1.5}
     return {"color": colour, "marker": "o", "markersize": 3}
 
 
