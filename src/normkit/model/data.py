@@ -1,0 +1,76 @@
+"""Batches of anybody's data, given to anybody's model."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normkit.errors import UserError
+
+Forward = Callable[[nn.Module, Any], Any]
+"""Runs a model on one batch of the data, as ``lambda model, batch: model(batch["image"], batch["mask"])``."""
+
+
+def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
+    """Run a model on one batch of a loader.
+
+    Args:
+        model: The model.
+        batch: A tensor; a tuple or list, whose first entry is the input, as loaders of (input, label) give it; or a
+            mapping, whose entries are the model's keyword arguments. Tensors are moved to the model's device.
+        forward: How to call the model instead; it gets the batch as the loader gave it, on the model's device.
+    Raises:
+        UserError: the batch is none of these, and no forward is given.
+    """
+    batch = to_device(batch, device_of(model))
+    if forward is not None:
+        return forward(model, batch)
+    if isinstance(batch, Tensor):
+        return model(batch)
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+        return model(batch[0])
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    raise UserError(
+        f"expected batches that are tensors, tuples that begin with one, or mappings of arguments; got "
+        f"{type(batch).__name__}: give `forward`, a function of the model and a batch"
+    )
+
+
+def batches_of(data: Iterable[Any], caller: str) -> Iterator[Any]:
+    """Yield the batches of a loader; a single tensor is one batch.
+
+    Raises:
+        UserError: it cannot be iterated over.
+    """
+    if isinstance(data, Tensor):
+        yield data
+        return
+    try:
+        iterator = iter(data)
+    except TypeError:
+        raise UserError(
+            f"{caller} expected `data` that yields batches, such as a DataLoader or a list of tensors; got "
+            f"{type(data).__name__}"
+        ) from None
+    yield from iterator
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter or buffer; the CPU where it has none."""
+    tensors = (*model.parameters(), *model.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors, at any depth, on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: to_device(entry, device) for key, entry in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple takes its entries one by one
+        return type(value)(*(to_device(entry, device) for entry in value))
+    if isinstance(value, tuple | list):
+        return type(value)(to_device(entry, device) for entry in value)
+    return value
