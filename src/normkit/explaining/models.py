@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from normkit.errors import UserError
 from normkit.explaining.case import Case
 from normkit.layers import LayerNorm2d
+from normkit.model.files import build_model
 from normkit.spec import Norm
 
 
@@ -110,23 +111,13 @@ def norms_of_target(target: Any, shape: Sequence[int] | None = None) -> ModelNor
     Raises:
         UserError: it makes no model, or the model cannot be called.
     """
-    name = getattr(target, "__name__", type(target).__name__)
-    made = target
-    if not isinstance(target, nn.Module):
-        try:
-            made = target()
-        except Exception as error:
-            raise UserError(
-                f"{name}() raised {type(error).__name__}: {error}. It is called without arguments"
-            ) from error
-    model, *inputs = made if isinstance(made, tuple) and made else (made,)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{name}() must return a torch.nn.Module, or it and an input; got {type(model).__name__}")
+    model, inputs = build_model(target)
     if inputs:
-        return norms_of(model, *(inputs[0] if isinstance(inputs[0], tuple) else inputs))
+        return norms_of(model, *inputs)
     if shape is None:
         raise UserError(
-            f"the input of {name}() is not known: give its `shape`, or let it return the model and an input"
+            f"the input of {type(model).__name__} is not known: give its `shape`, or let the function return the model "
+            "and an input"
         )
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     with torch.random.fork_rng(devices=[]):

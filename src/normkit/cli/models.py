@@ -1,0 +1,64 @@
+"""What the commands on models share: their arguments, and how a model, its weights and its data are loaded."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from normkit.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.py:BUILD",
+        help="A function that returns the model, called without arguments; a class or a model will do too. "
+        "It may return (model, input).",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Weights to load: .safetensors, .pt, .pth (weights only).", show_default=False),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:LOADER|FILE.npy",
+        help="The batches: a loader, a function that returns one, or an array of samples.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Samples a batch, with --data FILE.npy.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the weights here: .safetensors or .pt.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file.")]
+
+
+def load_model(target: str, weights: Path | None) -> "tuple[nn.Module, tuple[Any, ...]]":
+    """Build a model, load its weights, and return it with the inputs that came with it."""
+    from normkit.checking.target.load import load
+    from normkit.model.files import build_model, load_weights
+
+    model, inputs = build_model(load(target))
+    if weights is not None:
+        load_weights(model, weights)
+    return model, inputs
+
+
+def load_data(data: str | None, batch_size: int, inputs: tuple[Any, ...] = ()) -> Iterable[Any]:
+    """Return the batches that --data names, or the inputs that came with the model as one batch."""
+    from normkit.checking.target.load import load
+    from normkit.model.files import iterable_of, read_data
+
+    if data is None:
+        if not inputs:
+            raise UserError("this needs data: give --data, or let the function return the model and an input")
+        return [inputs if len(inputs) > 1 else inputs[0]]
+    if batch_size < 1:
+        raise UserError(f"--batch-size must be 1 or more, not {batch_size}")
+    return read_data(Path(data), batch_size) if data.endswith(".npy") else iterable_of(load(data))
