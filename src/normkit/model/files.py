@@ -144,7 +144,7 @@ def read_data(path: Path, batch_size: int) -> list[Tensor]:
     if not isinstance(array, np.ndarray) or array.ndim == 0 or not len(array):
         raise UserError(f"expected an array of samples in {path}; got shape {getattr(array, 'shape', 'none')}")
     samples = torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
-    return list(samples.split(batch_size))
+    return list(torch.split(samples, batch_size))
 
 
 def iterable_of(target: Any) -> Iterable[Any]:
