@@ -20,10 +20,12 @@ def print_trace(label: str, layers: list[tuple[str, tuple[int, ...]]]) -> None:
 def print_result(result: "RunResult") -> None:
     """Print the comparison, the verdicts if there are some, and the names of the files."""
     several = any(norm.impl for norm in result.norms)
-    numbers = ("train accuracy", "test accuracy", "seconds per epoch", "final loss")
+    columns = ["norm", "train accuracy", "test accuracy", "seconds per epoch", "final loss"]
+    if several:  # narrow columns leave room for the names of classes
+        columns = ["norm", "layers", *(column.replace(" ", "\n", 1) for column in columns[1:])]
     console.print_table(
         "Result",
-        ("norm", *(["layers"] if several else []), *numbers),
+        columns,
         [
             (
                 norm.norm,
@@ -60,7 +62,7 @@ def print_verdicts(verdicts: "list[Verdict]") -> None:
         rows.append((verdict.norm, *(largest.get(quantity.name, "") for quantity in QUANTITIES), judged))
     console.print_table(
         f"Each of {verdicts[0].steps:,} steps against torch.nn: largest relative difference",
-        ("norm", *(quantity.title for quantity in QUANTITIES), "verdict"),
+        ("norm", *(quantity.title.replace(" ", "\n") for quantity in QUANTITIES), "verdict"),
         [*rows, ("tolerance", *(f"{quantity.tolerance:.0e}" for quantity in QUANTITIES), "")],
     )
     print_drift(verdicts)

@@ -165,7 +165,7 @@ def find(target: str) -> OwnLayer:
         UserError: it is no layer that can be trained in the LeNet.
     """
     with preserved():
-        definition = load(target)
+        definition = load(shown(target))
         _require_module_class(target, definition)
         try:
             found = measure(resolve(definition, Options()), Options(), ImportEffects())
