@@ -32,7 +32,7 @@ ALLOWED = {
     "files": {"errors"},
     "explaining": {"errors", "files", "functional", "layers", "model", "normkit", "reference", "spec"},
     "normkit": {*_LIBRARY, "checking", "explaining"},
-    "train": {*_LIBRARY, "normkit", "threads", "checking"},
+    "train": {*_LIBRARY, "files", "normkit", "threads", "checking"},
     "bench": {*_LIBRARY, "normkit", "reference", "threads"},
     "cli": {"errors", "normkit", "threads", "checking", "explaining", "model", "train", "bench"},
 }

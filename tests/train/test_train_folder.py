@@ -16,14 +16,14 @@ from normkit.train import TrainConfig, folder
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     target = tmp_path / "metrics.csv"
-    folder.write_atomic(target, b"old")
+    folder.write(target, b"old")
 
     def full(*_: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, failing, full)
     with pytest.raises(UserError, match=r"cannot write .*metrics\.csv: No space left on device.*`resume`"):
-        folder.write_atomic(target, b"new and longer")
+        folder.write(target, b"new and longer")
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
@@ -34,7 +34,7 @@ def test_an_interrupt_while_writing_leaves_no_litter(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        folder.write_atomic(tmp_path / "curves.png", b"picture")
+        folder.write(tmp_path / "curves.png", b"picture")
     assert list(tmp_path.iterdir()) == []
 
 

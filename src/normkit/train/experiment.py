@@ -135,9 +135,9 @@ def _result(out: Path, config: TrainConfig, trainings: list[Training]) -> RunRes
 def _write_tables(result: RunResult) -> None:
     differences = [row for norm in result.norms for row in norm.differences]
     if differences:
-        run_folder.write_atomic(result.folder / "verify.csv", report.to_csv(differences, StepDifference))
+        run_folder.write(result.folder / "verify.csv", report.to_csv(differences, StepDifference))
     epochs = [row for norm in result.norms for row in norm.epochs]
-    run_folder.write_atomic(result.folder / "metrics.csv", report.to_csv(epochs, EpochMetrics))
+    run_folder.write(result.folder / "metrics.csv", report.to_csv(epochs, EpochMetrics))
     run_folder.write_json(result.folder / "metrics.json", result.to_json())
 
 
@@ -150,12 +150,12 @@ def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: 
             f"LeNet on {Path(config.data).name}, {whose}"
             f"SGD with learning rate {config.lr:g}, batches of {config.batch_size}"
         )
-        run_folder.write_atomic(out / "curves.png", report.curves(results, title))
+        run_folder.write(out / "curves.png", report.curves(results, title))
     compared = [result for result in results if result.differences]
     if compared:
-        run_folder.write_atomic(out / "drift.png", drift_picture(compared, colours))
+        run_folder.write(out / "drift.png", drift_picture(compared, colours))
     for result in results:
-        run_folder.write_atomic(
+        run_folder.write(
             out / f"activations-{result.label}.png", report.activation_histograms(result, colours[result.label])
         )
     finished = _result(out, config, trainings)

@@ -1,9 +1,7 @@
 """The run folder. Every file in it is whole at any moment: written to a temporary name, then renamed."""
 
-import contextlib
 import io
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,34 +10,22 @@ import torch
 
 import normkit
 from normkit.errors import UserError
+from normkit.files import write_atomic
 from normkit.train.config import TrainConfig
 
 CONFIG: Final = "config.json"
 CHECKPOINT_FORMAT: Final = 2
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``, or leave it as it was and raise ``UserError``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}. What was written before is whole; "
-            "make room or give access, then go on with `resume`"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+def write(path: Path, content: bytes) -> None:
+    """Replace a file of a run by ``content``, or leave it as it was and raise ``UserError``."""
+    advice = "what was written before is whole; make room or give access, then go on with `resume`"
+    write_atomic(path, content, advice)
 
 
 def write_json(path: Path, tree: dict[str, Any]) -> None:
     """Write ``tree`` as readable JSON."""
-    write_atomic(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
+    write(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
 
 
 @dataclass(frozen=True)
@@ -110,7 +96,7 @@ def save_checkpoint(path: Path, label: str, state: dict[str, Any]) -> None:
     """Write ``state``: tensors, numbers, strings, lists and dictionaries."""
     buffer = io.BytesIO()
     torch.save({"format": CHECKPOINT_FORMAT, **state}, buffer)
-    write_atomic(checkpoint_path(path, label), buffer.getvalue())
+    write(checkpoint_path(path, label), buffer.getvalue())
 
 
 def load_checkpoint(path: Path, label: str) -> dict[str, Any] | None:
