@@ -1,5 +1,7 @@
 """What the model tools share: which layers are norms, how batches reach a model, and a model left as it was."""
 
+import copy
+import pickle
 from collections import namedtuple
 from typing import Any
 
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 
 import normkit
 from normkit.errors import UserError
-from normkit.model.data import batches_of, run_batch
-from normkit.model.norms import kind_of, norm_layers
+from normkit.model.classes import Cover, base_class, combine, set_base_class, set_cover
+from normkit.model.data import batches_of, run_batch, unwrapped
+from normkit.model.norms import chosen_norms, kind_of, norm_layers
 from normkit.model.preserve import preserved
 
 
@@ -145,3 +148,72 @@ def test_a_tensor_that_did_not_change_is_not_written_to() -> None:
 def test_a_lazy_model_is_refused() -> None:
     with pytest.raises(UserError, match="run it once first"), preserved(nn.Sequential(nn.LazyLinear(3))):
         pass
+
+
+def test_norms_are_chosen_by_patterns_of_their_names() -> None:
+    model = nn.ModuleDict({"stem": nn.BatchNorm1d(3), "body": nn.Sequential(nn.LayerNorm(3), nn.BatchNorm1d(3))})
+
+    def names(**patterns: Any) -> list[str]:
+        return [layer.name for layer in chosen_norms(model, **patterns)]
+
+    assert names() == ["stem", "body.0", "body.1"]
+    assert names(include="body.*") == ["body.0", "body.1"]
+    assert names(include=["stem", "*.1"]) == ["stem", "body.1"]
+    assert names(exclude="*.0") == ["stem", "body.1"]
+    assert chosen_norms(model["stem"])[0].name == ""
+    with pytest.raises(UserError, match=r"`exclude` .* 'head\.\*' fits none of stem, body\.0, body\.1"):
+        names(exclude=["stem", "head.*"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_norm_is_known_too() -> None:
+    assert [layer.kind for layer in norm_layers(torch.jit.script(nn.Sequential(nn.BatchNorm1d(3))))] == ["batch"]
+
+
+def test_a_model_is_taken_out_of_what_wraps_it() -> None:
+    model = nn.Sequential(nn.Linear(3, 3))
+    compiled: Any = torch.compile(model)
+    assert unwrapped(model) is model
+    assert unwrapped(nn.DataParallel(compiled)) is model
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class Negative(Cover):
+    def forward(self, x: Tensor) -> Tensor:
+        return -super().forward(x)
+
+
+def test_a_cover_stays_over_a_class_that_is_exchanged() -> None:
+    module: Any = nn.Identity()
+    set_cover(module, Negative)
+    assert module(torch.ones(1)) == -1
+    set_base_class(module, combine(Doubled, nn.Identity))
+    assert module(torch.ones(1)) == -2
+    assert base_class(module) is combine(Doubled, nn.Identity)
+    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert type(copied) is type(module)
+    set_cover(module, None)
+    assert type(module) is combine(Doubled, nn.Identity)
+
+
+class Evaluates(Cover):
+    @property
+    def training(self) -> bool:
+        return False
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        vars(self)["training"] = value
+
+
+def test_the_mode_that_a_layer_hides_is_put_back() -> None:
+    model = nn.Sequential(nn.Identity())
+    set_cover(model[0], Evaluates)
+    with preserved(model):
+        model.eval()
+    set_cover(model[0], None)
+    assert model[0].training

@@ -29,14 +29,40 @@ def require_module(model: object, caller: str) -> None:
         raise UserError(f"{caller} expected a torch.nn.Module; got {type(model).__name__}")
 
 
+class Cover(nn.Module):
+    """A class that stays over a module's own while other tools exchange the one below; subclass it."""
+
+
 def base_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class of a module, without the one that torch.nn.utils.parametrize puts over it."""
+    """Return the class of a module, without a cover and the one that torch.nn.utils.parametrize puts over it."""
+    cls = _unparametrized(module)
+    return cast("type[nn.Module]", cls.__bases__[1]) if issubclass(cls, Cover) else cls
+
+
+def set_base_class(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Give a module another class; a covered or parametrized one keeps its cover and parametrization on top of it."""
+    over = cover_of(module)
+    _set_class(module, cls if over is None else combine(over, cls))
+
+
+def cover_of(module: nn.Module) -> type[Cover] | None:
+    """Return the class that covers a module's own, or None."""
+    cls = _unparametrized(module)
+    return cls.__bases__[0] if issubclass(cls, Cover) else None
+
+
+def set_cover(module: nn.Module, over: type[Cover] | None) -> None:
+    """Cover a module's own class, in place of another cover; None: uncover it."""
+    cls = base_class(module)
+    _set_class(module, cls if over is None else combine(over, cls))
+
+
+def _unparametrized(module: nn.Module) -> type[nn.Module]:
     cls = type(module)
     return cast("type[nn.Module]", cls.__bases__[0]) if parametrize.is_parametrized(module) else cls
 
 
-def set_base_class(module: nn.Module, cls: type[nn.Module]) -> None:
-    """Give a module another class; a parametrized one keeps its parametrization on top of it."""
+def _set_class(module: nn.Module, cls: type[nn.Module]) -> None:
     if parametrize.is_parametrized(module):
         over = type(module)
         body = {key: value for key, value in vars(over).items() if key not in ("__dict__", "__weakref__")}
@@ -52,7 +78,7 @@ def combine(over: type[nn.Module], under: type[nn.Module]) -> type[nn.Module]:
     if (over, under) not in _combined:
 
         def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-            return _rebuild, (over, under), self.__getstate__()  # type: ignore[no-untyped-call]
+            return _rebuild, _parts(over, under), self.__getstate__()  # type: ignore[no-untyped-call]
 
         body = {"__reduce_ex__": reduce, "__doc__": under.__doc__}
         body |= {"__module__": under.__module__, "__qualname__": under.__qualname__}
@@ -60,9 +86,17 @@ def combine(over: type[nn.Module], under: type[nn.Module]) -> type[nn.Module]:
     return _combined[over, under]
 
 
-def _rebuild(over: type[nn.Module], under: type[nn.Module]) -> nn.Module:
+def _parts(over: type[nn.Module], under: type[nn.Module]) -> tuple[type[nn.Module], ...]:
+    """Return the classes that a combined one is made of, each of which pickles find by its name."""
+    nested = next((parts for parts, cls in _combined.items() if cls is under), None)
+    return (over, under) if nested is None else (over, *_parts(*nested))
+
+
+def _rebuild(*parts: type[nn.Module]) -> nn.Module:
     """Build an instance for unpickling. Pickles name this function: it has to stay here, under this name."""
-    cls = combine(over, under)
+    *overs, cls = parts
+    for over in reversed(overs):
+        cls = combine(over, cls)
     return cls.__new__(cls)
 
 

@@ -1,7 +1,7 @@
 """Batches of anybody's data, given to anybody's model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from normkit.errors import UserError
 
 Forward = Callable[[nn.Module, Any], Any]
 """Runs a model on one batch of the data, as ``lambda model, batch: model(batch["image"], batch["mask"])``."""
+
+
+_COMPILED: Final = "_orig_mod"  # how torch.compile's module, whose class takes seconds to import, names the model
 
 
 def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
@@ -55,6 +58,18 @@ def batches_of(data: Iterable[Any], caller: str) -> Iterator[Any]:
             f"{type(data).__name__}"
         ) from None
     yield from iterator
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside DistributedDataParallel, DataParallel and torch.compile, whose names it has itself."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = model.module
+        else:
+            inner = model._modules.get(_COMPILED)
+        if inner is None:
+            return model
+        model = inner
 
 
 def device_of(model: nn.Module) -> torch.device:

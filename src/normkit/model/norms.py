@@ -1,18 +1,23 @@
 """Which layers of a model are normalization layers: torch.nn's, ours, and those that somebody wrote."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from normkit.errors import UserError
 from normkit.layers import LayerNorm2d
 from normkit.model.classes import base_class
 from normkit.model.recipes import recognize
 
 RUNNING: Final = ("running_mean", "running_var")
 """The buffers by which a layer that keeps running statistics is known, whoever wrote it."""
+
+Names = str | Sequence[str]
+"""A pattern of names of layers, or several; ``*`` stands for anything, dots too."""
 
 # the first that fits: LayerNorm2d is a LayerNorm
 _KINDS: Final = (
@@ -52,6 +57,36 @@ def norm_layers(model: nn.Module) -> Iterator[NormLayer]:
             yield NormLayer(name, module, kind)
 
 
+def chosen_norms(model: nn.Module, include: Names = "*", exclude: Names = ()) -> list[NormLayer]:
+    """Return the normalization layers whose names fit.
+
+    Args:
+        model: The model.
+        include: Patterns of names, as of files: ``"encoder.*"``; a name has to fit one of them.
+        exclude: Patterns of names that are left out.
+    Raises:
+        UserError: a pattern fits no layer.
+    """
+    layers = list(norm_layers(model))
+    for argument, patterns in (("include", _listed(include)), ("exclude", _listed(exclude))):
+        for pattern in patterns:
+            if pattern != "*" and not any(fnmatchcase(layer.name, pattern) for layer in layers):
+                names = ", ".join(layer.name for layer in layers[:5]) + (", …" if len(layers) > 5 else "")
+                raise UserError(
+                    f"`{argument}` expects patterns of names of normalization layers; {pattern!r} fits none of "
+                    f"{names or 'this model, which has none'}"
+                )
+    return [layer for layer in layers if _fits(layer.name, include) and not _fits(layer.name, exclude)]
+
+
+def _listed(names: Names) -> Sequence[str]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _fits(name: str, patterns: Names) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _listed(patterns))
+
+
 def kind_of(module: nn.Module) -> str | None:
     """Return the kind of a normalization layer, or None if a module is none."""
     for cls, kind in _KINDS:
@@ -65,6 +100,5 @@ def kind_of(module: nn.Module) -> str | None:
 
 def running_stats(module: nn.Module) -> dict[str, Tensor]:
     """Return the running mean and variance of a layer: both, or nothing."""
-    found = {name: module._buffers.get(name) for name in RUNNING}
-    present = {name: buffer for name, buffer in found.items() if buffer is not None}
-    return present if len(present) == len(RUNNING) else {}
+    buffers = dict(module.named_buffers(recurse=False))
+    return {name: buffers[name] for name in RUNNING} if set(RUNNING) <= set(buffers) else {}
