@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import namedtuple
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 import normkit
 from normkit.errors import UserError
 from normkit.model.classes import Cover, base_class, combine, set_base_class, set_cover
-from normkit.model.data import batches_of, run_batch, unwrapped
+from normkit.model.data import batches_of, run_batch, tensors_in, unwrapped
 from normkit.model.norms import chosen_norms, kind_of, norm_layers
 from normkit.model.preserve import preserved
 
@@ -85,6 +86,18 @@ Pair = namedtuple("Pair", "image label")
 )
 def test_batches_of_any_form_reach_a_model(batch: Any, expected: float) -> None:
     assert run_batch(Adds(), batch).tolist() == [expected] * 2
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    others: Any = None
+
+
+def test_tensors_are_found_at_any_depth() -> None:
+    one, two, three = torch.ones(1), torch.ones(2), torch.ones(3)
+    found = tensors_in({"a": Answer(one, [two, "text"]), "b": (Pair(three, 5), None)})
+    assert [len(tensor) for tensor in found] == [1, 2, 3]
 
 
 def test_a_forward_gets_the_batch_as_it_is() -> None:

@@ -1,6 +1,7 @@
 """Batches of anybody's data, given to anybody's model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 import torch
@@ -80,12 +81,32 @@ def device_of(model: nn.Module) -> torch.device:
 
 def to_device(value: Any, device: torch.device) -> Any:
     """Return a batch with its tensors, at any depth, on a device."""
+    return map_tensors(value, lambda tensor: tensor.to(device))
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return a batch with each of its tensors, at any depth, replaced by what a function makes of it."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: to_device(entry, device) for key, entry in value.items()}
+        return {key: map_tensors(entry, change) for key, entry in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple takes its entries one by one
-        return type(value)(*(to_device(entry, device) for entry in value))
+        return type(value)(*(map_tensors(entry, change) for entry in value))
     if isinstance(value, tuple | list):
-        return type(value)(to_device(entry, device) for entry in value)
+        return type(value)(map_tensors(entry, change) for entry in value)
     return value
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in what a model takes or returns: in mappings, sequences and dataclasses, at any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from tensors_in(entry)
+    elif isinstance(value, tuple | list | set | frozenset):
+        for entry in value:
+            yield from tensors_in(entry)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name))
