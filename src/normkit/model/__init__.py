@@ -1,6 +1,7 @@
 """Tools for the normalization inside a model."""
 
 from normkit.model.accelerate import accelerate, restore
+from normkit.model.parameter_groups import ParameterGroups, parameter_groups
 from normkit.model.recipe import Recipe
 from normkit.model.recipes import register_norm
 from normkit.model.running import accumulate_stats, no_stats_update, skip_nonfinite
@@ -8,12 +9,14 @@ from normkit.model.summary import Summary
 from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
 
 __all__ = [
+    "ParameterGroups",
     "Recipe",
     "Summary",
     "accelerate",
     "accumulate_stats",
     "convert_sync_batchnorm",
     "no_stats_update",
+    "parameter_groups",
     "register_norm",
     "restore",
     "revert_sync_batchnorm",

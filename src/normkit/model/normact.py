@@ -66,7 +66,7 @@ def _difference(module: nn.Module, ours: type[nn.Module], case: _Case) -> str | 
 def _outcome(module: nn.Module, cls: type[nn.Module] | None, case: _Case) -> Outcome:
     """Run a random copy of a module, with another class if one is given."""
     torch.manual_seed(0)
-    copied = _random_copy(module).train(case.training)
+    copied = random_copy(module).train(case.training)
     if cls is not None:
         set_base_class(copied, cls)
     like = next(copied.buffers(), next(copied.parameters(), torch.empty(0)))
@@ -79,7 +79,7 @@ def _outcome(module: nn.Module, cls: type[nn.Module] | None, case: _Case) -> Out
     return run(copied, copied.forward, x.requires_grad_())
 
 
-def _random_copy(module: nn.Module) -> nn.Module:
+def random_copy(module: nn.Module) -> nn.Module:
     """Return a copy with random parameters and buffers, and no hooks."""
     copied = copy.deepcopy(module)
     for part in copied.modules():

@@ -38,13 +38,14 @@ class Summary:
         names: dict[str, list[str]] = defaultdict(list)
         for name, cls in self.swapped:
             names[cls].append(name or "(the model itself)")
-        lines += [f"  {len(found)} × {cls}: {_shorten(found)}" for cls, found in names.items()]
+        lines += [f"  {len(found)} × {cls}: {shorten(found)}" for cls, found in names.items()]
         reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name, cls, reason in self.left:
             reasons[cls, reason].append(name or "(the model itself)")
-        lines += [f"  left {len(found)} × {cls}: {_shorten(found)}: {why}" for (cls, why), found in reasons.items()]
+        lines += [f"  left {len(found)} × {cls}: {shorten(found)}: {why}" for (cls, why), found in reasons.items()]
         return "\n".join(lines)
 
 
-def _shorten(names: list[str]) -> str:
+def shorten(names: list[str]) -> str:
+    """Return names with commas, the middle ones left out where there are many."""
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} … {names[-1]}"
