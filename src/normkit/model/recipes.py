@@ -26,7 +26,7 @@ from normkit.model.classes import Replacement, combine
 from normkit.model.recipe import PROVEN, Recipe
 from normkit.model.verify import verify
 
-__all__ = ["RECIPES", "recognize", "register_norm"]
+__all__ = ["RECIPES", "eps_of", "recognize", "register_norm"]
 
 RecipeT = TypeVar("RecipeT", bound=type[Recipe])
 
@@ -70,7 +70,7 @@ def _looks_like_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and not children
 
 
-def _eps(module: Any) -> float | None:
+def eps_of(module: Any) -> float | None:
     """Return eps under any of the names that it goes by; None if it is not a float."""
     for name in ("variance_epsilon", "eps", "epsilon", "_eps"):
         value = getattr(module, name, None)
@@ -102,7 +102,7 @@ class _RMSNorm(Recipe):
 
     @classmethod
     def fits(cls, module: nn.Module) -> bool:
-        return _looks_like_norm(module) and _eps(module) is not None and _parameters(module) == {"weight"}
+        return _looks_like_norm(module) and eps_of(module) is not None and _parameters(module) == {"weight"}
 
 
 @register_norm
@@ -111,7 +111,7 @@ class PlusOneRMSNorm(_RMSNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Multiply by 1 + weight in float32."""
-        return F.rms_norm(_narrow(x), self.weight.shape, 1.0 + self.weight.float(), _eps(self)).to(x.dtype)
+        return F.rms_norm(_narrow(x), self.weight.shape, 1.0 + self.weight.float(), eps_of(self)).to(x.dtype)
 
 
 @register_norm
@@ -120,7 +120,7 @@ class CastLastRMSNorm(_RMSNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Multiply by the weight before the cast."""
-        return F.rms_norm(_narrow(x), self.weight.shape, self.weight.float(), _eps(self)).to(x.dtype)
+        return F.rms_norm(_narrow(x), self.weight.shape, self.weight.float(), eps_of(self)).to(x.dtype)
 
 
 @register_norm
@@ -131,8 +131,8 @@ class NeverCastRMSNorm(_RMSNorm):
         """Multiply by the weight in float32, or in the weight's half-precision dtype."""
         wide = x if x.dtype not in HALF_DTYPES else x.float()
         if self.weight.dtype in HALF_DTYPES:
-            return self.weight * F.rms_norm(wide, self.weight.shape, None, _eps(self)).to(self.weight.dtype)
-        return F.rms_norm(wide, self.weight.shape, self.weight, _eps(self))
+            return self.weight * F.rms_norm(wide, self.weight.shape, None, eps_of(self)).to(self.weight.dtype)
+        return F.rms_norm(wide, self.weight.shape, self.weight, eps_of(self))
 
 
 @register_norm
@@ -142,15 +142,15 @@ class CastFirstRMSNorm(_RMSNorm):
     def normalize(self, x: Tensor) -> Tensor:
         """Cast before the weight is multiplied."""
         if x.dtype is torch.float32 and self.weight.dtype is torch.float32:
-            return F.rms_norm(x, self.weight.shape, self.weight, _eps(self))
-        return self.weight * F.rms_norm(_narrow(x), self.weight.shape, None, _eps(self)).to(x.dtype)
+            return F.rms_norm(x, self.weight.shape, self.weight, eps_of(self))
+        return self.weight * F.rms_norm(_narrow(x), self.weight.shape, None, eps_of(self)).to(x.dtype)
 
 
 class _LayerNorm(Recipe):
     @classmethod
     def fits(cls, module: nn.Module) -> bool:
         own = _parameters(module)
-        return _looks_like_norm(module) and _eps(module) is not None and {"weight"} <= own <= {"weight", "bias"}
+        return _looks_like_norm(module) and eps_of(module) is not None and {"weight"} <= own <= {"weight", "bias"}
 
 
 @register_norm
@@ -159,7 +159,7 @@ class LastAxisLayerNorm(_LayerNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalize over the last axis."""
-        return F.layer_norm(x, self.weight.shape, self.weight, _bias(self), _eps(self) or 0.0)
+        return F.layer_norm(x, self.weight.shape, self.weight, _bias(self), eps_of(self) or 0.0)
 
 
 @register_norm
@@ -174,7 +174,7 @@ class PermutedLayerNorm(_LayerNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalize over the channels; the result is channels last."""
-        return F.channel_norm(x, self.weight, _bias(self), _eps(self) or 0.0)
+        return F.channel_norm(x, self.weight, _bias(self), eps_of(self) or 0.0)
 
 
 @register_norm
@@ -183,5 +183,5 @@ class ChannelFirstLayerNorm(PermutedLayerNorm):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalize over the channels; the result of a contiguous input is contiguous."""
-        y = F.channel_norm(x, self.weight, _bias(self), _eps(self) or 0.0)
+        y = F.channel_norm(x, self.weight, _bias(self), eps_of(self) or 0.0)
         return y.contiguous() if x.is_contiguous() else y
