@@ -17,6 +17,7 @@ _CORE = {"spec", "statistics", "backends"}
 _LIBRARY = {*_CORE, "errors", "functional", "layers", "model"}
 ALLOWED = {
     "errors": set(),
+    "conventions": set(),
     "threads": {"errors"},
     "spec": set(),
     "statistics": set(),
@@ -26,15 +27,15 @@ ALLOWED = {
     "backends": {"spec", "statistics"},
     "functional": _CORE,
     "layers": _CORE,
-    "model": {*_LIBRARY, "files"},
-    "checking": {"errors"},
+    "model": {*_LIBRARY, "conventions", "files"},
+    "checking": {"conventions", "errors"},
     "testing": {"errors", "checking"},
     "files": {"errors"},
     "explaining": {"errors", "files", "functional", "layers", "model", "normkit", "reference", "spec"},
     "normkit": {*_LIBRARY, "checking", "explaining"},
     "train": {*_LIBRARY, "files", "normkit", "threads", "checking"},
     "bench": {*_LIBRARY, "normkit", "reference", "threads"},
-    "cli": {"errors", "normkit", "threads", "checking", "explaining", "model", "train", "bench"},
+    "cli": {"conventions", "errors", "normkit", "threads", "checking", "explaining", "model", "train", "bench"},
 }
 # Inside checking: each module may import from its own floor and from those before it.
 CHECKING_FLOORS = (
@@ -176,8 +177,11 @@ def test_public_names() -> None:
     assert sorted(set(normkit.__all__)) == sorted(normkit.__all__)
 
 
-# Signatures that are torch's or timm's; and those of commands, whose parameters are their options.
+# Signatures that are torch's or timm's (those of functions with a mask); and those of commands, whose parameters are
+# their options.
 GIVEN_SIGNATURES = {
+    "functional.batch_norm",
+    "functional.instance_norm",
     "layers.batchnormact.__init__",
     "layers.syncbatchnorm.__init__",
     "cli.check.check",

@@ -1,6 +1,6 @@
 """The families of normalization and the conventions of libraries, in words and numbers."""
 
-from dataclasses import dataclass
+from normkit import conventions
 
 TITLES = {
     "batch": "batch normalization",
@@ -16,31 +16,8 @@ FAMILIES = tuple(family for family in TITLES if family != "other")
 """The families that a target may be held against."""
 
 
-@dataclass(frozen=True)
-class Convention:
-    """A definition of momentum and of the running variance; all of them are in wide use.
-
-    Args:
-        title: How to name it.
-        momentum_weighs_old: Whether momentum is the weight of the old value.
-        unbiased_running: Whether the running variance is divided by n - 1.
-        eps: The default eps of its batch normalization.
-        momentum: The default momentum, in its own meaning.
-    """
-
-    title: str
-    momentum_weighs_old: bool
-    unbiased_running: bool
-    eps: float
-    momentum: float
-
-
-CONVENTIONS = {
-    "torch": Convention("torch", momentum_weighs_old=False, unbiased_running=True, eps=1e-5, momentum=0.1),
-    "keras": Convention("Keras", momentum_weighs_old=True, unbiased_running=False, eps=1e-3, momentum=0.99),
-    "flax": Convention("Flax", momentum_weighs_old=True, unbiased_running=False, eps=1e-5, momentum=0.99),
-    "onnx": Convention("ONNX", momentum_weighs_old=True, unbiased_running=False, eps=1e-5, momentum=0.9),
-}
+CONVENTIONS = {name: conventions.CONVENTIONS[name] for name in ("torch", "keras", "flax", "onnx")}
+"""The conventions that a layer may be held against; MLX' momentum and variance are torch's."""
 
 
 def reference_layer(family: str, ranks: tuple[int, ...]) -> str:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from normkit.checking.families import CONVENTIONS, Convention, reference_layer
+from normkit.checking.families import CONVENTIONS, reference_layer
 from normkit.checking.measure.calls import running
 from normkit.checking.measure.formula import Formula, measure_formula
 from normkit.checking.measure.gradients import Backward, measure_backward
@@ -18,6 +18,7 @@ from normkit.checking.target.errors import TargetError
 from normkit.checking.target.load import ImportEffects
 from normkit.checking.target.resolve import Candidate
 from normkit.checking.target.state import AFFINE, RUNNING
+from normkit.conventions import Convention
 
 TEST_MOMENTUM = 0.3
 """A momentum that tells its two meanings apart."""
