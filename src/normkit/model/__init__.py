@@ -1,6 +1,7 @@
 """Tools for the normalization inside a model."""
 
 from normkit.model.accelerate import accelerate, restore
+from normkit.model.freeze import freeze, is_frozen, unfreeze
 from normkit.model.parameter_groups import ParameterGroups, parameter_groups
 from normkit.model.recipe import Recipe
 from normkit.model.recipes import register_norm
@@ -15,10 +16,13 @@ __all__ = [
     "accelerate",
     "accumulate_stats",
     "convert_sync_batchnorm",
+    "freeze",
+    "is_frozen",
     "no_stats_update",
     "parameter_groups",
     "register_norm",
     "restore",
     "revert_sync_batchnorm",
     "skip_nonfinite",
+    "unfreeze",
 ]

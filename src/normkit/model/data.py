@@ -67,7 +67,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             inner = model.module
         else:
-            inner = model._modules.get(_COMPILED)
+            inner = dict(model.named_children()).get(_COMPILED)
         if inner is None:
             return model
         model = inner

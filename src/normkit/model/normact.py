@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from normkit.layers import BatchNormAct2d
-from normkit.model.classes import Replacement, combine, set_base_class
+from normkit.model.classes import Replacement, combine, set_base_class, set_cover
 from normkit.model.equivalence import Outcome, difference, nonfinite_difference, run
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -80,8 +80,9 @@ def _outcome(module: nn.Module, cls: type[nn.Module] | None, case: _Case) -> Out
 
 
 def random_copy(module: nn.Module) -> nn.Module:
-    """Return a copy with random parameters and buffers, and no hooks."""
-    copied = copy.deepcopy(module)
+    """Return a copy with random parameters and buffers, which trains, and has no hooks."""
+    copied = copy.deepcopy(module).requires_grad_()
+    set_cover(copied, None)
     for part in copied.modules():
         for hooks in _HOOKS:
             getattr(part, hooks).clear()

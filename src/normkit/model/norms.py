@@ -98,6 +98,12 @@ def kind_of(module: nn.Module) -> str | None:
     return None if found is None or isinstance(found, str) else "own"
 
 
+def channel_axis(module: nn.Module, x: Tensor) -> int:
+    """Return the axis of the channels in the input of a layer that keeps running statistics."""
+    unbatched = isinstance(module, _InstanceNorm) and x.dim() == module._get_no_batch_dim()  # type: ignore[no-untyped-call]
+    return 0 if unbatched else 1
+
+
 def running_stats(module: nn.Module) -> dict[str, Tensor]:
     """Return the running mean and variance of a layer: both, or nothing."""
     buffers = dict(module.named_buffers(recurse=False))

@@ -35,7 +35,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
         UserError: a lazy layer has seen no input: its parameters do not exist yet.
     """
     modules = list(model.modules())
-    modes = [_mode(module) for module in modules]
+    modes = [stored_mode(module) for module in modules]
     slots: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for module in modules:
         slots += [(held, dict(held)) for held in (module._parameters, module._buffers)]
@@ -57,7 +57,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
             _restore(saved)
 
 
-def _mode(module: nn.Module) -> bool:
+def stored_mode(module: nn.Module) -> bool:
     """Return the mode that is stored: a frozen layer says that it evaluates, and keeps what train() has asked for."""
     return bool(vars(module).get("training", module.training))
 

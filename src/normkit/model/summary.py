@@ -1,12 +1,20 @@
-"""The result of accelerate and restore, as an object and as text."""
+"""The result of tools that change layers in place, as an object and as text."""
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
+
+# for each verb what was done, and what some layers were before
+_WORDS: Final = {
+    "accelerate": ("swapped", "normkit's"),
+    "restore": ("restored", "torch's"),
+    "freeze": ("frozen", "frozen"),
+    "unfreeze": ("thawed", "thawed"),
+}
 
 
 class Skipped(NamedTuple):
-    """A layer that was not swapped, and why."""
+    """A layer that was left as it was, and why."""
 
     name: str
     cls: str
@@ -15,13 +23,13 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers that were swapped, or restored, and those that were not and why. Print it.
+    """The layers that a tool changed in place, and those that it did not and why. Print it.
 
     Args:
-        verb: "accelerate" or "restore".
-        swapped: (name, class) of every layer that was swapped, or swapped back: torch's or the model's own class.
+        verb: "accelerate", "restore", "freeze" or "unfreeze".
+        swapped: (name, class) of every layer that was changed, or changed back: torch's or the model's own class.
         left: The norms that were not.
-        already: The number of layers that were normkit's before.
+        already: The number of layers that needed no change: they were normkit's before, or frozen.
     """
 
     verb: str
@@ -31,10 +39,10 @@ class Summary:
 
     def __str__(self) -> str:
         layers = "layer" if len(self.swapped) == 1 else "layers"
-        done = "restored" if self.verb == "restore" else "swapped"
+        done, already = _WORDS[self.verb]
         lines = [f"{self.verb}: {len(self.swapped)} {layers} {done}"]
         if self.already:
-            lines[0] += f", {self.already} normkit's already"
+            lines[0] += f", {self.already} {already} already"
         names: dict[str, list[str]] = defaultdict(list)
         for name, cls in self.swapped:
             names[cls].append(name or "(the model itself)")
@@ -44,6 +52,15 @@ class Summary:
             reasons[cls, reason].append(name or "(the model itself)")
         lines += [f"  left {len(found)} × {cls}: {shorten(found)}: {why}" for (cls, why), found in reasons.items()]
         return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as JSON types."""
+        return {
+            "verb": self.verb,
+            "layers": [{"name": name, "class": cls} for name, cls in self.swapped],
+            "left": [{"name": name, "class": cls, "reason": reason} for name, cls, reason in self.left],
+            "already": self.already,
+        }
 
 
 def shorten(names: list[str]) -> str:
