@@ -15,7 +15,7 @@ from normkit.errors import UserError
 from normkit.model.classes import Cover, base_class, combine, set_base_class, set_cover
 from normkit.model.data import batches_of, run_batch, tensors_in, unwrapped
 from normkit.model.norms import chosen_norms, kind_of, norm_layers
-from normkit.model.preserve import preserved
+from normkit.model.preserve import preserved, set_mode
 
 
 class HandWritten(nn.Module):
@@ -221,6 +221,29 @@ class Evaluates(Cover):
     @training.setter
     def training(self, value: bool) -> None:
         vars(self)["training"] = value
+
+
+class OwnTrain(nn.Module):
+    """Keeps a flag beside `training`, and a layer that is in another mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flag, self.inner = True, nn.Dropout().eval()
+
+    def train(self, mode: bool = True) -> "OwnTrain":
+        self.flag = mode
+        return super().train(mode)
+
+
+def test_a_layer_is_told_its_mode_by_its_own_train() -> None:
+    layer = OwnTrain()
+    set_mode(layer, training=False)
+    assert (layer.training, layer.flag) == (False, False)
+    set_mode(layer, training=True)
+    assert (layer.training, layer.flag, layer.inner.training) == (True, True, False)
+    with preserved(nn.Sequential(layer)):
+        layer.eval()
+    assert (layer.training, layer.flag, layer.inner.training) == (True, True, False)
 
 
 def test_the_mode_that_a_layer_hides_is_put_back() -> None:

@@ -10,7 +10,7 @@ from normkit.model.classes import base_class, cover_of, require_module, set_cove
 from normkit.model.data import unwrapped
 from normkit.model.frozen import TRAINABLE, Frozen, cover_for
 from normkit.model.norms import Names, chosen_norms, running_stats
-from normkit.model.preserve import stored_mode
+from normkit.model.preserve import set_mode, stored_mode
 from normkit.model.summary import Skipped, Summary
 
 __all__ = ["freeze", "is_frozen", "unfreeze"]
@@ -151,7 +151,7 @@ def _freeze(layer: nn.Module, cover: type[Frozen], trained: list[str]) -> None:
         own[name].requires_grad = False
         own[name].grad = None
     set_cover(layer, cover)
-    _tell_mode(layer)
+    set_mode(layer, training=stored_mode(layer))
 
 
 def _unfreeze(layer: nn.Module, held: set[int]) -> None:
@@ -159,15 +159,7 @@ def _unfreeze(layer: nn.Module, held: set[int]) -> None:
         parameter.requires_grad = id(parameter) not in held
     del vars(layer)[TRAINABLE]
     set_cover(layer, None)
-    _tell_mode(layer)
-
-
-def _tell_mode(layer: nn.Module) -> None:
-    """Call train() with the mode that a layer has: somebody's own may keep more than `training`."""
-    inside = [(module, stored_mode(module)) for module in layer.modules() if module is not layer]
-    layer.train(stored_mode(layer))
-    for module, mode in inside:
-        module.training = mode
+    set_mode(layer, training=stored_mode(layer))
 
 
 def _snapshot(layer: nn.Module) -> Callable[[], None]:
@@ -184,6 +176,6 @@ def _snapshot(layer: nn.Module) -> Callable[[], None]:
             vars(layer)[TRAINABLE] = names
         if cover_of(layer) is not cover:
             set_cover(layer, cover)
-        _tell_mode(layer)
+        set_mode(layer, training=stored_mode(layer))
 
     return undo

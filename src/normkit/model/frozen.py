@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from normkit.backends.torch_internals import fast_apply, is_tracing, is_transforming
-from normkit.model.classes import Cover, base_class, is_patched, set_cover
-from normkit.model.norms import channel_axis, running_stats
+from normkit.model.classes import Cover, base_class, set_cover
+from normkit.model.norms import channel_axis, has_known_forward, running_stats
 
 TRAINABLE = "_normkit_trainable"
 """The attribute that remembers, on a frozen layer, which of its parameters were trained before."""
@@ -114,14 +112,19 @@ def cover_for(module: nn.Module) -> type[Frozen] | str:
     """
     if isinstance(module, torch.jit.ScriptModule):
         return "it is TorchScript, compiled already"
-    known = base_class(module).forward.__module__.startswith(("torch.nn.modules.", "normkit.layers."))
-    if known and isinstance(module, _BatchNorm | _InstanceNorm) and not is_patched(module):
+    if has_known_forward(module):
         return FrozenAffine if base_class(module).forward.__qualname__ in _SCALES else Frozen
     with torch.random.fork_rng(devices=[]):
         return _why_not(module) or Frozen
 
 
-_SCALES = ("_BatchNorm.forward", "SyncBatchNorm.forward", "_InstanceNorm.forward", "BatchNormForward.forward")
+_SCALES = (
+    "_BatchNorm.forward",
+    "SyncBatchNorm.forward",
+    "_InstanceNorm.forward",
+    "BatchNormForward.forward",
+    "InstanceNormForward.forward",
+)
 """The forward passes that normalize and do nothing else; that of BatchNormAct2d is not one."""
 
 

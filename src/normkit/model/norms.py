@@ -10,7 +10,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from normkit.errors import UserError
 from normkit.layers import LayerNorm2d
-from normkit.model.classes import base_class
+from normkit.model.classes import base_class, is_patched
 from normkit.model.recipes import recognize
 
 RUNNING: Final = ("running_mean", "running_var")
@@ -96,6 +96,13 @@ def kind_of(module: nn.Module) -> str | None:
         return "batch"
     found = recognize(module, base_class(module))
     return None if found is None or isinstance(found, str) else "own"
+
+
+def has_known_forward(module: nn.Module) -> bool:
+    """Tell whether a batch or instance norm runs the forward pass of torch.nn or normkit, and nobody's own."""
+    home = base_class(module).forward.__module__
+    is_known = home.startswith(("torch.nn.modules.", "normkit.layers."))
+    return is_known and isinstance(module, _BatchNorm | _InstanceNorm) and not is_patched(module)
 
 
 def channel_axis(module: nn.Module, x: Tensor) -> int:

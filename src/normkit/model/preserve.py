@@ -50,6 +50,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             for module, training in zip(modules, modes, strict=True):
+                if type(module).train is not nn.Module.train:
+                    module.train(training)
+            for module, training in zip(modules, modes, strict=True):
                 module.training = training
             for held, entries in slots:
                 held.clear()
@@ -60,6 +63,17 @@ def preserved(model: nn.Module) -> Iterator[None]:
 def stored_mode(module: nn.Module) -> bool:
     """Return the mode that is stored: a frozen layer says that it evaluates, and keeps what train() has asked for."""
     return bool(vars(module).get("training", module.training))
+
+
+def set_mode(layer: nn.Module, *, training: bool) -> None:
+    """Put a layer into a mode, and leave those inside it in theirs.
+
+    It is told by its own train(): a layer of somebody's own may keep more than ``training``.
+    """
+    inside = [(module, stored_mode(module)) for module in layer.modules() if module is not layer]
+    layer.train(training)
+    for module, mode in inside:
+        module.training = mode
 
 
 def _save(tensor: Tensor) -> _Saved:
