@@ -3,6 +3,7 @@
 from normkit.model.accelerate import accelerate, restore
 from normkit.model.freeze import freeze, is_frozen, unfreeze
 from normkit.model.parameter_groups import ParameterGroups, parameter_groups
+from normkit.model.port import Ported, PortedLayer, port
 from normkit.model.recipe import Recipe
 from normkit.model.recipes import register_norm
 from normkit.model.running import accumulate_stats, no_stats_update, skip_nonfinite
@@ -11,6 +12,8 @@ from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
 
 __all__ = [
     "ParameterGroups",
+    "Ported",
+    "PortedLayer",
     "Recipe",
     "Summary",
     "accelerate",
@@ -20,6 +23,7 @@ __all__ = [
     "is_frozen",
     "no_stats_update",
     "parameter_groups",
+    "port",
     "register_norm",
     "restore",
     "revert_sync_batchnorm",

@@ -1,7 +1,7 @@
 """Models, weights and data that a command line names: built, read and written, and nothing trusted."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from normkit.files import write_atomic
 
 SAFETENSORS: Final = ".safetensors"
 PICKLES: Final = (".pt", ".pth", ".bin")
+WEIGHTS: Final = (SAFETENSORS, *PICKLES)
+"""The endings of files of weights."""
 _NESTED: Final = ("state_dict", "model", "model_state_dict", "module")
 """The keys under which checkpoints keep a model's state among other things."""
 
@@ -52,7 +54,7 @@ def read_state(path: Path) -> State:
     Raises:
         UserError: no such file, another ending, a pickle that could run code, damage, or no state dict in it.
     """
-    if path.suffix not in (SAFETENSORS, *PICKLES):
+    if path.suffix not in WEIGHTS:
         raise UserError(f"expected weights in {SAFETENSORS} or {', '.join(PICKLES)}; got {path}")
     if not path.is_file():
         raise UserError(f"{path} does not exist: name a file of weights")
@@ -94,14 +96,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
         ) from None
 
 
-def check_new(path: Path, *, force: bool) -> Path:
-    """Return a path that weights may be written to.
+def check_new(path: Path, *, force: bool, endings: tuple[str, ...] = WEIGHTS) -> Path:
+    """Return a path that a file of these endings may be written to.
 
     Raises:
         UserError: another ending, no such folder, or a file that would be overwritten without ``force``.
     """
-    if path.suffix not in (SAFETENSORS, *PICKLES):
-        raise UserError(f"expected a file that ends in {SAFETENSORS} or {', '.join(PICKLES)}; got {path}")
+    if path.suffix not in endings:
+        raise UserError(f"expected a file that ends in {endings[0]} or {', '.join(endings[1:])}; got {path}")
     if not path.parent.is_dir():
         raise UserError(f"the folder of {path} does not exist: make it, or name another file")
     if path.exists() and not force:
@@ -115,8 +117,17 @@ def write_state(model: nn.Module, path: Path, *, force: bool = False) -> None:
     Raises:
         UserError: see :func:`check_new`; or the file cannot be written.
     """
+    write_tensors(model.state_dict(), path, force=force)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, force: bool = False) -> None:
+    """Write tensors by name; the file is whole, or as it was.
+
+    Raises:
+        UserError: see :func:`check_new`; or the file cannot be written.
+    """
     check_new(path, force=force)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if path.suffix == SAFETENSORS:
         from safetensors.torch import save
 
