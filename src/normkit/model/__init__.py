@@ -1,6 +1,7 @@
 """Tools for the normalization inside a model."""
 
 from normkit.model.accelerate import accelerate, restore
+from normkit.model.fold import Folding, fold
 from normkit.model.freeze import freeze, is_frozen, unfreeze
 from normkit.model.parameter_groups import ParameterGroups, parameter_groups
 from normkit.model.port import Ported, PortedLayer, port
@@ -11,6 +12,7 @@ from normkit.model.summary import Summary
 from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
 
 __all__ = [
+    "Folding",
     "ParameterGroups",
     "Ported",
     "PortedLayer",
@@ -19,6 +21,7 @@ __all__ = [
     "accelerate",
     "accumulate_stats",
     "convert_sync_batchnorm",
+    "fold",
     "freeze",
     "is_frozen",
     "no_stats_update",
