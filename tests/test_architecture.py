@@ -186,6 +186,7 @@ GIVEN_SIGNATURES = {
     "layers.syncbatchnorm.__init__",
     "cli.check.check",
     "cli.explain.explain",
+    "cli.port.port",
     "cli.train.train",
 }
 

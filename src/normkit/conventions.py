@@ -1,6 +1,6 @@
 """What the libraries call the same layers and arrays, their defaults, and what they store: the one table of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -149,9 +149,13 @@ CONVENTIONS: Final[Mapping[str, Convention]] = {
 }
 
 
-def rows() -> list[tuple[str, ...]]:
-    """Return the table for people: the first row are the libraries, the first column says what a row is about."""
-    every = CONVENTIONS.values()
+def rows(libraries: Iterable[str] = CONVENTIONS) -> list[tuple[str, ...]]:
+    """Return the table for people: the first row are the libraries, the first column says what a row is about.
+
+    Args:
+        libraries: Which, in this order.
+    """
+    every = [CONVENTIONS[library] for library in libraries]
     table: list[tuple[str, ...]] = [("", *(one.title for one in every))]
     table += [(kind, *(one.layers[kind] for one in every)) for kind in KINDS]
     table += [(role, *(_names(one, role) for one in every)) for role in ROLES]

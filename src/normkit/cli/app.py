@@ -7,8 +7,10 @@ import typer
 
 from normkit.cli.bench import bench
 from normkit.cli.check import check
+from normkit.cli.conventions import conventions
 from normkit.cli.explain import explain
 from normkit.cli.plain import PlainCommand, PlainGroup
+from normkit.cli.port import port
 from normkit.cli.train import train
 
 app = typer.Typer(
@@ -22,7 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-for command in (check, explain, train):
+for command in (check, conventions, explain, port, train):
     app.command(cls=PlainCommand)(command)
 
 

@@ -43,7 +43,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if path.suffix == _ONNX:
         return _norms_of_graph(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return dict(file)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"cannot read {path} as arrays that numpy.savez wrote: {error}") from None
