@@ -18,6 +18,8 @@ from normkit.backends import Call, normalize
 from normkit.backends.call import layer_spec
 from normkit.backends.checks import running_or_none
 from normkit.backends.dtypes import machine_eps
+from normkit.backends.masked import normalize_masked
+from normkit.backends.masks import read_mask
 from normkit.spec import Norm
 
 __all__ = ["batch_norm", "channel_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -58,6 +60,8 @@ def batch_norm(
     training: bool = False,
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
+    *,
+    mask: ArrayT | None = None,
 ) -> ArrayT:
     r"""Normalize each channel over the batch.
 
@@ -68,8 +72,10 @@ def batch_norm(
 
     Args:
         momentum: The weight of the new batch in the running statistics.
+        mask: Which positions count: bool (True: it counts), or non-negative weights. The others are padding: they have
+            no part in any statistic, become 0 and get the gradient 0.
     Shape:
-        input, result: (N, C, *);  running_mean, running_var, weight, bias: (C,)
+        input, result: (N, C, *);  running_mean, running_var, weight, bias: (C,);  mask: (N, *), (N, 1, *), or as input
     Raises:
         ValueError: one value per channel in training; eps that is not positive.
         RuntimeError: a shape that does not fit; no running statistics in evaluation.
@@ -78,7 +84,7 @@ def batch_norm(
     """
     mean, var = cast("tuple[Any, Any]", (running_mean, running_var))
     running = running_or_none("batch_norm", mean, var, momentum, use_input_stats=training)
-    result: ArrayT = _normalize(input, _BATCH, weight, bias, eps, running, training)
+    result: ArrayT = _normalize(input, _BATCH, weight, bias, eps, running, training, mask=mask)
     return result
 
 
@@ -92,6 +98,8 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    mask: ArrayT | None = None,
 ) -> ArrayT:
     r"""Normalize each channel of each sample.
 
@@ -102,8 +110,10 @@ def instance_norm(
     Args:
         use_input_stats: False: normalize by the running statistics.
         momentum: The weight of the new batch in the running statistics.
+        mask: Which positions count: bool (True: it counts), or non-negative weights. The others are padding: they have
+            no part in any statistic, become 0 and get the gradient 0.
     Shape:
-        input, result: (N, C, *);  running_mean, running_var, weight, bias: (C,)
+        input, result: (N, C, *);  running_mean, running_var, weight, bias: (C,);  mask: (N, *), (N, 1, *), or as input
     Raises:
         ValueError: one spatial value per channel, with the input's own statistics.
         RuntimeError: a shape that does not fit; no running statistics where they are to be used.
@@ -112,7 +122,7 @@ def instance_norm(
     """
     mean, var = cast("tuple[Any, Any]", (running_mean, running_var))
     running = running_or_none("instance_norm", mean, var, momentum, use_input_stats=use_input_stats)
-    result: ArrayT = _normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats)
+    result: ArrayT = _normalize(input, _INSTANCE, weight, bias, eps, running, use_input_stats, mask=mask)
     return result
 
 
@@ -179,6 +189,8 @@ def group_norm(
     weight: ArrayT | None = None,
     bias: ArrayT | None = None,
     eps: float = 1e-5,
+    *,
+    mask: ArrayT | None = None,
 ) -> ArrayT:
     r"""Normalize each group of channels of each sample.
 
@@ -188,15 +200,16 @@ def group_norm(
 
     Args:
         num_groups: Number of groups; must divide the channels.
+        mask: Which positions count, as in :func:`batch_norm`.
     Shape:
-        input, result: (N, C, *);  weight, bias: (C,)
+        input, result: (N, C, *);  weight, bias: (C,);  mask: (N, *), (N, 1, *), or as input
     Raises:
         RuntimeError: a shape that does not fit, or channels that are not divisible by num_groups.
         ValueError: one value per group.
     Reference:
         Wu & He 2018, arXiv:1803.08494, Eq. 1.
     """
-    result: ArrayT = _normalize(input, Norm("group", num_groups=num_groups), weight, bias, eps)
+    result: ArrayT = _normalize(input, Norm("group", num_groups=num_groups), weight, bias, eps, mask=mask)
     return result
 
 
@@ -225,9 +238,11 @@ def channel_norm(
     return result
 
 
-def _normalize(*call: Any) -> Any:
+def _normalize(*call: Any, mask: Any = None) -> Any:
     """Normalize tensors, the parts of a Call: by now nothing is an array."""
-    return normalize(Call(*call))
+    if mask is None:
+        return normalize(Call(*call))
+    return normalize_masked(Call(*call), read_mask(call[0], mask))
 
 
 def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updated: tuple[str, ...]) -> Any:
@@ -239,7 +254,9 @@ def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updat
     for key, value in arguments.items():
         if isinstance(value, Tensor):
             raise TypeError(f"{name} got a numpy.ndarray as input and a torch.Tensor as {key}: use one kind")
-        if isinstance(value, np.ndarray):
+        if key == "mask" and isinstance(value, np.ndarray):
+            tensors[key] = torch.as_tensor(value.copy())  # of any dtype, small, and perhaps read-only
+        elif isinstance(value, np.ndarray):
             if key in updated and not value.flags.writeable:
                 raise ValueError(f"{name} updates {key} in place, but the array given is read-only")
             tensors[key] = _tensor(name, key, value)

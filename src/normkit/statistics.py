@@ -28,7 +28,7 @@ class Running(NamedTuple):
             self.num_batches_tracked.add_(1)
 
 
-def update_running(running: Running, mean: Tensor, var: Tensor, count: int) -> None:
+def update_running(running: Running, mean: Tensor, var: Tensor, count: float) -> None:
     """Update the running statistics by those of a batch, in place.
 
     The variance that is stored is the unbiased one, var · n / (n - 1); the one that normalizes is the biased one.

@@ -2,10 +2,13 @@
 
 Forward: each rank sends (count, mean, M2) of its batch and merges what all of them sent, with the true counts, in
 float64; so all ranks hold the same bits. Backward: the sums of dy and dy · x_hat are added up over the ranks.
+
+A mask or sample weights change what counts as one element, and nothing else: a rank with a mask and one without
+understand each other.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -14,19 +17,28 @@ from normkit.backends.call import Call
 from normkit.backends.dispatch import choose, normalize
 from normkit.backends.dtypes import HALF_DTYPES, compute_dtype
 from normkit.backends.higher_order import differentiable_gradients
+from normkit.backends.masked import effective_size, without_padding
+from normkit.backends.masks import Mask
 from normkit.backends.torch_internals import is_transforming
 from normkit.spec import Norm
 from normkit.statistics import Moments, Running, merge_moments, update_running
 
 _BATCH: Final = Norm("batch")
-_MESSAGE: Final = 2048  # elements in the first message of every rank, whatever its layer
+_HEADER: Final = 3  # elements before the mean: the number of channels, the sum of weights, and that of their squares
+_MESSAGE: Final = _HEADER + 2 * 1023  # elements in the first message of every rank, whatever its layer
+_MORE_THAN_ONE: Final = 1.0 + 1e-9  # elements; the effective number of one with a weight is 1 to rounding
 
 
 @torch.compiler.disable(  # type: ignore[untyped-decorator, no-untyped-call]
     reason="SyncBatchNorm talks to other ranks, which does not belong into a graph: drop fullgraph=True"
 )
-def sync_batch_norm(call: Call, group: Any) -> Tensor:
+def sync_batch_norm(call: Call, group: Any, weights: Tensor | None = None) -> Tensor:
     """Normalize x by the statistics of the batches of all ranks of a group; the epilogue is left to the caller.
+
+    Args:
+        call: Of a batch norm in training.
+        group: The ranks.
+        weights: What each position counts, of shape (N, 1, *); None: all count alike.
 
     Raises:
         ValueError: all ranks together have one value per channel, or none.
@@ -37,27 +49,60 @@ def sync_batch_norm(call: Call, group: Any) -> Tensor:
             "SyncBatchNorm in training shares statistics with other ranks, which torch.func (grad, vmap, jvp) and "
             "forward-mode differentiation cannot follow: use normkit.revert_sync_batchnorm, or evaluation mode"
         )
-    y: Tensor = _SyncBatchNorm.apply(call.x, call.weight, call.bias, call, group)  # type: ignore[no-untyped-call]
+    y: Tensor = _SyncBatchNorm.apply(  # type: ignore[no-untyped-call]
+        call.x, call.weight, call.bias, call, group, weights
+    )
     return y
+
+
+def sync_masked_batch_norm(call: Call, mask: Mask, group: Any) -> Tensor:
+    """Normalize what is valid on all ranks of a group by its statistics; padding becomes 0.
+
+    Raises:
+        ValueError: all ranks together have one valid value per channel, or none.
+        NotImplementedError: as :func:`sync_batch_norm`; weights that require a gradient.
+    """
+    if mask.weights.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError("SyncBatchNorm takes no gradient of sample weights: give mask.detach()")
+    if call.running is not None:
+        call.running.count_batch()
+    y = sync_batch_norm(call._replace(x=without_padding(call.x, mask)), group, mask.weights)
+    return without_padding(y, mask)
+
+
+class _Share(NamedTuple):
+    """What one rank tells the others: its moments, and the sum of its squared weights."""
+
+    moments: Moments
+    squares: Tensor
 
 
 class _SyncBatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: Call, group: Any) -> Tensor:
-        merged = merge_moments(_gather(_moments(x), group))
-        count = int(merged.size)
-        if count < 2:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        call: Call,
+        group: Any,
+        weights: Tensor | None,
+    ) -> Tensor:
+        shares = _gather(_share(x, weights), group)
+        merged = merge_moments([share.moments for share in shares])
+        count = float(effective_size(merged.size, torch.stack([share.squares for share in shares]).sum()))
+        if count < _MORE_THAN_ONE:
             raise ValueError(
-                f"Expected more than 1 value per channel when training, got {count} on all ranks together, "
+                f"Expected more than 1 value per channel when training, got {round(count)} on all ranks together, "
                 f"input size {tuple(x.shape)} on this one"
             )
         compute = compute_dtype(x.dtype)
-        var = merged.m2 / count
+        var = merged.m2 / merged.size
         if call.running is not None:
             update_running(call.running, merged.mean, var, count)
         mean, rstd = merged.mean.to(compute), torch.rsqrt(var + call.eps).to(compute)
-        ctx.save_for_backward(x, weight, mean, rstd)
-        ctx.count, ctx.eps, ctx.group = count, call.eps, group
+        ctx.save_for_backward(x, weight, mean, rstd, weights)
+        ctx.total, ctx.eps, ctx.group = float(merged.size), call.eps, group
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         if x.numel() == 0:
             return torch.empty_like(x)
@@ -66,27 +111,49 @@ class _SyncBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd = ctx.saved_tensors
+        x, weight, mean, rstd, weights = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
 
             def plain(bias: Tensor | None) -> Tensor:
-                return _plain(ctx, x, weight, bias)
+                return _plain(ctx, x, weight, bias, weights)
 
-            return (*differentiable_gradients(plain, x, weight, ctx.bias, needed, dy), None, None)
+            return (*differentiable_gradients(plain, x, weight, ctx.bias, needed, dy), None, None, None)
         needs_x, needs_weight, needs_bias = needed
         dx, dweight, dbias = _local(dy, x, weight, mean, rstd)
         if needs_x:
             sums = torch.cat([dbias, dweight]).double()
             _collective(distributed.all_reduce, sums, group=ctx.group)
-            dx = _subtract_means(dx, x, weight, mean, rstd, (sums / ctx.count).to(mean.dtype))
+            scale = rstd if weight is None else rstd * weight
+            dx = _subtract_means(dx, x, (mean, rstd, scale), (sums / ctx.total).to(mean.dtype), weights)
         return (
             dx.to(x.dtype) if needs_x else None,
             dweight.to(weight.dtype) if needs_weight else None,
             dbias.to(ctx.bias[1]) if needs_bias else None,
             None,
             None,
+            None,
         )
+
+
+def _share(x: Tensor, weights: Tensor | None) -> _Share:
+    """Return what this rank tells the others of its batch."""
+    if weights is None:
+        moments = _moments(x)
+        return _Share(moments, moments.size)
+    return _Share(_weighted_moments(x, weights), weights.double().square().sum())
+
+
+def _weighted_moments(x: Tensor, weights: Tensor) -> Moments:
+    """Return the sum of weights, and the weighted mean and M2 of each channel of this rank's batch."""
+    axes, size = _not_channel(x), weights.double().sum()
+    wide = x.to(weights.dtype)
+    share = (weights / torch.where(size > 0, size, 1.0)).to(weights.dtype)
+    mean = (wide * share).sum(axes)
+    left = wide - _per_channel(mean, x)
+    rest = (left * share).sum(axes)
+    m2 = ((left - _per_channel(rest, x)).square() * weights).sum(axes)
+    return Moments(size, mean.double() + rest, m2.double())
 
 
 def _moments(x: Tensor) -> Moments:
@@ -109,15 +176,16 @@ def _moments(x: Tensor) -> Moments:
     return Moments(size, mean.double() + rest, (left - _per_channel(rest, x)).square().sum(axes).double())
 
 
-def _gather(own: Moments, group: Any) -> list[Moments]:
-    """Return the moments of every rank: the collective of the forward pass.
+def _gather(own: _Share, group: Any) -> list[_Share]:
+    """Return the share of every rank: the collective of the forward pass.
 
     The message has a header, and a size that does not tell the number of channels: a back end kills the process where
     sizes differ, or waits for ever, and here the ranks can say what is wrong. What has no room in it
     (from 1,024 channels on) follows once all ranks know that they agree.
     """
-    channels = own.mean.numel()
-    elements = torch.cat([own.size.new_full((1,), channels), own.size[None], own.mean, own.m2])
+    (size, mean, m2), squares = own
+    channels = mean.numel()
+    elements = torch.cat([size.new_full((1,), channels), size[None], squares[None], mean, m2])
     parts = _all_gather(torch.nn.functional.pad(elements[:_MESSAGE], (0, max(0, _MESSAGE - len(elements)))), group)
     found = [int(part[0]) for part in parts]
     if found.count(channels) != len(found):
@@ -128,7 +196,8 @@ def _gather(own: Moments, group: Any) -> list[Moments]:
     if len(elements) > _MESSAGE:
         rest = _all_gather(elements[_MESSAGE:], group)
         parts = [torch.cat(both) for both in zip(parts, rest, strict=True)]
-    return [Moments(part[1], part[2 : channels + 2], part[channels + 2 : 2 * channels + 2]) for part in parts]
+    ends = [_HEADER, _HEADER + channels, _HEADER + 2 * channels]
+    return [_Share(Moments(part[1], part[ends[0] : ends[1]], part[ends[1] : ends[2]]), part[2]) for part in parts]
 
 
 def _all_gather(elements: Tensor, group: Any) -> list[Tensor]:
@@ -167,13 +236,18 @@ def _local(dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Ten
     return wide * _per_channel(scale * rstd, x), (wide * x_hat).sum(axes), wide.sum(axes)
 
 
-def _subtract_means(dx: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, means: Tensor) -> Tensor:
-    """Subtract from dy · weight · rstd what flows through the statistics."""
+def _subtract_means(
+    dx: Tensor, x: Tensor, stats: tuple[Tensor, Tensor, Tensor], means: Tensor, weights: Tensor | None
+) -> Tensor:
+    """Subtract from dy · weight · rstd what flows through the statistics: mean, rstd, and weight · rstd."""
+    mean, rstd, scale = stats
     mean_dy, mean_dy_x_hat = means.chunk(2)
-    scale = rstd if weight is None else rstd * weight
     deviation = x.to(dx.dtype) - _per_channel(mean, x)
+    through_mean = _per_channel(scale * mean_dy, x)
+    if weights is not None:  # an element moves the statistics by its weight
+        deviation, through_mean = deviation * weights, through_mean * weights
     dx = dx.addcmul_(deviation, _per_channel(scale * rstd * mean_dy_x_hat, x), value=-1)
-    return dx.sub_(_per_channel(scale * mean_dy, x))
+    return dx.sub_(through_mean)
 
 
 class _AllReduce(torch.autograd.Function):
@@ -191,13 +265,18 @@ class _AllReduce(torch.autograd.Function):
         return _AllReduce.apply(gradient, ctx.group), None  # type: ignore[no-untyped-call]
 
 
-def _plain(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _plain(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, weights: Tensor | None) -> Tensor:
     """Return the result by plain operations and sums over ranks."""
     axes = _not_channel(x)
+
+    def mean_of(value: Tensor) -> Tensor:
+        weighted = value if weights is None else value * weights
+        mean: Tensor = _AllReduce.apply(weighted.sum(axes), ctx.group) / ctx.total  # type: ignore[no-untyped-call]
+        return mean
+
     wide = x.to(compute_dtype(x.dtype))
-    mean = _AllReduce.apply(wide.sum(axes), ctx.group) / ctx.count  # type: ignore[no-untyped-call]
-    deviation = wide - _per_channel(mean, x)
-    var = _AllReduce.apply(deviation.square().sum(axes), ctx.group) / ctx.count  # type: ignore[no-untyped-call]
+    deviation = wide - _per_channel(mean_of(wide), x)
+    var = mean_of(deviation.square())
     y = deviation * _per_channel(torch.rsqrt(var + ctx.eps), x)
     y = y if weight is None else y * _per_channel(weight, x)
     return (y if bias is None else y + _per_channel(bias, x)).to(x.dtype)

@@ -4,11 +4,15 @@ State, defaults, errors and repr are inherited from torch.nn, so they cannot dif
 forward pass.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from normkit.backends import Call, Epilogue, normalize
 from normkit.backends.checks import no_running
+from normkit.backends.masked import normalize_masked
+from normkit.backends.masks import Mask, read_mask
 from normkit.backends.torch_internals import BatchNormBase
 from normkit.layers.fast_attributes import get_state
 from normkit.spec import Norm
@@ -20,12 +24,25 @@ _BATCH = Norm("batch")
 class BatchNormForward(BatchNormBase):
     """The forward pass that all batch norms share."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize each channel over the batch; in training, update the running statistics."""
-        return self._normalize(input, None)
+    def forward(
+        self, input: Tensor, *, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """Normalize each channel over the batch; in training, update the running statistics.
+
+        Args:
+            input: (N, C, *).
+            mask: Which positions count (bool), or how much (weights); of shape (N, *), (N, 1, *) or that of the input.
+            lengths: How many positions of each sample count, of an input (N, C, L).
+        """
+        if mask is None and lengths is None:
+            return self._normalize(input, None)
+        return self._normalize_masked(self._call(input, None), read_mask(input, mask, lengths))
 
     def _normalize(self, input: Tensor, epilogue: Epilogue | None) -> Tensor:
         return normalize(self._call(input, epilogue))
+
+    def _normalize_masked(self, call: Call, mask: Mask) -> Tensor:
+        return normalize_masked(call, mask)
 
     def _call(self, input: Tensor, epilogue: Epilogue | None) -> Call:
         """Return what this layer computes of an input."""
@@ -46,12 +63,21 @@ class BatchNormForward(BatchNormBase):
         return Call(input, _BATCH, weight, bias, self.eps, running, use_input_stats, epilogue)
 
 
+class LazyBatchNormForward(BatchNormForward):
+    """What the lazy batch norms share: the first input may come with a mask."""
+
+    def initialize_parameters(self, input: Tensor, **_masks: object) -> None:
+        """Take the number of channels from an input."""
+        super().initialize_parameters(input)  # type: ignore[misc]
+
+
 class BatchNorm1d(BatchNormForward, nn.BatchNorm1d):
     r"""Normalize each channel over the batch; a drop-in for torch.nn.BatchNorm1d.
 
     .. math:: y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta
 
-    Reduces over: the batch, and the length where there is one.
+    Reduces over: the batch, and the length where there is one. ``layer(x, mask=mask)`` and
+    ``layer(x, lengths=lengths)`` leave padding out: it becomes 0.
 
     Args:
         num_features: Number of channels C.
@@ -89,19 +115,19 @@ class BatchNorm3d(BatchNormForward, nn.BatchNorm3d):
     """
 
 
-class LazyBatchNorm1d(BatchNormForward, nn.LazyBatchNorm1d):
+class LazyBatchNorm1d(LazyBatchNormForward, nn.LazyBatchNorm1d):
     """A :class:`BatchNorm1d` that takes its number of channels from the first input."""
 
     cls_to_become = BatchNorm1d
 
 
-class LazyBatchNorm2d(BatchNormForward, nn.LazyBatchNorm2d):
+class LazyBatchNorm2d(LazyBatchNormForward, nn.LazyBatchNorm2d):
     """A :class:`BatchNorm2d` that takes its number of channels from the first input."""
 
     cls_to_become = BatchNorm2d
 
 
-class LazyBatchNorm3d(BatchNormForward, nn.LazyBatchNorm3d):
+class LazyBatchNorm3d(LazyBatchNormForward, nn.LazyBatchNorm3d):
     """A :class:`BatchNorm3d` that takes its number of channels from the first input."""
 
     cls_to_become = BatchNorm3d

@@ -1,7 +1,7 @@
 """BatchNorm and the activation behind it as one layer, which on the CPU takes one pass instead of two."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from normkit.backends import Epilogue
+from normkit.backends.masked import without_padding
+from normkit.backends.masks import read_mask
 from normkit.backends.torch_internals import has_global_hooks
 from normkit.layers.batchnorm import BatchNorm2d
 from normkit.spec import ShapeError
@@ -84,15 +86,27 @@ class BatchNormAct2d(BatchNorm2d):
         self.drop = nn.Identity() if drop_layer is None else drop_layer()
         self.act = _activation(act_layer, act_kwargs or {}, inplace) if apply_act else nn.Identity()
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Normalize (in training, update the running statistics), add the residual and apply the activation."""
+    def forward(
+        self,
+        input: Tensor,
+        residual: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> Tensor:
+        """Normalize (in training, update the running statistics), add the residual and apply the activation.
+
+        A mask is that of :meth:`BatchNorm2d.forward`; padding of the result is 0, whatever the residual and the
+        activation make of it.
+        """
         if residual is not None and not is_compiling():  # its error comes before anything is updated
             _check_residual(input, residual)
-        if self._is_one_pass():
+        masked = mask is not None or lengths is not None
+        if not masked and self._is_one_pass():
             return self._normalize(input, Epilogue(_BOUNDS[type(self.act)](self.act), residual))
-        y = self.drop(super().forward(input))
+        y = self.drop(super().forward(input, mask=mask, lengths=lengths))
         result: Tensor = self.act(y if residual is None else y + residual)
-        return result
+        return without_padding(result, read_mask(input, mask, lengths)) if masked else result
 
     def _is_one_pass(self) -> bool:
         """Whether norm, residual and activation are one operation; False: drop and act are to be called."""

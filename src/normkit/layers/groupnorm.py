@@ -1,8 +1,12 @@
 """GroupNorm."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from normkit.backends import Call, normalize
+from normkit.backends.masked import normalize_masked
+from normkit.backends.masks import read_mask
 from normkit.layers.fast_attributes import get_affine
 from normkit.spec import Norm
 
@@ -12,7 +16,8 @@ class GroupNorm(nn.GroupNorm):
 
     .. math:: y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \gamma + \beta
 
-    Reduces over: the channels of a group and all spatial axes.
+    Reduces over: the channels of a group and all spatial axes. ``layer(x, mask=mask)`` and
+    ``layer(x, lengths=lengths)`` leave padding out: it becomes 0.
 
     Args:
         num_groups: Number of groups; must divide the channels.
@@ -28,7 +33,18 @@ class GroupNorm(nn.GroupNorm):
         Wu & He 2018, arXiv:1803.08494, Eq. 1.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize each group of channels of each sample."""
+    def forward(
+        self, input: Tensor, *, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """Normalize each group of channels of each sample.
+
+        Args:
+            input: (N, C, *).
+            mask: Which positions count (bool), or how much (weights); of shape (N, *), (N, 1, *) or that of the input.
+            lengths: How many positions of each sample count, of an input (N, C, L).
+        """
         weight, bias = get_affine(self)
-        return normalize(Call(input, Norm("group", num_groups=self.num_groups), weight, bias, self.eps))
+        call = Call(input, Norm("group", num_groups=self.num_groups), weight, bias, self.eps)
+        if mask is None and lengths is None:
+            return normalize(call)
+        return normalize_masked(call, read_mask(input, mask, lengths))

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from normkit.backends import Epilogue, normalize
+from normkit.backends import Call, Epilogue, normalize
 from normkit.backends.epilogue import apply_epilogue
+from normkit.backends.masks import Mask
 from normkit.layers.batchnorm import BatchNormForward
 
 
@@ -26,6 +27,14 @@ class SyncForward(BatchNormForward):
         if call.running is not None:
             call.running.count_batch()
         return apply_epilogue(sync_batch_norm(call, group), epilogue)
+
+    def _normalize_masked(self, call: Call, mask: Mask) -> Tensor:
+        group = self._group()
+        if group is None:
+            return super()._normalize_masked(call, mask)
+        from normkit.backends.sync_batch_norm import sync_masked_batch_norm
+
+        return sync_masked_batch_norm(call, mask, group)
 
     def _group(self) -> Any:
         """Return the process group to share statistics in; None where there is nothing to share."""
