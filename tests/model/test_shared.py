@@ -60,6 +60,12 @@ def test_norms_are_known_by_class_or_by_what_they_do(module: nn.Module, kind: st
     assert kind_of(module) == kind
 
 
+def test_a_hand_written_norm_stays_one_when_it_is_accelerated() -> None:
+    model = nn.Sequential(LlamaRMSNorm())
+    normkit.accelerate(model)
+    assert [layer.kind for layer in norm_layers(model)] == ["own"]
+
+
 def test_a_layer_used_twice_is_listed_once() -> None:
     norm = nn.LayerNorm(3)
     found = list(norm_layers(nn.Sequential(norm, nn.ReLU(), norm)))

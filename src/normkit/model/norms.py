@@ -11,6 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from normkit.errors import UserError
 from normkit.layers import LayerNorm2d
 from normkit.model.classes import base_class, is_patched
+from normkit.model.recipe import Recipe
 from normkit.model.recipes import recognize
 
 RUNNING: Final = ("running_mean", "running_var")
@@ -94,6 +95,8 @@ def kind_of(module: nn.Module) -> str | None:
             return kind
     if len(running_stats(module)) == len(RUNNING):
         return "batch"
+    if isinstance(module, Recipe):  # accelerated already
+        return "own"
     found = recognize(module, base_class(module))
     return None if found is None or isinstance(found, str) else "own"
 
