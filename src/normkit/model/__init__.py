@@ -5,6 +5,7 @@ from normkit.model.fold import Folding, fold
 from normkit.model.freeze import freeze, is_frozen, unfreeze
 from normkit.model.parameter_groups import ParameterGroups, parameter_groups
 from normkit.model.port import Ported, PortedLayer, port
+from normkit.model.recalibrate import Recalibrated, Recalibration, recalibrate
 from normkit.model.recipe import Recipe
 from normkit.model.recipes import register_norm
 from normkit.model.running import accumulate_stats, no_stats_update, skip_nonfinite
@@ -16,6 +17,8 @@ __all__ = [
     "ParameterGroups",
     "Ported",
     "PortedLayer",
+    "Recalibrated",
+    "Recalibration",
     "Recipe",
     "Summary",
     "accelerate",
@@ -27,6 +30,7 @@ __all__ = [
     "no_stats_update",
     "parameter_groups",
     "port",
+    "recalibrate",
     "register_norm",
     "restore",
     "revert_sync_batchnorm",
