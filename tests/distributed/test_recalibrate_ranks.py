@@ -94,7 +94,7 @@ def synchronized(rank: int) -> dict[str, Tensor]:
     features = normkit.SyncBatchNorm(3).double()
     normkit.recalibrate(features, [data()[rank : rank + 1, :, 0, 0]])
     normkit.recalibrate(net, data()[:30].chunk(2)[rank].split(5))
-    return {**net.state_dict(), "features": features.running_mean}  # type: ignore[dict-item]
+    return {**net.state_dict(), "features": features.running_mean}
 
 
 def test_synchronized_layers_normalize_by_the_batches_of_all_ranks() -> None:

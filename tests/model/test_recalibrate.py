@@ -309,6 +309,55 @@ def test_autocast(mode: str) -> None:
     assert_statistics(model[1], *of_one_batch(inner, (0,)))
 
 
+class Masked(nn.Module):
+    """Passes a mask on to its norm."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor, **masks: Tensor) -> Tensor:
+        return self.norm(x, **masks)
+
+
+@pytest.mark.parametrize("mode", ["pooled", "sequential"])
+def test_padding_does_not_count(mode: str) -> None:
+    lengths = torch.tensor([5, 1, 8, 0, 3, 8])
+    x = torch.randn(6, 3, 8) + 2
+    ragged = torch.cat([row[:, :length] for row, length in zip(x, lengths, strict=True)], 1).double()
+    padded = x.clone()
+    padded[torch.arange(8).expand(6, 3, 8) >= lengths[:, None, None]] = float("nan")
+    data = [{"x": part, "lengths": length} for part, length in zip(padded.split(4), lengths.split(4), strict=True)]
+    model: Any = Masked(normkit.BatchNorm1d(3))
+    found = normkit.recalibrate(model, data, mode)
+    assert_statistics(model.norm, ragged.mean(1), ragged.var(1))
+    assert (found.layers[0].values, found.is_complete) == (25, True)
+
+    weights = torch.rand(6, 8)
+    normkit.recalibrate(model, [{"x": x[:2], "mask": weights[:2]}, {"x": x[2:], "mask": weights[2:]}], mode)
+    twin: Any = normkit.BatchNorm1d(3, momentum=1.0)
+    twin(x, mask=weights)  # all data as one batch
+    assert_statistics(model.norm, twin.running_mean, twin.running_var, rtol=1e-5)
+
+    model = Masked(normkit.InstanceNorm1d(3, track_running_stats=True))
+    valid = [row[:, :length].double() for row, length in zip(x, lengths, strict=True) if length > 1]
+    data = [{"x": x[lengths > 1], "lengths": lengths[lengths > 1]}]
+    normkit.recalibrate(model, data, mode)
+    mean, var = (torch.stack(values).mean(0) for values in zip(*((v.mean(1), v.var(1)) for v in valid), strict=True))
+    assert_statistics(model.norm, mean, var)
+
+
+class OwnMasked(nn.BatchNorm1d):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x * mask)
+
+
+def test_a_mask_of_somebodys_own_layer_is_refused() -> None:
+    x = torch.randn(4, 3, 5)
+    found = normkit.recalibrate(Masked(OwnMasked(3)), [{"x": x, "mask": torch.ones(4, 1, 5)}])
+    assert found.left[0].reason == "it was called with a mask, and has a forward pass of its own"
+
+
 @pytest.mark.parametrize("mode", ["pooled", "sequential"])
 @pytest.mark.parametrize("cls", [nn.InstanceNorm2d, normkit.InstanceNorm2d])
 def test_instance_norms_average_over_samples(cls: Any, mode: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from normkit.model.norms import RUNNING, running_stats
 from normkit.model.preserve import set_mode, stored_mode
-from normkit.model.recalibrate.moments import batch_moments
+from normkit.model.recalibrate.moments import batch_sums
 
 _TOLERANCE: Final = 1e-3
 """Largest error of an update, relative to the update: float16 buffers, and a layer that takes E[x²] - E[x]²."""
@@ -32,7 +32,7 @@ def why_not(layer: nn.Module, x: Tensor, arguments: tuple[Any, ...], keywords: d
     spread = x.double().std()
     shape = (-1, *[1] * (x.dim() - 2))
     tried = (x * (1 + shares).view(shape) + (shares * (1 + spread)).view(shape)).to(x.dtype)
-    moments = batch_moments(tried, 1)
+    moments = batch_sums(tried).moments
     mean, var = moments.mean, moments.m2 / moments.size
     far = {"running_mean": mean + shares * (1 + var.sqrt()), "running_var": (1 + shares) * (1 + var)}
     try:

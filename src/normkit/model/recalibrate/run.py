@@ -252,7 +252,7 @@ def _write(measured: Sequence[tuple[Watch, Statistics]]) -> None:
 
 def _compared(watch: Watch, found: Statistics) -> Recalibrated:
     """Return the new statistics of a layer beside the old ones."""
-    assert watch.moments is not None
+    assert watch.sums is not None
     mean, var = (buffer.detach().double().cpu().flatten() for buffer in running_stats(watch.layer).values())
     eps = eps_of(watch.layer) or 0.0
     ratio = (found.var + eps) / (var + eps)
@@ -260,7 +260,7 @@ def _compared(watch: Watch, found: Statistics) -> Recalibrated:
     return Recalibrated(
         name=watch.name,
         cls=base_class(watch.layer).__name__,
-        values=int(watch.moments.size),
+        values=int(watch.sums.elements),
         inputs=watch.inputs,
         uses=watch.uses,
         mean_moved=float(((found.mean - mean).abs() / (found.var + eps).sqrt().clamp(min=1e-30)).max()),

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
+from normkit.backends.masks import read_mask
 from normkit.model.norms import channel_axis, has_known_forward, running_stats
 from normkit.model.preserve import set_mode
-from normkit.model.recalibrate.moments import Statistics, batch_moments, instance_moments, merge, statistics
+from normkit.model.recalibrate.moments import Statistics, Sums, batch_sums, instance_sums, merge, statistics
 from normkit.model.recalibrate.proof import why_not
-from normkit.statistics import Moments
 
 
 class Stop(BaseException):
@@ -20,7 +20,7 @@ class Stop(BaseException):
 class Report(NamedTuple):
     """What a rank has measured of a layer; see :class:`Watch`."""
 
-    moments: Moments | None
+    sums: Sums | None
     inputs: int
     skipped: int
     cut: int
@@ -49,7 +49,7 @@ class Watch:
 
     def forget(self) -> None:
         """Begin to measure anew."""
-        self.moments: Moments | None = None
+        self.sums: Sums | None = None
         self.inputs = self.skipped = self.cut = 0
 
     def begin_forward(self) -> None:
@@ -64,43 +64,49 @@ class Watch:
         """Note that a forward pass has ended."""
         self.uses = max(self.uses, self._calls)
 
-    def measure(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Moments | None:
-        """Take up an input; return its moments, or None if it is empty or refused."""
+    def measure(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Sums | None:
+        """Take up an input; return what it adds, or None if it is empty or refused."""
         if self.reason is not None:
             return None
         x = next((value for value in (*arguments, *keywords.values()) if isinstance(value, Tensor)), None)
-        self.reason = self._unfit(x)
+        masks = {key: keywords[key] for key in ("mask", "lengths") if keywords.get(key) is not None}
+        self.reason = self._unfit(x, masked=bool(masks))
         if x is None or self.reason is not None or not x.numel():
             return None
-        axis = channel_axis(self.layer, x)
-        found = instance_moments(x, axis) if self.kind == "instance" else batch_moments(x, axis)
-        if not bool(found.mean.isfinite().all() & found.m2.isfinite().all()):
+        batch = x if channel_axis(self.layer, x) == 1 else x[None]
+        mask = read_mask(batch, masks.get("mask"), masks.get("lengths")) if masks else None
+        found = (instance_sums if self.kind == "instance" else batch_sums)(batch, mask)
+        if not found.elements:
+            return None
+        if not found.is_finite():
             self.skipped += 1
             return found
-        if not self.proven and found.size > 1:
+        if not self.proven and found.elements > 1:
             self.reason = why_not(self.layer, x, arguments, keywords)
             self.proven = self.reason is None
         if self.reason is None:
-            self.moments = found if self.moments is None else merge([self.moments, found], self.kind)
+            self.sums = found if self.sums is None else merge([self.sums, found], self.kind)
             self.inputs += 1
         return found
 
     def report(self) -> Report:
         """Return what was measured, in the memory of the CPU."""
-        moments = None if self.moments is None else Moments(*(value.cpu() for value in self.moments))
-        return Report(moments, self.inputs, self.skipped, self.cut, self.uses, self.proven, self.reason)
+        sums = None if self.sums is None else self.sums.cpu()
+        return Report(sums, self.inputs, self.skipped, self.cut, self.uses, self.proven, self.reason)
 
     def take(self, reports: Sequence[Report]) -> None:
         """Take what all ranks have measured for what was measured here."""
-        self.moments = merge([report.moments for report in reports if report.moments is not None], self.kind)
+        self.sums = merge([report.sums for report in reports if report.sums is not None], self.kind)
         self.inputs, self.skipped, self.cut = (sum(counts) for counts in zip(*(r[1:4] for r in reports), strict=True))
         self.uses = max(report.uses for report in reports)
         self.proven = any(report.proven for report in reports)
         self.reason = next((report.reason for report in reports if report.reason is not None), None)
 
-    def _unfit(self, x: Tensor | None) -> str | None:
+    def _unfit(self, x: Tensor | None, *, masked: bool) -> str | None:
         if x is None:
             return "it was called without a tensor"
+        if masked and not has_known_forward(self.layer):
+            return "it was called with a mask, and has a forward pass of its own"
         channels = running_stats(self.layer)["running_mean"].numel()
         axis = channel_axis(self.layer, x)
         if x.dim() <= axis or x.shape[axis] != channels:
@@ -115,13 +121,13 @@ class Watch:
             return self.reason
         if not self.uses:
             return "no batch reached it"
-        if self.moments is None:
+        if self.sums is None:
             return "each of its inputs held NaN or infinity" if self.skipped else "its inputs were empty"
         if not self.proven:
             return "it has a forward pass of its own, and no input with more than one value per channel to try it on"
-        if self.kind != "instance" and self.moments.size <= 1:
+        if self.kind != "instance" and self.sums.elements <= 1:
             return "all data have one value per channel, which has no variance"
-        found = statistics(self.moments, self.kind)
+        found = statistics(self.sums, self.kind)
         dtype = running_stats(self.layer)["running_var"].dtype
         if not bool(torch.cat(found).to(dtype).isfinite().all()):
             return f"its statistics do not fit {dtype}: convert the layer with float()"
@@ -136,7 +142,7 @@ def watch_pooled(watch: Watch) -> Callable[..., None]:
         found = watch.measure(arguments, keywords)
         if watch.reason is not None:
             set_mode(watch.layer, training=False)
-        elif found is not None and found.size == 1 and watch.kind != "instance" and not _is_shared(watch.layer):
+        elif found is not None and found.elements == 1 and watch.kind != "instance" and not _is_shared(watch.layer):
             watch.cut += 1
             raise Stop  # one value per channel cannot be normalized by itself
 
