@@ -1,6 +1,7 @@
 """Tools for the normalization inside a model."""
 
 from normkit.model.accelerate import accelerate, restore
+from normkit.model.convert import Conversion, Converted, Drift, Match, convert
 from normkit.model.fold import Folding, fold
 from normkit.model.freeze import freeze, is_frozen, unfreeze
 from normkit.model.parameter_groups import ParameterGroups, parameter_groups
@@ -13,7 +14,11 @@ from normkit.model.summary import Summary
 from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
 
 __all__ = [
+    "Conversion",
+    "Converted",
+    "Drift",
     "Folding",
+    "Match",
     "ParameterGroups",
     "Ported",
     "PortedLayer",
@@ -23,6 +28,7 @@ __all__ = [
     "Summary",
     "accelerate",
     "accumulate_stats",
+    "convert",
     "convert_sync_batchnorm",
     "fold",
     "freeze",

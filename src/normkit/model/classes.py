@@ -5,6 +5,8 @@ getting another class: its parameters, buffers, hooks, mode and name are never t
 assigns a class to a module.
 """
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any, NamedTuple, cast
 
 from torch import nn
@@ -98,6 +100,29 @@ def _rebuild(*parts: type[nn.Module]) -> nn.Module:
     for over in reversed(overs):
         cls = combine(over, cls)
     return cls.__new__(cls)
+
+
+def remembered(module: nn.Module) -> Callable[[], None]:
+    """Return a function that gives a module the class, attributes, parameters, buffers and hooks back that it has now.
+
+    The tensors stay the same objects, with their ``requires_grad`` and gradients; their values are not kept.
+    """
+    cls, own = type(module), dict(vars(module))
+    held = [(slot, copy(slot)) for name, slot in own.items() if name.startswith("_") and isinstance(slot, dict | set)]
+    tensors = [(one, one.requires_grad, one.grad) for one in module.parameters()]
+
+    def undo() -> None:
+        module.__class__ = cls
+        vars(module).clear()
+        vars(module).update(own)
+        for slot, entries in held:
+            slot.clear()
+            slot.update(entries)
+        for tensor, requires_grad, grad in tensors:
+            tensor.requires_grad = requires_grad
+            tensor.grad = grad
+
+    return undo
 
 
 PATCHED = "its forward was replaced on the object"

@@ -14,7 +14,7 @@ from normkit.layers.syncbatchnorm import BatchNorm, SyncBatchNorm, SyncForward
 from normkit.model.classes import PATCHED, base_class, combine, is_patched, overrides, require_module, set_base_class
 from normkit.model.equivalents import EQUIVALENTS, FORWARD, torch_norm
 
-__all__ = ["SYNCED_FROM", "convert_sync_batchnorm", "revert_sync_batchnorm"]
+__all__ = ["SYNCED_FROM", "convert_sync_batchnorm", "revert_sync_batchnorm", "synced_class"]
 
 # The attribute that holds, on a converted layer, the class it had.
 SYNCED_FROM = "_normkit_synced_from"
@@ -41,7 +41,7 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
     for name, layer in module.named_modules():
         if not isinstance(layer, _BatchNorm):
             continue
-        found = _synced(layer, base_class(layer))
+        found = synced_class(layer, base_class(layer))
         if isinstance(found, str):
             skipped.append(f"{name or 'the module'} ({type(layer).__name__}: {found})")
         else:
@@ -81,7 +81,7 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
     return module
 
 
-def _synced(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
+def synced_class(layer: nn.Module, cls: type[nn.Module]) -> type[nn.Module] | str:
     """Return the class that a batch norm becomes, or why it cannot."""
     if isinstance(layer, SyncForward):
         return cls
