@@ -187,6 +187,7 @@ GIVEN_SIGNATURES = {
     "cli.check.check",
     "cli.explain.explain",
     "cli.port.port",
+    "cli.recalibrate.recalibrate",
     "cli.train.train",
 }
 

@@ -12,7 +12,17 @@ from normkit.cli import main
 from normkit.cli.plain import name_options, reflow
 
 BENCHMARKS = ("times", "accuracy", "memory", "start", "crossover", "sync", "huge-pages", "report")
-COMMANDS = ("", "train", "check", "conventions", "explain", "port", "bench", *(f"bench {name}" for name in BENCHMARKS))
+COMMANDS = (
+    "",
+    "train",
+    "check",
+    "conventions",
+    "explain",
+    "port",
+    "recalibrate",
+    "bench",
+    *(f"bench {name}" for name in BENCHMARKS),
+)
 
 
 class Printed(NamedTuple):

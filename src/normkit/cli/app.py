@@ -11,6 +11,7 @@ from normkit.cli.conventions import conventions
 from normkit.cli.explain import explain
 from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.cli.port import port
+from normkit.cli.recalibrate import recalibrate
 from normkit.cli.train import train
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-for command in (check, conventions, explain, port, train):
+for command in (check, conventions, explain, port, recalibrate, train):
     app.command(cls=PlainCommand)(command)
 
 

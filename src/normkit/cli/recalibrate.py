@@ -1,0 +1,105 @@
+"""``normkit recalibrate``."""
+
+import json
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from normkit.cli import console
+from normkit.cli.models import BatchSize, Data, Force, Out, Target, Weights, load_data, load_model
+from normkit.cli.options import Format
+from normkit.cli.plain import name_options
+
+EXIT_INCOMPLETE = 1
+
+
+def recalibrate(
+    target: Target,
+    data: Data = None,
+    weights: Weights = None,
+    out: Out = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="pooled|sequential",
+            help="pooled: one pass, norms in training mode. sequential: one pass for each layer and one more, all in "
+            "evaluation; the result does not depend on the batches.",
+        ),
+    ] = "pooled",
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Layers to recalibrate, as 'encoder.*'; repeat it.", show_default="all"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave; repeat it.", show_default=False)
+    ] = None,
+    batch_size: BatchSize = 64,
+    force: Force = False,
+    output: Format = "table",
+) -> None:
+    """Set a model's running statistics to those of data.
+
+    For a model that is good in training and bad in evaluation: its statistics are stale, were averaged from small or
+    unequal batches, or belong to other weights, as after averaging (EMA, SWA). Mean and variance of each layer's inputs
+    are taken in float64 and merged, as if all data were one batch. Nothing else of the model changes.
+
+    [bold]Examples[/bold]
+
+    See how far a model's statistics are from those of its data; nothing is written:
+
+        normkit recalibrate net.py:build --weights net.pt --data net.py:loader
+
+    Write the weights with the new ones, and those that do not depend on the batches:
+
+        normkit recalibrate net.py:build --weights net.pt --data x.npy --out new.pt
+        normkit recalibrate net.py:build --weights net.pt --data x.npy --mode sequential --out new.pt
+
+    Exit status: 0 every layer has the statistics of all data; 1 a layer was left, or inputs with NaN or of one value
+    were left out: the output names them; 2 bad options, a model or data that cannot be used.
+    """
+    from normkit.model import recalibrate
+    from normkit.model.files import check_new, write_state
+
+    if out is not None:
+        check_new(out, force=force)
+    model, inputs = load_model(target, weights)
+    batches = load_data(data, batch_size, inputs)
+    with _shown(batches) as shown:
+        found = recalibrate(model, shown, mode, include=include or "*", exclude=exclude or ())
+    if out is not None:
+        write_state(model, out, force=force)
+        console.err.print(f"written: {out}", soft_wrap=True)
+    if output == "json":
+        typer.echo(json.dumps(found.to_dict()))
+    else:
+        console.out.print(name_options(str(found), {"mode": "--mode"}), markup=False, soft_wrap=True)
+    raise typer.Exit(0 if found.is_complete else EXIT_INCOMPLETE)
+
+
+@contextmanager
+def _shown(batches: Iterable[Any]) -> Iterator[Iterable[Any]]:
+    """Return batches that show on a terminal how many were taken, in which pass."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
+        yield batches if isinstance(batches, Iterator) else _Shown(batches, progress)
+
+
+class _Shown:
+    """Batches of which each pass is a line of progress.
+
+    Args:
+        batches: What can be gone over several times.
+        progress: Where the lines are.
+    """
+
+    def __init__(self, batches: Iterable[Any], progress: Any) -> None:
+        self._batches, self._progress, self._passes = batches, progress, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._passes += 1
+        total = len(self._batches) if isinstance(self._batches, Sized) else None
+        return iter(self._progress.track(self._batches, total, description=f"pass {self._passes}"))
