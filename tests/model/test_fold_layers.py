@@ -9,30 +9,12 @@ from torch import Tensor, nn
 
 import normkit
 from normkit import fold
+from tests.model.folding import assert_same, randomized
 from tests.model.unchanged import assert_unchanged, record
-
-
-def randomized(model: nn.Module) -> Any:
-    """A model in float64 and in evaluation mode with random weights and statistics."""
-    torch.manual_seed(0)
-    for module in model.modules():
-        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            if name == "running_var":
-                nn.init.uniform_(tensor, 0.5, 2)
-            elif tensor.is_floating_point():
-                nn.init.normal_(tensor, 0.3, 0.5)
-    return model.double().eval()
 
 
 def norms_gone(model: nn.Module) -> bool:
     return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-
-
-def assert_same(model: nn.Module, original: nn.Module, x: Tensor) -> None:
-    """Two models give the same in float64."""
-    with torch.no_grad():
-        expected = original(x)
-        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
 
 
 CONVOLUTIONS = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normkit.model.data import tensors_in
+from normkit.model.data import map_tensors, tensors_in
 
 __all__ = ["Flow", "Step", "Value", "record"]
 
@@ -33,7 +33,7 @@ class Step(NamedTuple):
         name: The name of the operation ("relu_"), or of the layer in the model.
         inputs: The values that it used.
         outputs: The values that it made.
-        arguments: The arguments of an operation.
+        arguments: The arguments of an operation, with None for each tensor.
         is_layer: Whether it is a layer.
     """
 
@@ -136,7 +136,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flow.narrowed_by = self.flow.narrowed_by or (self._inside[-1] if self._inside else name)
         if not self._inside:
             outputs = tuple(dict.fromkeys(self.value(tensor) for tensor in (*made, *written)))
-            self.flow.add(Step(name, inputs, outputs, args))
+            self.flow.add(Step(name, inputs, outputs, map_tensors(args, lambda tensor: None)))
         return result
 
     @contextmanager

@@ -85,7 +85,7 @@ def _require_foldable(model: nn.Module, norm_into: str) -> None:
     require_module(model, "fold")
     if norm_into not in _INTO:
         raise UserError(f"`norm_into` must be previous, next or both; got {norm_into!r}")
-    if unwrapped(model) is not model or any(unwrapped(part) is not part for part in model.modules()):
+    if any(unwrapped(part) is not part for part in model.modules()):
         raise UserError("fold expected a model that is not wrapped or compiled: fold it first, and wrap it afterwards")
     if isinstance(model, torch.jit.ScriptModule):
         raise UserError("fold cannot change TorchScript: fold the model before it is scripted")

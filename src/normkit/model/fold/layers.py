@@ -9,7 +9,17 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from normkit.model.fold.affine import Affine, along, probe, relative_difference
 
-__all__ = ["Weights", "channel_axis", "is_linear", "pads_with_zeros", "scale_input", "scale_output", "verify"]
+__all__ = [
+    "Weights",
+    "channel_axis",
+    "is_linear",
+    "pads_with_zeros",
+    "parameter_like",
+    "scale_input",
+    "scale_output",
+    "set_weights",
+    "verify",
+]
 
 _LINEAR: Final = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,

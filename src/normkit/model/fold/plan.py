@@ -231,12 +231,12 @@ class _Planner:
 
     def _require_layer(self, name: str) -> None:
         """Refuse a layer whose weights cannot be changed."""
-        self._only_call(name, name)
         module = self._model.get_submodule(name)
-        if not {"weight", "bias"} <= set(module._parameters) or module._parameters["weight"] is None:
-            raise _RefusalError(f"the weight of {name} is no parameter of its own")
         if name in self._shared:
             raise _RefusalError(f"{name} shares its weights with {self._shared[name]}")
+        self._only_call(name, name)
+        if not {"weight", "bias"} <= set(module._parameters) or module._parameters["weight"] is None:
+            raise _RefusalError(f"the weight of {name} is no parameter of its own")
 
     def _require_one_use(self, maker: Step, value: Value) -> None:
         users = [user.name for user in self._flow.users[value]]
