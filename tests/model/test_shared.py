@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 import normkit
 from normkit.errors import UserError
-from normkit.model.classes import Cover, base_class, combine, set_base_class, set_cover
+from normkit.model.classes import Cover, base_class, combine, remembered, set_base_class, set_cover
 from normkit.model.data import batches_of, run_batch, tensors_in, unwrapped
 from normkit.model.norms import chosen_norms, kind_of, norm_layers
 from normkit.model.preserve import preserved, set_mode
+from tests.model.unchanged import assert_unchanged, record
 
 
 class HandWritten(nn.Module):
@@ -259,3 +260,21 @@ def test_the_mode_that_a_layer_hides_is_put_back() -> None:
         model.eval()
     set_cover(model[0], None)
     assert model[0].training
+
+
+def test_a_module_is_given_back_what_it_was() -> None:
+    layer: Any = nn.BatchNorm2d(3)
+    layer(torch.randn(2, 3, 4, 4)).sum().backward()
+    before = record(layer)
+    undo = remembered(layer)
+    layer.__class__ = nn.GroupNorm
+    layer.num_groups = 3
+    del layer.momentum
+    layer.running_mean = torch.ones(3)
+    layer._buffers.pop("running_var")
+    layer.register_buffer("other", torch.ones(1), persistent=False)
+    layer.register_forward_hook(lambda *_: None)
+    layer.weight.requires_grad_(False).grad = None
+    undo()
+    assert_unchanged(layer, before)
+    assert not layer._non_persistent_buffers_set

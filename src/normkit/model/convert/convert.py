@@ -77,7 +77,7 @@ def convert(
         if example is None:
             raise UserError("convert got no batch of `data`")
     norms = chosen_norms(model, include)
-    seen = None if example is None else observe(model, example, forward, norms)
+    seen = None if example is None else _observed(model, example, forward, norms)
     plan = _plan(norms, to, groups, seen)
     targets = {} if data is None else measure(model, [change.norm for change in plan.changes], data, forward)
     job = _Job(model, example, data, forward, to, seen, targets)
@@ -219,6 +219,15 @@ def _values(layer: nn.Module) -> Callable[[], None]:
                 parameter.copy_(value)
 
     return undo
+
+
+def _observed(model: nn.Module, example: Any, forward: Forward | None, norms: Sequence[NormLayer]) -> Seen:
+    try:
+        return observe(model, example, forward, norms)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the model raises {type(error).__name__} on the example: {error}") from error
 
 
 def _drift(job: _Job, before: Seen) -> Drift:
