@@ -185,6 +185,7 @@ GIVEN_SIGNATURES = {
     "layers.batchnormact.__init__",
     "layers.syncbatchnorm.__init__",
     "cli.check.check",
+    "cli.convert.convert",
     "cli.explain.explain",
     "cli.port.port",
     "cli.recalibrate.recalibrate",

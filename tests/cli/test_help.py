@@ -17,6 +17,7 @@ COMMANDS = (
     "train",
     "check",
     "conventions",
+    "convert",
     "explain",
     "port",
     "recalibrate",

@@ -8,6 +8,7 @@ import typer
 from normkit.cli.bench import bench
 from normkit.cli.check import check
 from normkit.cli.conventions import conventions
+from normkit.cli.convert import convert
 from normkit.cli.explain import explain
 from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.cli.port import port
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-for command in (check, conventions, explain, port, recalibrate, train):
+for command in (check, conventions, convert, explain, port, recalibrate, train):
     app.command(cls=PlainCommand)(command)
 
 

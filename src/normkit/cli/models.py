@@ -1,11 +1,13 @@
 """What the commands on models share: their arguments, and how a model, its weights and its data are loaded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from normkit.cli import console
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,3 +64,30 @@ def load_data(data: str | None, batch_size: int, inputs: tuple[Any, ...] = ()) -
     if batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more, not {batch_size}")
     return read_data(Path(data), batch_size) if data.endswith(".npy") else iterable_of(load(data))
+
+
+@contextmanager
+def shown(batches: Iterable[Any]) -> Iterator[Iterable[Any]]:
+    """Return batches that show on a terminal how many were taken, in which pass."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
+        yield batches if isinstance(batches, Iterator) else _Shown(batches, progress)
+
+
+class _Shown:
+    """Batches of which each pass is a line of progress.
+
+    Args:
+        batches: What can be gone over several times.
+        progress: Where the lines are.
+    """
+
+    def __init__(self, batches: Iterable[Any], progress: Any) -> None:
+        self._batches, self._progress, self._passes = batches, progress, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._passes += 1
+        total = len(self._batches) if isinstance(self._batches, Sized) else None
+        return iter(self._progress.track(self._batches, total, description=f"pass {self._passes}"))

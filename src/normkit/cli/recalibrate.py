@@ -1,14 +1,12 @@
 """``normkit recalibrate``."""
 
 import json
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from normkit.cli import console
-from normkit.cli.models import BatchSize, Data, Force, Out, Target, Weights, load_data, load_model
+from normkit.cli.models import BatchSize, Data, Force, Out, Target, Weights, load_data, load_model, shown
 from normkit.cli.options import Format
 from normkit.cli.plain import name_options
 
@@ -66,8 +64,8 @@ def recalibrate(
         check_new(out, force=force)
     model, inputs = load_model(target, weights)
     batches = load_data(data, batch_size, inputs)
-    with _shown(batches) as shown:
-        found = recalibrate(model, shown, mode, include=include or "*", exclude=exclude or ())
+    with shown(batches) as counted:
+        found = recalibrate(model, counted, mode, include=include or "*", exclude=exclude or ())
     if out is not None:
         write_state(model, out, force=force)
         console.err.print(f"written: {out}", soft_wrap=True)
@@ -76,30 +74,3 @@ def recalibrate(
     else:
         console.out.print(name_options(str(found), {"mode": "--mode"}), markup=False, soft_wrap=True)
     raise typer.Exit(0 if found.is_complete else EXIT_INCOMPLETE)
-
-
-@contextmanager
-def _shown(batches: Iterable[Any]) -> Iterator[Iterable[Any]]:
-    """Return batches that show on a terminal how many were taken, in which pass."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
-        yield batches if isinstance(batches, Iterator) else _Shown(batches, progress)
-
-
-class _Shown:
-    """Batches of which each pass is a line of progress.
-
-    Args:
-        batches: What can be gone over several times.
-        progress: Where the lines are.
-    """
-
-    def __init__(self, batches: Iterable[Any], progress: Any) -> None:
-        self._batches, self._progress, self._passes = batches, progress, 0
-
-    def __iter__(self) -> Iterator[Any]:
-        self._passes += 1
-        total = len(self._batches) if isinstance(self._batches, Sized) else None
-        return iter(self._progress.track(self._batches, total, description=f"pass {self._passes}"))

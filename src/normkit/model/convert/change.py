@@ -12,6 +12,7 @@ from normkit.layers.syncbatchnorm import SyncForward
 from normkit.model.classes import ORIGINAL, base_class, combine, set_base_class
 from normkit.model.convert.groups import Groups, num_groups
 from normkit.model.convert.layers import RUNNING_STATE, InstanceNorm, NormAct, drop_running_state
+from normkit.model.convert.report import NO_BATCH_NORM
 from normkit.model.convert.source import Source, source_of
 from normkit.model.freeze import freeze, unfreeze
 from normkit.model.frozen import Frozen
@@ -62,7 +63,7 @@ def change_of(norm: NormLayer, to: str, groups: Groups) -> Change | str:
         return Change(norm, None, None, lambda: _freeze(layer))
     if to == "sync":
         if not isinstance(layer, _BatchNorm):
-            return "it is no batch norm"
+            return NO_BATCH_NORM
         found = synced_class(layer, base_class(layer))
         return found if isinstance(found, str) else Change(norm, None, None, lambda: _synchronize(layer))
     if to == "batch":

@@ -2,11 +2,14 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from normkit.model.summary import Skipped, shorten
 
-__all__ = ["Conversion", "Converted", "Drift", "Match"]
+__all__ = ["NO_BATCH_NORM", "Conversion", "Converted", "Drift", "Match"]
+
+NO_BATCH_NORM: Final = "it is no batch norm"
+"""Why a norm was left that nobody meant."""
 
 
 class Converted(NamedTuple):
@@ -78,6 +81,11 @@ class Conversion:
     drift: Drift | None = None
     unmatched: Drift | None = None
     matched: tuple[Match, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no batch norm was left."""
+        return all(one.reason == NO_BATCH_NORM for one in self.left)
 
     def __str__(self) -> str:
         layers = "layer" if len(self.converted) == 1 else "layers"

@@ -11,6 +11,7 @@ from normkit.layers.batchnorm import BatchNormForward
 from normkit.layers.batchnormact import BatchNormAct2d
 from normkit.model.classes import ORIGINAL, PATCHED, Replacement, base_class, cover_of, is_patched
 from normkit.model.convert.layers import RUNNING_STATE
+from normkit.model.convert.report import NO_BATCH_NORM
 from normkit.model.normact import recognize_norm_act
 from normkit.model.norms import NormLayer
 from normkit.model.sync import SYNCED_FROM
@@ -50,7 +51,7 @@ def source_of(norm: NormLayer) -> Source | str:
     if isinstance(layer, torch.jit.ScriptModule):
         return "it is TorchScript, compiled already"
     if norm.kind != "batch":
-        return "it is no batch norm"
+        return NO_BATCH_NORM
     if not isinstance(layer, _BatchNorm):
         return "it was written by hand, and what else it does cannot be kept"
     if isinstance(layer, LazyModuleMixin):
