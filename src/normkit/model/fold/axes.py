@@ -43,6 +43,8 @@ def _stays(arguments: Sequence[Any], before: Shape, after: Shape, axis: int) -> 
 
 def _reshaped(arguments: Sequence[Any], before: Shape, after: Shape, axis: int) -> int | None:
     """An axis survives a reshape if as many elements lie before it as did, and it has the same size."""
+    if arguments and not isinstance(arguments[0], int | Sequence):
+        return None  # view(dtype) reads the bits as other numbers
     found = [
         one
         for one, size in enumerate(after)
