@@ -19,6 +19,7 @@ COMMANDS = (
     "conventions",
     "convert",
     "explain",
+    "fold",
     "port",
     "recalibrate",
     "bench",

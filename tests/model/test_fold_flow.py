@@ -194,7 +194,7 @@ NOT_FOLLOWED: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor], nn.Module, 
         nn.LayerNorm(3, elementwise_affine=False), lambda x: x, nn.Linear(3, 2), in_float64(2, 3), "next", "no weight"
     ),
     "statistics of the input": (
-        nn.Linear(3, 4), lambda x: x, nn.LayerNorm(4), in_float64(2, 3), "previous", 'norm_into="next"'
+        nn.Linear(3, 4), lambda x: x, nn.LayerNorm(4), in_float64(2, 3), "previous", "`norm_into=next`"
     ),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from normkit.cli.check import check
 from normkit.cli.conventions import conventions
 from normkit.cli.convert import convert
 from normkit.cli.explain import explain
+from normkit.cli.fold import fold
 from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.cli.port import port
 from normkit.cli.recalibrate import recalibrate
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-for command in (check, conventions, convert, explain, port, recalibrate, train):
+for command in (check, conventions, convert, explain, fold, port, recalibrate, train):
     app.command(cls=PlainCommand)(command)
 
 

@@ -154,7 +154,7 @@ class _Planner:
         if not affine.removes_norm:
             raise _RefusalError(
                 "it computes statistics of its input: only its weight and bias can be folded, into the layers behind "
-                'it (norm_into="next")'
+                "it: `norm_into=next`"
             )
         (value,), axis = call.inputs, affine.axis
         while True:
