@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from normkit.backends.masks import Mask
-from normkit.statistics import Moments, effective_size, merge_moments
+from normkit.statistics import Moments, merge_moments
 
 
 class Statistics(NamedTuple):
