@@ -94,10 +94,9 @@ class Conversion:
             lines[0] += f", {self.already} {self.to} already"
         lines += [*_grouped(self.converted), *_left(self.left), *self._checkpoints()]
         if self.drift is not None:
-            moved = f"{self.drift.relative:.2g} of its size; at most {self.drift.largest:.2g}"
-            lines.append(f"  result on the example moved by {moved}")
+            lines.append(f"  result on the example moved by {_moved(self.drift)}")
         if self.unmatched is not None:
-            lines.append(f"    before rescaling: {self.unmatched.relative:.2g}; at most {self.unmatched.largest:.2g}")
+            lines.append(f"    before rescaling by {_moved(self.unmatched)}")
         return "\n".join([*lines, *self._moments()])
 
     def _checkpoints(self) -> list[str]:
@@ -134,6 +133,11 @@ class Conversion:
             "unmatched": None if self.unmatched is None else self.unmatched._asdict(),
             "matched": [one._asdict() for one in self.matched],
         }
+
+
+def _moved(drift: Drift) -> str:
+    relative = f"{drift.relative:.0%}" if drift.relative >= 0.01 else f"{drift.relative:.1e}"
+    return f"{relative} of its size, at most by {drift.largest:.2g}"
 
 
 def _grouped(converted: tuple[Converted, ...]) -> list[str]:
