@@ -78,3 +78,8 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
     mean = (sizes * means).sum(0) / size
     m2 = torch.stack([part.m2 for part in parts]).sum(0) + (sizes * (means - mean) ** 2).sum(0)
     return Moments(size, mean, m2)
+
+
+def effective_size(total: Tensor, squares: Tensor) -> Tensor:
+    """Return how many equal weights say as much: Kish's effective sample size; 0 where there are none."""
+    return total.square() / torch.where(squares > 0, squares, 1.0)

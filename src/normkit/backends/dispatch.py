@@ -127,6 +127,18 @@ def _choose(call: Call) -> Choice:
     return _SMALL if is_small(call) else _LARGE_ENOUGH
 
 
+def runs_kernel(call: Call) -> bool:
+    """Whether a kernel runs a call that torch has no operation for: wherever one can, however small the input.
+
+    Raises:
+        RuntimeError: the numba back end is forced, and cannot take the call.
+    """
+    if is_compiling():
+        return False
+    choice = _choose(call)
+    return choice.name == "numba" or choice is _SMALL
+
+
 def _by_kernel(call: Call) -> Tensor:
     from normkit.backends import kernels  # Numba's kernels: only where one is to run
 

@@ -17,11 +17,11 @@ from normkit.backends.call import Call
 from normkit.backends.dispatch import choose, normalize
 from normkit.backends.dtypes import HALF_DTYPES, compute_dtype
 from normkit.backends.higher_order import differentiable_gradients
-from normkit.backends.masked import effective_size, without_padding
+from normkit.backends.masked_operations import without_padding
 from normkit.backends.masks import Mask
 from normkit.backends.torch_internals import is_transforming
 from normkit.spec import Norm
-from normkit.statistics import Moments, Running, merge_moments, update_running
+from normkit.statistics import Moments, Running, effective_size, merge_moments, update_running
 
 _BATCH: Final = Norm("batch")
 _HEADER: Final = 3  # elements before the mean: the number of channels, the sum of weights, and that of their squares

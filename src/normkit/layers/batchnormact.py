@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from normkit.backends import Epilogue
-from normkit.backends.masked import without_padding
+from normkit.backends.masked_operations import without_padding
 from normkit.backends.masks import read_mask
 from normkit.backends.torch_internals import has_global_hooks
 from normkit.layers.batchnorm import BatchNorm2d

@@ -63,15 +63,21 @@ def kernel(function: Function, signature: Any = KERNEL) -> bytes:
     return result
 
 
-@intrinsic
-def record(_context: Any, address: Any) -> Any:
-    """Return the RECORD at an address."""
-    kind = from_dtype(RECORD)
+def record_reader(dtype: Any) -> Any:
+    """Return a function of a kernel that takes an address and returns the record of this dtype there."""
+    kind = from_dtype(dtype)
 
-    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(kind))
+    @intrinsic
+    def record(_context: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(kind))
 
-    return kind(address), codegen
+        return kind(address), codegen
+
+    return record
+
+
+record = record_reader(RECORD)
 
 
 @intrinsic
