@@ -9,6 +9,7 @@ from normkit.cli.bench import bench
 from normkit.cli.check import check
 from normkit.cli.conventions import conventions
 from normkit.cli.convert import convert
+from normkit.cli.diagnose import diagnose
 from normkit.cli.explain import explain
 from normkit.cli.fold import fold
 from normkit.cli.plain import PlainCommand, PlainGroup
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-for command in (check, conventions, convert, explain, fold, port, recalibrate, train):
+for command in (check, conventions, convert, diagnose, explain, fold, port, recalibrate, train):
     app.command(cls=PlainCommand)(command)
 
 

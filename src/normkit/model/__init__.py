@@ -2,6 +2,7 @@
 
 from normkit.model.accelerate import accelerate, restore
 from normkit.model.convert import Conversion, Converted, Drift, Match, convert
+from normkit.model.diagnose import Diagnosis, diagnose
 from normkit.model.fold import Folding, fold
 from normkit.model.freeze import freeze, is_frozen, unfreeze
 from normkit.model.parameter_groups import ParameterGroups, parameter_groups
@@ -16,6 +17,7 @@ from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
 __all__ = [
     "Conversion",
     "Converted",
+    "Diagnosis",
     "Drift",
     "Folding",
     "Match",
@@ -30,6 +32,7 @@ __all__ = [
     "accumulate_stats",
     "convert",
     "convert_sync_batchnorm",
+    "diagnose",
     "fold",
     "freeze",
     "is_frozen",

@@ -1,0 +1,100 @@
+"""``normkit diagnose``."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from normkit.cli import console
+from normkit.cli.models import BatchSize, Data, Force, Target, Weights, load_data, load_model
+from normkit.cli.options import Format, writable
+from normkit.errors import UserError
+
+if TYPE_CHECKING:
+    from normkit.model.diagnose.report import Diagnosis
+
+
+def diagnose(
+    target: Target,
+    weights: Weights = None,
+    data: Data = None,
+    batch_size: BatchSize = 64,
+    batches: Annotated[int, typer.Option(metavar="N", help="Batches to run; they are held in memory.")] = 24,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots.", show_default=False)
+    ] = None,
+    force: Force = False,
+    output: Format = "table",
+) -> None:
+    """Say why a model that is good in training is bad in evaluation, and what mends it.
+
+    Batches are run with the norms in evaluation and in training form, everything else in evaluation. Causes come with
+    the share of the gap that they explain, the number that shows each, and the call that mends it. Give the batches
+    that training gets, shuffled. The model is not changed; its code runs in this process.
+
+    [bold]Examples[/bold]
+
+    A function that returns a model, its weights, and a loader:
+
+        normkit diagnose net.py:build --weights net.safetensors --data net.py:loader
+
+    An array of samples, and a page with plots:
+
+        normkit diagnose net.py:build --data images.npy --batch-size 32 --html report.html
+
+    Exit status: 0 healthy; 1 causes were found; 2 bad input.
+    """
+    from normkit.model.diagnose import diagnose as examine
+
+    if html is not None:
+        writable(html, ".html")
+        if html.exists() and not force:
+            raise UserError(f"{html} exists: name another file, or give --force to overwrite it")
+    model, inputs = load_model(target, weights)
+    with _progress() as done:
+        found = examine(model, load_data(data, batch_size, inputs), batches=batches, progress=done)
+    if html is not None:
+        _write_page(found, html)
+    if output == "json":
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print(found)
+    raise typer.Exit(0 if found.healthy else 1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is being done, and how many batches have run."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed} batches"), TimeElapsedColumn())
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
+        task = progress.add_task("evaluation form", total=None)
+        yield lambda doing: progress.update(task, advance=1, description=doing)
+
+
+def _print(found: "Diagnosis") -> None:
+    from rich.markup import escape
+    from rich.padding import Padding
+
+    from normkit.model.diagnose.report import COLUMNS, details, heading, row
+
+    console.out.print(f"[bold]{escape(found.headline)}[/bold]", soft_wrap=True)
+    for number, finding in enumerate(found.findings, 1):
+        console.out.print(f"\n[bold]{number}. {heading(finding)}[/bold]")
+        for line in details(finding):
+            console.out.print(Padding(escape(line), (0, 0, 0, 3)))
+    if found.layers:
+        console.out.print()
+        console.print_table("", COLUMNS, [row(layer) for layer in found.layers])
+
+
+def _write_page(found: "Diagnosis", path: Path) -> None:
+    from normkit.files import write_atomic
+    from normkit.model.diagnose.page import page
+
+    write_atomic(path, page(found).encode())
+    console.err.print(f"written: {path}", soft_wrap=True)
