@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from normkit.backends.masks import Mask
-from normkit.statistics import Moments, merge_moments
+from normkit.statistics import Moments, effective_size, merge_moments
 
 
 class Statistics(NamedTuple):
@@ -72,7 +72,7 @@ def instance_sums(x: Tensor, mask: Mask | None = None) -> Sums:
     size = weights.sum(axes, keepdim=True)  # (N, 1, *)
     used = (size > 0).flatten()
     mean, m2 = _weighted(wide, mask, axes, size)
-    equal = _effective(size, weights.square().sum(axes, keepdim=True))
+    equal = effective_size(size, weights.square().sum(axes, keepdim=True))
     var = m2 / size * equal / (equal - 1)
     samples = used.double().sum()
     return Sums(Moments(samples, mean.flatten(1)[used].mean(0), var.flatten(1)[used].sum(0)), samples, samples)
@@ -107,15 +107,10 @@ def _merge_samples(parts: Sequence[Moments]) -> Moments:
     return Moments(size, (sizes[:, None] * means).sum(0) / size, torch.stack([part.m2 for part in parts]).sum(0))
 
 
-def _effective(size: Tensor, squares: Tensor) -> Tensor:
-    """Return how many equal weights say as much: Kish's effective sample size, the number itself where all are 1."""
-    return size.square() / squares
-
-
 def statistics(sums: Sums, kind: str) -> Statistics:
     """Return what a layer keeps of these sums; the variance of a single value is NaN."""
     (size, mean, m2), squares, _ = sums
     if kind == "instance":
         return Statistics(mean, m2 / size)
-    equal = _effective(size, squares)
+    equal = effective_size(size, squares)
     return Statistics(mean, m2 / size * (equal / (equal - 1)))
