@@ -1,6 +1,7 @@
 """Parameter groups: every parameter once, norms known by what they do."""
 
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -279,3 +280,37 @@ def test_every_parameter_is_there_once(seed: int) -> None:
         assert all(
             model.get_parameter(name) is one for name, one in zip(group["param_names"], group["params"], strict=True)
         )
+
+
+def test_layers_that_are_alike_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[nn.Module] = []
+
+    def count(module: nn.Module) -> bool:
+        tried.append(module)
+        return normalizes(module)
+
+    monkeypatch.setattr(sys.modules["normkit.model.parameter_groups"], "normalizes", count)
+    layers = [Broadcast() for _ in range(5)]
+    other = Broadcast()
+    other.training = False
+    groups = normkit.parameter_groups(nn.Sequential(*layers, other, LinearNorm()), 0.1)
+    assert len([one for one in tried if isinstance(one, Broadcast)]) == 2
+    assert groups.names("decay") == ("6.weight",)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    ("name", "decays"), [("Llama", False), ("Gemma", True), ("Gemma2", True), ("Qwen3", False), ("Olmo2", False)]
+)
+def test_models_of_transformers(name: str, decays: bool) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 50}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes, **heads))
+    groups = normkit.parameter_groups(model, 0.1)
+    norms = {name for name, _ in model.named_parameters() if "norm" in name}
+    assert norms
+    assert norms <= set(groups.names("decay" if decays else "no decay"))
+    if not decays:
+        decaying = (parameter for group in groups if group["weight_decay"] for parameter in group["params"])
+        assert {parameter.dim() for parameter in decaying} == {2}

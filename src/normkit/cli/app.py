@@ -12,6 +12,7 @@ from normkit.cli.convert import convert
 from normkit.cli.diagnose import diagnose
 from normkit.cli.explain import explain
 from normkit.cli.fold import fold
+from normkit.cli.parameter_groups import parameter_groups
 from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.cli.port import port
 from normkit.cli.recalibrate import recalibrate
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-for command in (check, conventions, convert, diagnose, explain, fold, port, recalibrate, train):
+for command in (check, conventions, convert, diagnose, explain, fold, parameter_groups, port, recalibrate, train):
     app.command(cls=PlainCommand)(command)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
@@ -138,12 +138,18 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, no_decay: str | S
 def _uses(model: nn.Module) -> dict[Parameter, list[tuple[str, str | None]]]:
     """Return every name of each parameter, with the reason why it does not decay there, if there is one."""
     uses: dict[Parameter, list[tuple[str, str | None]]] = {}
+    known: dict[Hashable, dict[str, str] | None] = {}
     for prefix, module in model.named_modules():
         path, is_parametrized, tail = prefix.rpartition("parametrizations.")
         owner = model.get_submodule(path.rstrip(".")) if is_parametrized else module
         within = tail.partition(".")[0] if is_parametrized else ""
         own = [(name, parameter) for name, parameter in module._parameters.items() if parameter is not None]
-        reasons = _norm_reasons(owner, within) if own else None
+        if not own:
+            continue
+        alike = _what_it_is(owner), bool(within)
+        if alike not in known:
+            known[alike] = _norm_reasons(owner, within)
+        reasons = known[alike]
         for name, parameter in own:
             of = within or name  # a parametrized tensor is what its parametrization makes
             reason = reasons.get(of, reasons.get("")) if reasons else None
@@ -151,6 +157,17 @@ def _uses(model: nn.Module) -> dict[Parameter, list[tuple[str, str | None]]]:
                 reason = "bias"
             uses.setdefault(parameter, []).append((f"{prefix}.{name}" if prefix else name, reason))
     return uses
+
+
+def _what_it_is(module: nn.Module) -> Hashable:
+    """Return what is the same for layers that do the same: their class, settings and sizes, but not their values."""
+    settings = (
+        (name, value if isinstance(value, int | float | str | tuple | None) else id(value))
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("_")
+    )
+    sizes = ((name, parameter.shape, parameter.dtype) for name, parameter in module.named_parameters())
+    return type(module), repr(tuple(settings)), tuple(sizes)
 
 
 def _norm_reasons(module: nn.Module, parametrized: str) -> dict[str, str] | None:
