@@ -474,3 +474,46 @@ def test_one_layer_with_and_without_masks() -> None:
     expected = TF.batch_norm(X, None, None, training=True)
     torch.testing.assert_close(layer(X), expected)
     torch.testing.assert_close(layer(X, lengths=[5, 5, 5]), expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["BatchNorm1d", "InstanceNorm1d"])
+def test_accumulated_batches_weigh_what_is_valid_in_them(name: str, weighted: bool) -> None:
+    build = getattr(normkit, name)
+    whole, parts = (build(6, track_running_stats=True, momentum=0.3).double() for _ in range(2))
+    x, _, mask = draw((9, 6, 20))
+    given = mask * torch.rand(mask.shape).double() if weighted else mask
+    whole(x, mask=given)
+    with normkit.accumulate_stats(parts):
+        for chosen in (slice(1, 2), slice(0, 1), slice(2, 6), slice(6, 9)):  # the first has nothing valid
+            parts(x[chosen], mask=given[chosen])
+    for mine, theirs in zip(parts.buffers(), whole.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_nan_of_padding_is_no_broken_batch() -> None:
+    layer = normkit.BatchNorm1d(6).double()
+    x, _, mask = draw((5, 6, 9))
+    with normkit.skip_nonfinite(layer) as guard:
+        layer(x, mask=mask)
+        layer(x, mask=torch.ones_like(mask))
+    assert guard.skipped == {"": 1}
+    expected = normkit.BatchNorm1d(6).double()
+    expected(x, mask=mask)
+    torch.testing.assert_close([*layer.buffers()], [*expected.buffers()])
+
+
+@pytest.mark.parametrize("mode", ["pooled", "sequential"])
+def test_recalibrated_and_frozen_layers(mode: Any) -> None:
+    layer: Any = normkit.BatchNorm1d(6).double()
+    x, _, mask = draw((9, 6, 20))
+    data = [(x[:4], mask[:4]), (x[4:], mask[4:])]
+    normkit.recalibrate(layer, data, forward=lambda model, batch: model(batch[0], mask=batch[1]), mode=mode)
+    values = x.movedim(1, -1)[mask]
+    torch.testing.assert_close(layer.running_mean, values.mean(0))
+    torch.testing.assert_close(layer.running_var, values.var(0))
+    normkit.freeze(layer)
+    layer.train()
+    y = layer(x, mask=mask)
+    torch.testing.assert_close(y.movedim(1, -1)[mask], (values - values.mean(0)) / (values.var(0) + layer.eps).sqrt())
+    assert not y[~mask[:, None].expand(y.shape)].any()

@@ -75,7 +75,7 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
     sizes = torch.stack([part.size for part in parts])[:, None]
     means = torch.stack([part.mean for part in parts])
     size = sizes.sum()
-    mean = (sizes * means).sum(0) / size
+    mean = (sizes * means).sum(0) / torch.where(size > 0, size, 1.0)
     m2 = torch.stack([part.m2 for part in parts]).sum(0) + (sizes * (means - mean) ** 2).sum(0)
     return Moments(size, mean, m2)
 

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from normkit.backends.masks import Mask, read_mask
 from normkit.errors import UserError
+from normkit.layers.batchnorm import BatchNormForward
+from normkit.layers.instancenorm import InstanceNormForward
 from normkit.model.classes import base_class, combine, require_module, set_base_class
-from normkit.statistics import Moments, merge_moments
+from normkit.statistics import Moments, effective_size, merge_moments
 
 __all__ = ["accumulate_stats", "no_stats_update", "skip_nonfinite"]
 
@@ -141,12 +144,12 @@ def accumulate_stats(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for _, module in layers:
             running = _running(module)["running_mean"]
-            packed = torch.zeros(1 + 2 * running.numel(), dtype=torch.float64, device=running.device)
+            packed = torch.zeros(2 + 2 * running.numel(), dtype=torch.float64, device=running.device)
             seen.append((module, packed))
             _override(module, _AccumulateStats, "_normkit_seen", packed, stack)
         yield
     for module, packed in seen:
-        _store(module, _unpack(packed))
+        _store(module, *_unpack(packed))
 
 
 class _AccumulateStats(nn.Module):
@@ -170,29 +173,49 @@ class _AccumulateStats(nn.Module):
             self._buffers.update(own)
         with torch.no_grad():
             mean, var = new["running_mean"].double(), new["running_var"].double()
-            merged = _merge(self, _unpack(self._normkit_seen.clone()), mean, var, y)
-            self._normkit_seen.copy_(torch.cat([merged.size[None], merged.mean, merged.m2]))
+            seen, squares = _unpack(self._normkit_seen.clone())
+            size, own_squares = _size(self, y, _mask_of(self, y, kwargs))
+            if isinstance(self, _InstanceNorm):  # its batch statistics are averages over the samples
+                merged = merge_moments([seen, Moments(size, mean, var)])._replace(m2=seen.m2 + size * var)
+            else:
+                effective = effective_size(size, own_squares).clamp(min=1)  # less than one: nothing counts
+                merged = merge_moments([seen, Moments(size, mean, var * (size * (effective - 1) / effective))])
+            self._normkit_seen.copy_(
+                torch.cat([merged.size[None], (squares + own_squares)[None], merged.mean, merged.m2])
+            )
         return y
 
 
-def _unpack(packed: Tensor) -> Moments:
-    """Read the moments from the one tensor that holds them, which a compiled graph can change in place."""
-    mean, m2 = packed[1:].chunk(2)
-    return Moments(packed[0], mean, m2)
+def _unpack(packed: Tensor) -> tuple[Moments, Tensor]:
+    """Read moments, and the sum of squared weights, from the one tensor that a compiled graph can change in place."""
+    mean, m2 = packed[2:].chunk(2)
+    return Moments(packed[0], mean, m2), packed[1]
 
 
-def _merge(module: nn.Module, seen: Moments, mean: Tensor, var: Tensor, y: Tensor) -> Moments:
-    """Add a batch, with its mean and unbiased variance, to the batches seen."""
-    if isinstance(module, _InstanceNorm):  # its batch statistics are averages over the samples
+def _mask_of(module: nn.Module, y: Tensor, keywords: dict[str, Any]) -> Mask | None:
+    """Return the mask that a layer of ours was called with, if it was."""
+    if not isinstance(module, (BatchNormForward, InstanceNormForward)):
+        return None
+    given = [keywords.get(name) for name in ("mask", "lengths")]
+    return read_mask(y, *given) if any(value is not None for value in given) else None
+
+
+def _size(module: nn.Module, y: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor]:
+    """Return the weight of a batch, and the sum of its squared weights: of elements, or of samples in instance norm."""
+    one = torch.ones((), dtype=torch.float64, device=y.device)
+    if isinstance(module, _InstanceNorm):
         unbatched = module._get_no_batch_dim()  # type: ignore[no-untyped-call]
-        samples = mean.new_full((), 1 if y.dim() == unbatched else y.shape[0])
-        size = seen.size + samples
-        return Moments(size, (seen.size * seen.mean + samples * mean) / size, seen.m2 + samples * var)
-    size = mean.new_full((), y.numel() // mean.numel())
-    return merge_moments([seen, Moments(size, mean, var * (size - 1))])
+        samples = one * (1 if y.dim() == unbatched else y.shape[0])
+        used = samples if mask is None else mask.valid.flatten(1).any(1).sum().double()
+        return used, used
+    if mask is None:
+        count = one * (y.numel() // _running(module)["running_mean"].numel())
+        return count, count
+    weights = mask.weights.detach().double()
+    return weights.sum(), weights.square().sum()
 
 
-def _store(module: nn.Module, moments: Moments) -> None:
+def _store(module: nn.Module, moments: Moments, squares: Tensor) -> None:
     """Update the running statistics by the moments of all batches, if there were any."""
     if not moments.size:
         return
@@ -203,7 +226,10 @@ def _store(module: nn.Module, moments: Moments) -> None:
             buffers["num_batches_tracked"] += 1
             if momentum is None:
                 momentum = 1.0 / float(buffers["num_batches_tracked"])
-        var = moments.m2 / (moments.size if isinstance(module, _InstanceNorm) else moments.size - 1)
+        var = moments.m2 / moments.size
+        if not isinstance(module, _InstanceNorm):
+            effective = effective_size(moments.size, squares)
+            var = var * (effective / (effective - 1))
         for name, value in (("running_mean", moments.mean), ("running_var", var)):
             buffers[name].lerp_(value.to(buffers[name].dtype), 0.0 if momentum is None else momentum)
 
