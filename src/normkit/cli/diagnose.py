@@ -57,7 +57,10 @@ def diagnose(
     with _progress() as done:
         found = examine(model, load_data(data, batch_size, inputs), batches=batches, progress=done)
     if html is not None:
-        _write_page(found, html)
+        from normkit.model.diagnose.page import save
+
+        save(found, html)
+        console.err.print(f"written: {html}", soft_wrap=True)
     if output == "json":
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
@@ -73,7 +76,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
     columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed} batches"), TimeElapsedColumn())
     with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
         task = progress.add_task("evaluation form", total=None)
-        yield lambda doing: progress.update(task, advance=1, description=doing)
+        yield lambda doing: progress.update(task, advance=1, description=doing, refresh=True)
 
 
 def _print(found: "Diagnosis") -> None:
@@ -90,11 +93,3 @@ def _print(found: "Diagnosis") -> None:
     if found.layers:
         console.out.print()
         console.print_table("", COLUMNS, [row(layer) for layer in found.layers])
-
-
-def _write_page(found: "Diagnosis", path: Path) -> None:
-    from normkit.files import write_atomic
-    from normkit.model.diagnose.page import page
-
-    write_atomic(path, page(found).encode())
-    console.err.print(f"written: {path}", soft_wrap=True)

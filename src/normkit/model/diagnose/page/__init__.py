@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from normkit.files import write_atomic
 from normkit.model.diagnose.page import pictures
 from normkit.model.diagnose.report import COLUMNS, Diagnosis, Layer, amount, row, shorten
 
@@ -36,6 +38,15 @@ def page(found: Diagnosis) -> str:
         css=Markup(text["page.css"]),
         version=version("normkit"),
     )
+
+
+def save(found: Diagnosis, path: Path) -> None:
+    """Write the page into a file, which is whole or as it was.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_atomic(path, page(found).encode())
 
 
 def facts(layer: Layer) -> Iterator[tuple[str, str]]:
