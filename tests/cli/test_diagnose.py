@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normkit.cli import console, main
+from normkit.cli import main
 
 NET = """
 import torch
@@ -115,10 +115,3 @@ def test_bad_input_has_status_2(run: Run, arguments: list[str], says: str) -> No
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert says in err
-
-
-def test_progress_is_shown_on_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console.err, "_force_terminal", True)
-    _, out, err = run("net.py:build", "--data", "net.py:loader")
-    assert "batches" in err
-    assert out.startswith("diagnose: 1 cause")

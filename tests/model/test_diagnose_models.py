@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import normkit
 from normkit.errors import UserError
 from tests.model.patients import (
+    Sequences,
     averaged,
     data,
     domain_shift,
@@ -246,3 +247,22 @@ def test_an_optimizer_that_steps_in_the_backward_pass_is_not_woken() -> None:
         parameter.register_post_accumulate_grad_hook(called.append)
     normkit.diagnose(model, data()[:2])
     assert called == []
+
+
+def test_progress_says_what_is_being_done() -> None:
+    done: list[str] = []
+    normkit.diagnose(healthy(), data()[:3], progress=done.append)
+    assert list(dict.fromkeys(done)) == ["evaluation form", "training form", "causes", "layer by layer"]
+    assert done.count("training form") == 3
+    assert done.count("layer by layer") == 2 * 3 * 5
+
+
+def test_a_network_that_masks_its_padding_is_healthy() -> None:
+    model, batches = padded()
+    masked = seeded(Sequences, norm=normkit.BatchNorm1d)
+    masked.load_state_dict(model.state_dict())
+    masks = [{"x": x, "mask": (x != 0).any(1)} for x, _ in batches]
+    normkit.recalibrate(masked, masks)
+    found = normkit.diagnose(masked, masks)
+    assert "padding" not in codes(found), found
+    assert found.layers[0].values < found.layers[0].samples * 32

@@ -39,11 +39,11 @@ def diagnose(
 
     A function that returns a model, its weights, and a loader:
 
-        normkit diagnose net.py:build --weights net.safetensors --data net.py:loader
+        normkit diagnose net.py:build --weights net.pt --data net.py:loader
 
     An array of samples, and a page with plots:
 
-        normkit diagnose net.py:build --data images.npy --batch-size 32 --html report.html
+        normkit diagnose net.py:build --data x.npy --html report.html
 
     Exit status: 0 healthy; 1 causes were found; 2 bad input.
     """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from normkit.model.data import Forward, run_batch
 from normkit.model.diagnose.forms import copied_buffers, tensors_of
-from normkit.model.diagnose.observe import Seen, Tracked, by_channel, look
+from normkit.model.diagnose.observe import Seen, Tracked, input_of, look
 from normkit.model.norms import RUNNING, running_stats
 from normkit.model.preserve import set_mode
 
@@ -40,10 +40,10 @@ def _weighers(layer: Tracked, measured: dict[str, float | None]) -> Iterator[Any
     before: list[tuple[Tensor, Seen]] = []
 
     def store(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        x = by_channel(layer, args, kwargs)
-        if x is None or before:
+        given = input_of(layer, args, kwargs)
+        if given is None or before:
             return
-        seen = look(layer, x)
+        seen = look(layer, given)
         set_mode(layer.module, training=seen.values > 1)
         before.append((torch.cat(layer.running), seen))
 

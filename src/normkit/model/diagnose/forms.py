@@ -9,11 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from normkit.model.data import Forward, run_batch
-from normkit.model.diagnose.observe import Pooled, Tracked, by_channel, look
+from normkit.model.diagnose.observe import Input, Pooled, Tracked, input_of, look
 from normkit.model.norms import RUNNING
 from normkit.model.preserve import set_mode
 
@@ -24,8 +23,8 @@ UNPADDED: Final = "unpadded"
 
 Choice = str | tuple[Pooled, ...]
 """Statistics of a layer that are not its running ones: ``BATCH``, ``UNPADDED``, or pooled ones, one for each use."""
-Watch = Callable[[Tracked, int, Tensor, Mapping[str, Any]], None]
-"""Is told of each call: the layer, the place among its calls, its input as (N, C, positions), its keywords."""
+Watch = Callable[[Tracked, int, Input], None]
+"""Is told of each call: the layer, the place among its calls, and what it gets."""
 
 _KEPT: Final = 65536
 """Elements that are kept of each output."""
@@ -137,18 +136,6 @@ def copied_buffers(layer: Tracked) -> Iterator[None]:
         set_mode(module, training=False)
 
 
-def count_mask(x: Tensor, kwargs: Mapping[str, Any]) -> Tensor | None:
-    """Return which positions (N, L) a layer counts that was called with ``mask`` or ``lengths``; None: all."""
-    positions = x.shape[2]
-    lengths, mask = kwargs.get("lengths"), kwargs.get("mask")
-    if isinstance(lengths, Tensor):
-        return torch.arange(positions, device=x.device) < lengths.to(x.device)[:, None]
-    if isinstance(mask, Tensor) and mask.numel() % x.shape[0] == 0:
-        mask = mask.reshape(x.shape[0], -1, positions) if mask.numel() % positions == 0 else mask.reshape(-1, 1, 1)
-        return (mask != 0).any(1).expand(x.shape[0], positions)
-    return None
-
-
 def _prepare(layer: Tracked, choice: Choice | None, watch: Watch | None, uses: Counter[str]) -> Callable[..., None]:
     """Return a hook that gives a layer the statistics of its form before each call."""
     module = layer.module
@@ -157,16 +144,16 @@ def _prepare(layer: Tracked, choice: Choice | None, watch: Watch | None, uses: C
     def prepare(_module: nn.Module, args: Any, kwargs: Any) -> None:
         use = uses[layer.name]
         uses[layer.name] += 1
-        x = by_channel(layer, args, kwargs)
-        if watch is not None and x is not None:
-            watch(layer, use, x, kwargs)
+        given = input_of(layer, args, kwargs)
+        if watch is not None and given is not None:
+            watch(layer, use, given)
         if stored:
             module._buffers.update(stored[min(use, len(stored) - 1)])
-        elif choice == UNPADDED and x is not None:
-            seen = look(layer, x, count_mask(x, kwargs))
+        elif choice == UNPADDED and given is not None:
+            seen = look(layer, given)
             module._buffers.update(_as_buffers(layer, Pooled(seen.mean_unpadded, seen.var_unpadded)))
         elif choice == BATCH:
-            set_mode(module, training=x is None or x[:, 0].numel() > 1 or layer.kind == "instance")
+            set_mode(module, training=given is None or given.x[:, 0].numel() > 1 or layer.kind == "instance")
 
     return prepare
 

@@ -2,15 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from normkit.model.diagnose.forms import count_mask
-from normkit.model.diagnose.observe import Pooled, Seen, Tracked, look, pool
+from normkit.model.diagnose.observe import Input, Pooled, Seen, Tracked, look, pool
 from normkit.model.diagnose.report import Curves
 
 _BINS: Final = torch.linspace(-5.0, 5.0, 52, dtype=torch.float64)
@@ -28,9 +27,9 @@ class Observations:
         self._calls: dict[str, dict[int, list[Seen]]] = defaultdict(lambda: defaultdict(list))
         self._histograms: dict[str, Tensor] = defaultdict(lambda: torch.zeros(len(_BINS) - 1, dtype=torch.float64))
 
-    def watch(self, layer: Tracked, use: int, x: Tensor, kwargs: Mapping[str, Any]) -> None:
+    def watch(self, layer: Tracked, use: int, given: Input) -> None:
         """Take note of a call."""
-        seen = look(layer, x, count_mask(x, kwargs))
+        seen, x = look(layer, given), given.x
         self._calls[layer.name][use].append(seen)
         mean, var = layer.running if self._by == "running" else (seen.mean, seen.var)
         std = (var + layer.eps).sqrt()

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from normkit.backends.masks import read_mask
 from normkit.model.norms import channel_axis, running_stats
 from normkit.model.recipes import eps_of
 
@@ -73,8 +74,20 @@ class Pooled(NamedTuple):
     var: Tensor
 
 
-def by_channel(layer: Tracked, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """Return the input of a layer as (N, C, positions); None where its channels cannot be found."""
+class Input(NamedTuple):
+    """What a layer is called with.
+
+    Args:
+        x: Its input: (N, C, positions).
+        weights: How much the layer counts each position: (N, positions); None: all alike.
+    """
+
+    x: Tensor
+    weights: Tensor | None
+
+
+def input_of(layer: Tracked, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Input | None:
+    """Return the input of a layer; None where its channels cannot be found."""
     x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
     if x is None or x.dim() < 2 or not x.is_floating_point():
         return None
@@ -85,28 +98,34 @@ def by_channel(layer: Tracked, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             return None
         x = x.movedim(-1, 1)
     x = x.detach()
-    return (x if x.dtype == torch.float64 else x.float()).flatten(2) if x.dim() > 2 else x.float()[..., None]
+    x = x if x.dtype == torch.float64 else x.float()
+    return Input(x.flatten(2) if x.dim() > 2 else x[..., None], _weights(x, kwargs))
 
 
-def look(layer: Tracked, x: Tensor, mask: Tensor | None = None) -> Seen:
-    """Return the statistics of one call.
+def _weights(x: Tensor, kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return the weights of the positions of a layer that was called with ``mask`` or ``lengths``."""
+    if all(kwargs.get(name) is None for name in ("mask", "lengths")):
+        return None
+    try:
+        return read_mask(x, kwargs.get("mask"), kwargs.get("lengths")).weights.flatten(1)
+    except (ValueError, TypeError, RuntimeError):
+        return None  # a layer of somebody's own, which means something else by it
 
-    Args:
-        layer: The layer.
-        x: Its input, as :func:`by_channel` gives it.
-        mask: The positions that the layer itself counts; None: all.
-    """
+
+def look(layer: Tracked, given: Input) -> Seen:
+    """Return the statistics of one call."""
+    x, weights = given
     samples, _, positions = x.shape
     if layer.kind == "instance":
         var, mean = torch.var_mean(x, 2, correction=0)
         mean, var = _vector(mean.mean(0)), _vector(var.mean(0))
         return Seen(1, positions, mean, var, torch.zeros_like(mean), 0.0, mean, var)
-    mean, var = _moments(x, mask)
-    within = x.mean(2).var(0, correction=0) * samples
-    padding = padded_positions(x) if mask is None else None
-    unpadded = (mean, var) if padding is None or padding.all() else _moments(x, ~padding)
+    mean, var = _moments(x, weights)
+    within = _sample_means(x, weights).var(0, correction=0) * samples
+    padding = padded_positions(x) if weights is None else None
+    unpadded = (mean, var) if padding is None or padding.all() else _moments(x, (~padding).to(x))
     share = 0.0 if padding is None else float(padding.double().mean())
-    count = samples * positions if mask is None else int(mask.sum())
+    count = samples * positions if weights is None else int((weights > 0).sum())
     return Seen(samples, count, mean, var, _vector(within), share, *unpadded)
 
 
@@ -145,15 +164,25 @@ def pool(layer: Tracked, calls: Sequence[Seen], *, unpadded: bool = False) -> Po
     return Pooled(mean, m2 / (size - 1).clamp(min=1))
 
 
-def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    if mask is None:
+def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    if weights is None:
         var, mean = torch.var_mean(x, (0, 2), correction=0)
         return _vector(mean), _vector(var)
-    counted = mask[:, None].expand_as(x)
-    count = mask.sum().clamp(min=1)
-    mean = torch.where(counted, x, 0.0).sum((0, 2), keepdim=True) / count
-    var = torch.where(counted, (x - mean) ** 2, 0.0).sum((0, 2)) / count
+    mean = (_weighted(x, weights).sum((0, 2)) / weights.sum())[:, None]
+    var = _weighted((x - mean) ** 2, weights).sum((0, 2)) / weights.sum()
     return _vector(mean), _vector(var)
+
+
+def _sample_means(x: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of each sample: (N, C)."""
+    return (
+        x.mean(2) if weights is None else _weighted(x, weights).sum(2) / weights.sum(1, keepdim=True).clamp(min=1e-12)
+    )
+
+
+def _weighted(x: Tensor, weights: Tensor) -> Tensor:
+    """Return values times their weights; what is at a weight of 0 does not count, whatever it is."""
+    return torch.where(weights[:, None] > 0, x, 0.0) * weights[:, None]
 
 
 def _last_run(marked: Tensor) -> Tensor:
