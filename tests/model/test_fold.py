@@ -27,7 +27,10 @@ def test_a_model_in_training_mode_is_refused() -> None:
 UNFIT: dict[str, tuple[Callable[[], Any], str]] = {
     "no module": (lambda: "text", "expected a torch.nn.Module"),
     "parallel": (lambda: nn.DataParallel(nn.Linear(2, 2)).eval(), "not wrapped or compiled"),
-    "compiled": (lambda: nn.Sequential(cast("nn.Module", torch.compile(nn.Linear(2, 2)))).eval(), "not wrapped or compiled"),
+    "compiled": (
+        lambda: nn.Sequential(cast("nn.Module", torch.compile(nn.Linear(2, 2)))).eval(),
+        "not wrapped or compiled",
+    ),
     "scripted": (lambda: torch.jit.script(nn.Linear(2, 2)).eval(), "TorchScript"),
     "lazy": (lambda: nn.LazyLinear(2).eval(), "lazy layers"),
     "without weights": (lambda: nn.Linear(2, 2, device="meta").eval(), "meta device"),
@@ -68,6 +71,31 @@ def test_the_proof_finds_what_cannot_be_seen_and_names_the_norm(run: Callable[[A
     with pytest.raises(UserError, match=f"nothing was folded: 1.{says.replace('into ', 'into 1.')}"):
         fold(net, IMAGES)
     assert_unchanged(net, before)
+
+
+class Reads(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self[0](x)
+        return self[1](y) + y.tolist()[0][0]
+
+
+def test_the_proof_is_as_strict_for_a_model_in_float32() -> None:
+    torch.manual_seed(0)
+    model = Reads(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()  # untrained: the norm divides by the root of 1.00001
+    with pytest.raises(UserError, match=r"differ by \d\.\de-06 in float64, where at most 1e-10 is"):
+        fold(model, torch.randn(2, 3))
+
+
+class Narrow(Reads):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float().to(x.dtype))
+
+
+def test_a_model_that_rounds_to_float32_is_allowed_what_rounding_explains() -> None:
+    torch.manual_seed(0)
+    model = Narrow(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3)).eval()
+    with pytest.raises(UserError, match=r"differ by \d\.\de-04 in float64, where at most \de-0[67] is"):
+        fold(model, torch.randn(2, 3))
 
 
 class Stops(nn.Module):

@@ -107,7 +107,8 @@ def _watch(trial: Trial, norm_into: str) -> _Watched:
     layers |= {norm.name: norm.module for norm in norms}
     reachable = {name: one for name, one in layers.items() if not isinstance(one, torch.jit.ScriptModule)}
     try:
-        flow, results = record(reachable, lambda: trial.run(model, in_float64=True))
+        batch = trial.batch(in_float64=True)
+        flow, results = record(reachable, lambda: trial.run(model, batch))
     except UserError:
         raise
     except Exception as error:
@@ -129,8 +130,7 @@ def _prove_in_float64(trial: Trial, watched: _Watched) -> float:
         install(copied, folds, fold_weights(watched.model, folds, {}))
         return difference(trial.results(copied, in_float64=True), watched.results)
 
-    narrows = watched.flow.narrowed_by is not None
-    limit = limit_of(torch.float64, 0.0, narrows=narrows)
+    limit = limit_of(torch.float64, trial.noise(watched.results) if watched.flow.narrowed_by else 0.0)
     folds = watched.plan.folds
     error, why = _tried(error_of, folds)
     if error <= limit:
@@ -156,8 +156,7 @@ def _prove_as_it_is(trial: Trial, before: nn.Module, after: nn.Module, watched: 
     """Return the proof with the difference in the model's own dtype; refuse one that rounding does not explain."""
     expected, got = (trial.results(model, in_float64=False) for model in (before, after))
     dtype = next((x.dtype for x in expected if x.is_floating_point()), torch.float32)
-    own_error = difference(expected, watched.results)
-    limit = limit_of(dtype, own_error, narrows=False)
+    limit = limit_of(dtype, difference(expected, watched.results))
     error = difference(got, expected)
     if not error <= limit:
         raise UserError(
@@ -171,7 +170,8 @@ def _measure(trial: Trial, before: nn.Module, after: nn.Module, watched: _Watche
     """Time both models, and add up what they store."""
 
     def run(model: nn.Module) -> Any:
-        return lambda: trial.run(model, in_float64=False)
+        batch = trial.batch(in_float64=False)
+        return lambda: trial.run(model, batch)
 
     seconds = time_in_turns(run(before), run(after), device_of(before))
     gone = [fold.norm for fold in watched.plan.folds if fold.affine.removes_norm]

@@ -18,7 +18,8 @@ __all__ = ["Trial", "difference", "limit_of", "time_in_turns"]
 
 # Relative to the largest value of a result. What folding itself changes is far below in float64.
 _LIMITS: Final = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-_NARROW: Final = 1e-5  # of a model that computes in float32 itself, whatever its dtype
+
+_ROUNDING: Final = 2.0**-24  # of float32, relative
 
 _SECONDS: Final = 0.5  # that timing may take, unless a single run takes longer
 _ROUNDS: Final = (3, 41)  # at least and at most
@@ -50,13 +51,16 @@ class Trial:
             raise UserError(f"fold works on copies of the model, and this one cannot be copied: {error}") from error
         return copied.double() if in_float64 else copied
 
-    def run(self, model: nn.Module, *, in_float64: bool) -> Any:
-        """Run a copy, with a copy of the example and the same random numbers each time."""
+    def batch(self, *, in_float64: bool) -> Any:
+        """Return a copy of the example."""
 
         def given(tensor: Tensor) -> Tensor:
             return tensor.double() if in_float64 and tensor.is_floating_point() else tensor.clone()
 
-        batch = map_tensors(self.example, lambda tensor: given(tensor.detach()))
+        return map_tensors(self.example, lambda tensor: given(tensor.detach()))
+
+    def run(self, model: nn.Module, batch: Any) -> Any:
+        """Run a copy, with the same random numbers each time."""
         device = device_of(model)
         devices = [device.index or 0] if device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -65,7 +69,18 @@ class Trial:
 
     def results(self, model: nn.Module, *, in_float64: bool) -> list[Tensor]:
         """Run a copy, and return the tensors in its result."""
-        return list(tensors_in(self.run(model, in_float64=in_float64)))
+        return list(tensors_in(self.run(model, self.batch(in_float64=in_float64))))
+
+    def noise(self, expected: list[Tensor]) -> float:
+        """Return how far results in float64 move if the weights move by as much as float32 would round them."""
+        copied = self.copy(in_float64=True)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in copied.parameters():
+                if parameter.is_floating_point():
+                    factors = 1 + _ROUNDING * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                    parameter.mul_(factors.to(parameter.device))
+        return difference(self.results(copied, in_float64=True), expected)
 
 
 def difference(got: list[Tensor], expected: list[Tensor]) -> float:
@@ -82,17 +97,15 @@ def difference(got: list[Tensor], expected: list[Tensor]) -> float:
     )
 
 
-def limit_of(dtype: torch.dtype, own_error: float, *, narrows: bool) -> float:
+def limit_of(dtype: torch.dtype, noise: float) -> float:
     """Return how much results may differ.
 
     Args:
         dtype: The dtype of the results.
-        own_error: How far the model itself is from float64 in this dtype. The folded one may be as far on the other
-            side, and has a sum in another order.
-        narrows: Whether the model computes in float32 where it was told to compute in float64.
+        noise: How far rounding alone moves them. The folded model may be as far on the other side, and rounds at other
+            places.
     """
-    limit = _LIMITS.get(dtype, _LIMITS[torch.float32])
-    return max(limit, 4 * own_error, _NARROW if narrows else 0.0)
+    return max(_LIMITS.get(dtype, _LIMITS[torch.float32]), 4 * noise)
 
 
 def time_in_turns(one: Callable[[], Any], other: Callable[[], Any], device: torch.device) -> tuple[float, float]:

@@ -102,11 +102,15 @@ class Folding:
         if self.proof is None or self.gain is None:
             return []
         before, after = (1000 * seconds for seconds in self.gain.seconds)
-        state = [f"{size / 1e6:.2f} MB" for size in self.gain.state_bytes]
+        state = [_size(count) for count in self.gain.state_bytes]
         return [
             "results differ by at most, relative to the largest:",
             f"  {self.proof.float64:.1e} in float64, {self.proof.own:.1e} in {self.proof.dtype}",
             f"forward pass: {before:.3g} ms before, {after:.3g} ms after",
             f"parameters and buffers: {state[0]} before, {state[1]} after",
-            f"results of norms that are not written any more: {self.gain.unwritten_bytes / 1e6:.2f} MB",
+            f"results of norms that are not written any more: {_size(self.gain.unwritten_bytes)}",
         ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.2f} kB"
