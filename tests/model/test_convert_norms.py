@@ -323,6 +323,8 @@ def test_lossless_conversions_and_the_way_back() -> None:
     for to in ("sync", "frozen"):
         conversion = normkit.convert(model, to, example=x)
         assert len(conversion.converted) == 3
+        after = {"sync": "SyncBatchNorm", "frozen": "frozen BatchNorm2d"}
+        assert conversion.converted[0][1:3] == ("BatchNorm2d", after[to])
         assert conversion.drift is not None
         assert conversion.drift.relative < 1e-6
         assert conversion.ignored == ()
@@ -414,6 +416,26 @@ def test_moments_of_what_comes_before_the_activation() -> None:
     torch.testing.assert_close(found.mean(1), expected.mean(1), rtol=0, atol=1e-5)
     torch.testing.assert_close(found.std(1), expected.std(1), rtol=1e-5, atol=0)
     assert model(data[0]).min() < 0
+
+
+def test_a_layer_that_is_used_twice_matches_what_both_uses_return() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(x[:2]).sum() + self.norm(3 * x[2:] + 1).sum()
+
+    torch.manual_seed(0)
+    model = Twice()
+    data = [torch.randn(4, 16, 3, 3) + torch.arange(16.0)[:, None, None] for _ in range(2)]
+    model(data[0])
+    expected = outputs_of(model, ["norm"], data)["norm"]
+    normkit.convert(model, "group", data=data)
+    found = outputs_of(model, ["norm"], data)["norm"]
+    torch.testing.assert_close(found.mean(1), expected.mean(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.std(1), expected.std(1), rtol=1e-5, atol=1e-5)
 
 
 def test_layers_that_cannot_be_rescaled_are_named() -> None:

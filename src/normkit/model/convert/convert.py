@@ -12,13 +12,13 @@ from normkit.errors import UserError
 from normkit.model.classes import base_class, remembered, require_module
 from normkit.model.convert.change import ALREADY, LOSSLESS, Change, change_of
 from normkit.model.convert.groups import Groups
-from normkit.model.convert.moments import Rescaling, measure
+from normkit.model.convert.moments import Measured, Rescaling, measure
 from normkit.model.convert.proof import Seen, drift, observe
 from normkit.model.convert.report import Conversion, Converted, Drift, Match
 from normkit.model.data import Forward, batches_of, unwrapped
+from normkit.model.frozen import Frozen
 from normkit.model.norms import Names, NormLayer, chosen_norms
 from normkit.model.summary import Skipped
-from normkit.statistics import Moments
 
 __all__ = ["convert"]
 
@@ -107,7 +107,7 @@ class _Job(NamedTuple):
     forward: Forward | None
     to: str
     seen: Seen | None
-    targets: dict[str, Moments]
+    targets: dict[str, Measured]
 
 
 class _Plan(NamedTuple):
@@ -177,14 +177,18 @@ def _apply(plan: _Plan, undo: ExitStack) -> tuple[list[tuple[NormLayer, Converte
     left: list[Skipped] = []
     for change in plan.changes:
         norm = change.norm
-        before = base_class(norm.module).__name__
+        before = _title(norm.module)
         undo.callback(remembered(norm.module))
         why = change.apply()
         if why is not None:
             left.append(Skipped(norm.name, before, why))
             continue
-        converted.append((norm, Converted(norm.name, before, base_class(norm.module).__name__, change.groups)))
+        converted.append((norm, Converted(norm.name, before, _title(norm.module), change.groups)))
     return converted, left
+
+
+def _title(layer: nn.Module) -> str:
+    return f"{'frozen ' * isinstance(layer, Frozen)}{base_class(layer).__name__}"
 
 
 def _prove(

@@ -1,7 +1,7 @@
 """Weights and biases by which a converted layer returns the mean and the variance that the batch norm returned."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -14,23 +14,62 @@ from normkit.model.norms import NormLayer
 from normkit.model.preserve import preserved
 from normkit.statistics import Moments, merge_moments
 
-__all__ = ["Rescaling", "measure", "unscalable"]
+__all__ = ["Measured", "Rescaling", "measure"]
+
+
+class Measured(NamedTuple):
+    """What a norm returned on all data.
+
+    Args:
+        moments: Of each channel; of a layer with an activation before it.
+        calls: How many times it was called in a forward pass, at most.
+    """
+
+    moments: Moments
+    calls: int
+
+
+class _ReachedError(BaseException):
+    """Ends a forward pass at the layer that is measured; no model takes it for an error of its own."""
 
 
 def measure(
-    model: nn.Module, norms: Sequence[NormLayer], data: Iterable[Any], forward: Forward | None
-) -> dict[str, Moments]:
-    """Return the moments of what each norm returns on all data in evaluation, by its name, in the order of execution.
+    model: nn.Module, norms: Sequence[NormLayer], data: Iterable[Any], forward: Forward | None, *, stop: bool = False
+) -> dict[str, Measured]:
+    """Return what each norm returned on all data in evaluation, by its name, in the order of execution.
 
-    Of a layer with an activation they are those before the activation.
+    Args:
+        model: The model.
+        norms: Its norms that are measured.
+        data: Batches.
+        forward: How to run the model on a batch.
+        stop: Whether a forward pass may end where it comes to one of them.
     """
     found: dict[str, Moments] = {}
+    calls: dict[str, list[int]] = {}  # in each forward pass
+
+    def add(name: str, y: Tensor) -> None:
+        calls[name][-1] += 1
+        if y.numel():
+            found[name] = merge_moments([*([found[name]] if name in found else []), _moments(y)])
+        if stop:
+            raise _ReachedError
+
     with preserved(model), torch.no_grad():
         model.eval()
-        with _watched(norms, found):
-            for batch in batches_of(data, "convert"):
+        for norm in norms:
+            calls[norm.name] = []
+            drop = dict(norm.module.named_children()).get("drop")
+            if drop is None:
+                norm.module.register_forward_hook(_of_result(add, norm.name))
+            else:
+                drop.register_forward_pre_hook(_of_input(add, norm.name))
+        for batch in batches_of(data, "convert"):
+            for counts in calls.values():
+                counts.append(0)
+            with suppress(_ReachedError):
                 run_batch(model, batch, forward)
-    return found
+    return {name: Measured(moments, max(calls[name])) for name, moments in found.items()}
 
 
 def _moments(y: Tensor) -> Moments:
@@ -41,27 +80,6 @@ def _moments(y: Tensor) -> Moments:
     return Moments(wide.new_full((), count), mean, var * count)
 
 
-@contextmanager
-def _watched(norms: Sequence[NormLayer], found: dict[str, Moments]) -> Iterator[None]:
-    def add(name: str, y: Tensor) -> None:
-        if y.numel():
-            parts = [found[name]] if name in found else []
-            found[name] = merge_moments([*parts, _moments(y)])
-
-    handles = []
-    for norm in norms:
-        drop = dict(norm.module.named_children()).get("drop")
-        if drop is None:
-            handles.append(norm.module.register_forward_hook(_of_result(add, norm.name)))
-        else:
-            handles.append(drop.register_forward_pre_hook(_of_input(add, norm.name)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _of_result(add: Callable[[str, Tensor], None], name: str) -> Callable[..., None]:
     return lambda _, __, y: add(name, y)
 
@@ -70,7 +88,7 @@ def _of_input(add: Callable[[str, Tensor], None], name: str) -> Callable[..., No
     return lambda _, inputs: add(name, inputs[0])
 
 
-def unscalable(model: nn.Module, layer: nn.Module) -> str | None:
+def _unscalable(model: nn.Module, layer: nn.Module) -> str | None:
     """Return why the weight and bias of a layer cannot be rescaled; None if they can."""
     if parametrize.is_parametrized(layer):
         return "its weight or bias is parametrized"
@@ -95,7 +113,7 @@ class Rescaling(NamedTuple):
         norms: The converted layers that ran, in the order of execution.
     """
 
-    targets: Mapping[str, Moments]
+    targets: Mapping[str, Measured]
     norms: Sequence[NormLayer]
 
     def run(self, model: nn.Module, data: Iterable[Any], forward: Forward | None) -> tuple[Match, ...]:
@@ -103,14 +121,20 @@ class Rescaling(NamedTuple):
         before: dict[str, tuple[float, float]] = {}
         left: dict[str, str | None] = {}
         for norm in self.norms:
-            found = measure(model, [norm], data, forward)
-            before[norm.name] = _distance(found[norm.name], self.targets[norm.name])
-            left[norm.name] = unscalable(model, norm.module)
+            target = self.targets[norm.name]
+            found = measure(model, [norm], data, forward, stop=target.calls == 1)[norm.name].moments
+            before[norm.name] = _distance(found, target.moments)
+            left[norm.name] = _unscalable(model, norm.module)
             if left[norm.name] is None:
-                _rescale(norm.module, found[norm.name], self.targets[norm.name])
+                _rescale(norm.module, found, target.moments)
         after = measure(model, self.norms, data, forward)
         return tuple(
-            Match(norm.name, before[norm.name], _distance(after[norm.name], self.targets[norm.name]), left[norm.name])
+            Match(
+                norm.name,
+                before[norm.name],
+                _distance(after[norm.name].moments, self.targets[norm.name].moments),
+                left[norm.name],
+            )
             for norm in self.norms
         )
 
