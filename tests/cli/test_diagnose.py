@@ -27,6 +27,9 @@ def with_input():
 def loader():
     return list(x)
 
+def narrow():
+    return [x[0, :, :2]]
+
 def none():
     return []
 """
@@ -103,6 +106,7 @@ def test_a_page_is_written_and_not_overwritten(run: Run) -> None:
     [
         (["net.py:build"], "this needs data"),
         (["net.py:build", "--data", "net.py:none"], "it yields none"),
+        (["net.py:build", "--data", "net.py:narrow"], "cannot be run on these --data; it raised RuntimeError"),
         (["net.py:build", "--data", "net.py:loader", "--batches", "0"], "--batches must be 1 or more, not 0"),
         (["net.py:build", "--data", "net.py:loader", "--html", "page.txt"], "expected a file .html in a folder"),
         (["net.py:build", "--data", "net.py:loader", "--html", "no/page.html"], "in a folder that exists"),

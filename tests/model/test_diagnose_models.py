@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,7 +59,7 @@ def test_a_run_that_ends_early_leaves_the_model_as_it_was(error: type[BaseExcept
             raise error
         return y
 
-    with pytest.raises(error):
+    with pytest.raises((error, UserError)):
         normkit.diagnose(model, batches[:3], forward)
     assert_unchanged(model, before)
 
@@ -122,6 +123,9 @@ def test_a_tensor_is_one_batch_and_batches_are_limited() -> None:
         ((healthy(), 3), "expected `data` that yields batches"),
         ((3, []), "diagnose expected a torch.nn.Module; got int"),
         ((nn.LazyBatchNorm1d(), [torch.zeros(2, 3)]), "run it once first"),
+        ((healthy(), [torch.zeros(2, 3, 8, 8)]), "cannot be run on these `data`; it raised RuntimeError"),
+        ((healthy(), ["digits"]), "give `forward`"),
+        ((nn.BatchNorm1d(3, device="meta"), [torch.zeros(2, 3)]), "load them first"),
     ],
 )
 def test_what_cannot_be_examined_is_refused(arguments: Any, says: str) -> None:
@@ -266,3 +270,34 @@ def test_a_network_that_masks_its_padding_is_healthy() -> None:
     found = normkit.diagnose(masked, masks)
     assert "padding" not in codes(found), found
     assert found.layers[0].values < found.layers[0].samples * 32
+
+
+def test_torchscript_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(nn.Sequential(nn.BatchNorm1d(3)))
+    with pytest.raises(UserError, match="cannot look into TorchScript"):
+        normkit.diagnose(scripted, [torch.zeros(2, 3)])
+
+
+def test_a_loss_has_no_spread_and_is_left_out() -> None:
+    class WithLoss(nn.Module):
+        def __init__(self, *, logits: bool) -> None:
+            super().__init__()
+            self.net, self.logits = healthy(), logits
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            y = self.net(x)
+            return {"loss": y.logsumexp(1).mean(), **({"logits": y} if self.logits else {})}
+
+    found = normkit.diagnose(WithLoss(logits=True), data())
+    assert found.gap == pytest.approx(normkit.diagnose(healthy(), data()).gap)
+    assert found.measured_at is None
+    assert normkit.diagnose(WithLoss(logits=False), data()).measured_at == "net.block2.norm2"
+
+
+def test_an_empty_batch_counts_for_nothing() -> None:
+    batches = [torch.randn(64, 3), torch.randn(0, 3), torch.randn(64, 3)]
+    found = normkit.diagnose(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), batches)
+    assert codes(found) == ["never-updated"]
+    assert found.layers[0].samples == 64

@@ -41,7 +41,7 @@ def diagnose(
     Returns:
         The causes, the one that explains most of the gap first. Print it.
     Raises:
-        UserError: model is no torch.nn.Module, or the data give no batch.
+        UserError: model is no torch.nn.Module, is TorchScript or has no weights yet; or the data give no batch.
 
     >>> import normkit
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8))
@@ -53,6 +53,7 @@ def diagnose(
     if batches < 1:
         raise UserError(f"`batches` must be 1 or more, not {batches}")
     model = _unwrapped(model)
+    _refuse(model)
     with preserved(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         taken = list(islice(batches_of(data, "diagnose"), batches))
         if not taken:
@@ -60,6 +61,14 @@ def diagnose(
         model.eval()
         layers = [Tracked(*layer) for layer in norm_layers(model) if running_stats(layer.module)]
         return Examination(model, layers, taken, forward, progress or (lambda _: None)).diagnosis()
+
+
+def _refuse(model: nn.Module) -> None:
+    """Refuse a model that cannot be run or looked into."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UserError("diagnose cannot look into TorchScript: give the model that it was made of")
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise UserError("diagnose expected a model with weights; some are on the meta device: load them first")
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

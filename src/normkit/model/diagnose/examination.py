@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from torch import nn
 
+from normkit.errors import UserError
 from normkit.model.data import Forward
 from normkit.model.diagnose.experiments import cancelled_biases, momenta_of, moving_layers, recomputed_layers
 from normkit.model.diagnose.forms import BATCH, UNPADDED, Choice, Outputs, Runner
@@ -53,7 +54,7 @@ class Examination:
         runner = self._runner
         count = len(runner.batches)
         self._doing = "evaluation form"
-        evaluated = runner.run(watch=self._evaluated.watch)
+        evaluated = self._first_run()
         by_name = {layer.name: layer for layer in runner.layers}
         order = [by_name[name] for name in self._evaluated.order]
         unused = tuple(name for name in by_name if name not in self._evaluated.order)
@@ -81,6 +82,18 @@ class Examination:
         layers = [replace(layer, **part._asdict()) for layer, part in zip(layers, parts, strict=True)]
         at = runner.measured_at.name if runner.measured_at else None
         return Diagnosis(gap, noise, count, at, tuple(findings), tuple(layers), unused)
+
+    def _first_run(self) -> Outputs:
+        """Evaluate; where the model raises, the data or the way to call it do not fit."""
+        try:
+            return self._runner.run(watch=self._evaluated.watch)
+        except (RuntimeError, ValueError, TypeError, LookupError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"the model cannot be run on these `data`; it raised {type(error).__name__}: {error}. Give batches as it "
+                "takes them, or `forward`, a function of the model and a batch"
+            ) from error
 
     def _leave_out_nonfinite(self, evaluated: Outputs, trained: Outputs) -> tuple[Outputs, Outputs]:
         """Leave out batches that give NaN in training form, unless all do."""

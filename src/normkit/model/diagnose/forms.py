@@ -31,7 +31,10 @@ _KEPT: Final = 65536
 
 
 class Kept(NamedTuple):
-    """An output of a model, or equally spaced elements of it: float32, on the CPU."""
+    """An output of a model, or equally spaced elements of it: float32, on the CPU.
+
+    Of a single number, as a loss is, nothing is kept: it has no spread to measure by.
+    """
 
     values: Tensor
     shape: tuple[int, ...]
@@ -111,13 +114,14 @@ def keep(value: Any) -> Iterator[Kept]:
     """Yield what is kept of an output."""
     for tensor in tensors_of(value):
         flat = tensor.detach().reshape(-1)
-        yield Kept(flat[:: -(-flat.numel() // _KEPT)].float().cpu(), tuple(tensor.shape))
+        kept = flat[:: -(-flat.numel() // _KEPT)] if flat.numel() > 1 else flat[:0]
+        yield Kept(kept.float().cpu(), tuple(tensor.shape))
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
     """Yield the floating-point tensors of an output, at any depth."""
     if isinstance(value, Tensor):
-        if value.is_floating_point() and value.numel():
+        if value.is_floating_point():
             yield value
     elif isinstance(value, Mapping | tuple | list):
         for entry in value.values() if isinstance(value, Mapping) else value:
@@ -153,7 +157,7 @@ def _prepare(layer: Tracked, choice: Choice | None, watch: Watch | None, uses: C
             seen = look(layer, given)
             module._buffers.update(_as_buffers(layer, Pooled(seen.mean_unpadded, seen.var_unpadded)))
         elif choice == BATCH:
-            set_mode(module, training=given is None or given.x[:, 0].numel() > 1 or layer.kind == "instance")
+            set_mode(module, training=given is not None and (given.x[:, 0].numel() > 1 or layer.kind == "instance"))
 
     return prepare
 

@@ -43,8 +43,8 @@ def scale_of(outputs: Outputs) -> Scale:
 
 
 def comparable(ours: Outputs, theirs: Outputs) -> bool:
-    """Whether two forms return tensors of the same number and shapes, and any."""
-    return bool(ours[0]) and all(
+    """Whether two forms return tensors of the same number and shapes, and any to measure by."""
+    return any(kept.values.numel() for batch in ours for kept in batch) and all(
         [kept.shape for kept in one] == [kept.shape for kept in two] and len(one) == len(ours[0])
         for one, two in zip(ours, theirs, strict=True)
     )

@@ -87,9 +87,9 @@ class Input(NamedTuple):
 
 
 def input_of(layer: Tracked, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Input | None:
-    """Return the input of a layer; None where its channels cannot be found."""
+    """Return the input of a layer; None if it is empty, or its channels cannot be found."""
     x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-    if x is None or x.dim() < 2 or not x.is_floating_point():
+    if x is None or x.dim() < 2 or not x.numel() or not x.is_floating_point():
         return None
     channels = layer.running[0].numel()
     x = x[None] if channel_axis(layer.module, x) == 0 else x

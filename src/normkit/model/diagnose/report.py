@@ -174,11 +174,9 @@ class Diagnosis:
         if not self.layers:
             return "diagnose: no layer that keeps running statistics runs, so no norm tells training from evaluation"
         size = f"gap {amount(self.gap)}, by the statistics of all batches {amount(self.noise)}"
-        if self.healthy:
-            count = len(self.layers)
-            return f"diagnose: healthy ({count} layer{'s'[: count != 1]}, {self.batches} batches; {size})"
-        count = len(self.findings)
-        return f"diagnose: {count} cause{'s'[: count != 1]} ({len(self.layers)} layers, {self.batches} batches; {size})"
+        found = "healthy" if self.healthy else counted(len(self.findings), "cause")
+        examined = f"{counted(len(self.layers), 'layer')}, {self.batches} batch{'es' if self.batches != 1 else ''}"
+        return f"diagnose: {found} ({examined}; {size})"
 
 
 COLUMNS = ("layer", "samples", "mean off", "log var ratio", "shift", "noise", "alone", "gap left")
@@ -189,6 +187,11 @@ def row(layer: Layer) -> tuple[str, ...]:
     """Return a layer's row of the table."""
     numbers = (layer.mean_distance, layer.log_var_ratio, layer.shift, layer.noise, layer.alone, layer.cumulative)
     return (layer.name or "(the model)", str(layer.samples), *(amount(value) for value in numbers))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def heading(finding: Finding) -> str:
