@@ -305,6 +305,27 @@ def test_an_accelerated_layer_becomes_an_accelerated_one() -> None:
     assert not normkit.accelerate(model).left
 
 
+@pytest.mark.parametrize("to", ["layer", "instance"])
+def test_restore_leaves_what_torch_does_not_have(to: str) -> None:
+    model = nn.Sequential(nn.BatchNorm2d(8))
+    normkit.accelerate(model)
+    normkit.convert(model, to)
+    after = type(model[0])
+    assert not normkit.restore(model).swapped
+    assert type(model[0]) is after
+
+
+@pytest.mark.parametrize("make", [nn.BatchNorm2d, nn.SyncBatchNorm, normkit.SyncBatchNorm])
+def test_a_converted_layer_has_the_attributes_of_a_new_one(make: Any) -> None:
+    fresh = {"group": nn.GroupNorm(2, 8), "layer": nn.LayerNorm(8), "instance": nn.InstanceNorm2d(8, affine=True)}
+    for to, expected in fresh.items():
+        layer = make(8)
+        normkit.convert(layer, to)
+        public = {name: value for name, value in vars(layer).items() if name[0] != "_" or "normkit" in name}
+        assert public == {name: value for name, value in vars(expected).items() if name[0] != "_"}
+        assert list(layer._buffers) == list(expected._buffers)
+
+
 def test_a_parametrized_weight_goes_on() -> None:
     class Doubled(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
