@@ -7,7 +7,7 @@ from normkit.backends.call import Call
 from normkit.backends.checks import check_tensors
 from normkit.backends.dispatch import normalize, runs_kernel
 from normkit.backends.masked_operations import channels_together, normalize_by_operations, without_padding
-from normkit.backends.masks import Mask, can_be_inspected
+from normkit.backends.masks import Mask, Sums, can_be_inspected, sums_of
 
 
 def normalize_masked(call: Call, mask: Mask) -> Tensor:
@@ -23,18 +23,19 @@ def normalize_masked(call: Call, mask: Mask) -> Tensor:
     """
     if not call.use_input_stats:
         return without_padding(normalize(call._replace(x=without_padding(call.x, mask))), mask)
-    check_masked(call, mask)
+    sums = sums_of(mask)
+    check_masked(call, sums)
     if call.running is not None:
         call.running.count_batch()
     wants_gradient_of_weights = mask.weights.requires_grad and torch.is_grad_enabled()
     if not wants_gradient_of_weights and runs_kernel(call):
         from normkit.backends import masked_kernels
 
-        return masked_kernels.normalize(call, mask)
-    return normalize_by_operations(call, mask)
+        return masked_kernels.normalize(call, mask, sums)
+    return normalize_by_operations(call, mask, sums)
 
 
-def check_masked(call: Call, mask: Mask) -> None:
+def check_masked(call: Call, sums: Sums) -> None:
     """Raise where the call does not fit, or where statistics would be taken from one valid element."""
     x, norm = call.x, call.norm
     check_tensors(call)
@@ -42,9 +43,9 @@ def check_masked(call: Call, mask: Mask) -> None:
         raise NotImplementedError(f"{norm.name}_norm expected an input of a floating-point type; got {x.dtype}")
     if norm.kind == "batch" and call.eps <= 0.0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {call.eps}")
-    if not can_be_inspected(x, mask.valid):
+    if not can_be_inspected(x, sums.counts):
         return
-    counts = mask.valid.sum() if norm.kind == "batch" else mask.valid.flatten(1).sum(1)
+    counts = sums.counts.sum() if norm.kind == "batch" else sums.counts
     if bool((counts * channels_together(call) == 1).any()):
         where = "" if norm.kind == "batch" else " of a sample"
         raise ValueError(

@@ -13,29 +13,29 @@ from normkit.backends.huge_pages import empty_like
 from normkit.backends.kernel_passes import CPU
 from normkit.backends.layout import channels_last, memory_order
 from normkit.backends.masked_operations import channels_together, normalize_by_operations, update_running_masked
-from normkit.backends.masks import Mask
+from normkit.backends.masks import Mask, Sums, sums_of
 from normkit.backends.numba import masked
 from normkit.backends.torch_internals import fast_apply
 
 
-def normalize(call: Call, mask: Mask) -> Tensor:
+def normalize(call: Call, mask: Mask, sums: Sums) -> Tensor:
     """Normalize what is valid of x, and update the running statistics; padding becomes 0."""
     x = call.x
     if call.norm.kind == "batch" and x.dim() == 2:  # one long row of each channel, rather than many of one element
         turned = Mask(mask.valid.T[None], mask.weights.T[None], mask.weighted)
-        return _contiguous(call._replace(x=x.T[None]), turned)[0].T.contiguous()
+        return _contiguous(call._replace(x=x.T[None]), turned, sums)[0].T.contiguous()
     if memory_order(x) is not None:  # the kernels walk rows of positions
-        return channels_last(_contiguous(call._replace(x=x.contiguous()), mask))
-    return _contiguous(call, mask)
+        return channels_last(_contiguous(call._replace(x=x.contiguous()), mask, sums))
+    return _contiguous(call, mask, sums)
 
 
-def _contiguous(call: Call, mask: Mask) -> Tensor:
+def _contiguous(call: Call, mask: Mask, sums: Sums) -> Tensor:
     """Normalize to contiguous memory."""
     if not needs_graph(call):
-        return _forward(call, mask)[0]
+        return _forward(call, mask, sums)[0]
     if call.x.is_inference():  # such a tensor cannot be saved for backward
         call = call._replace(x=call.x.clone())
-    y: Tensor = _apply(call.x, call.weight, call.bias, call, mask)
+    y: Tensor = _apply(call.x, call.weight, call.bias, call, mask, sums)
     return y
 
 
@@ -59,8 +59,10 @@ class _Normalize(torch.autograd.Function):
     """Forward and backward in the kernels; the backward of the backward in plain torch operations."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: Call, mask: Mask) -> Tensor:
-        y, saved = _forward(call, mask)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: Call, mask: Mask, sums: Sums
+    ) -> Tensor:
+        y, saved = _forward(call, mask, sums)
         ctx.save_for_backward(x, weight, *mask[:2], *saved)
         ctx.norm, ctx.eps, ctx.weighted = call.norm, call.eps, mask.weighted
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
@@ -73,15 +75,16 @@ class _Normalize(torch.autograd.Function):
         if torch.is_grad_enabled():
 
             def plain(bias: Tensor | None) -> Tensor:
-                return normalize_by_operations(Call(x, ctx.norm, weight, bias, ctx.eps), mask)
+                return normalize_by_operations(Call(x, ctx.norm, weight, bias, ctx.eps), mask, sums_of(mask))
 
-            return (*differentiable_gradients(plain, x, weight, ctx.bias, needed, dy), None, None)
+            return (*differentiable_gradients(plain, x, weight, ctx.bias, needed, dy), None, None, None)
         call = Call(x, ctx.norm, weight)
         dx, dweight, dbias = _backward(dy, call, _Saved(*saved), needs_x=needed[0])
         return (
             dx,
             None if weight is None or not needed[1] else dweight.to(weight.dtype),
             dbias.to(ctx.bias[1]) if needed[2] else None,
+            None,
             None,
             None,
         )
@@ -98,13 +101,13 @@ def _launch(call: Call) -> masked.Launch:
     return masked.launch(geometry, KERNEL_DTYPES[call.x.dtype])
 
 
-def _forward(call: Call, mask: Mask) -> tuple[Tensor, _Saved]:
+def _forward(call: Call, mask: Mask, sums: Sums) -> tuple[Tensor, _Saved]:
     """Return the result, and what a backward pass needs."""
     x = _in_rows(call.x)
     compute = mask.weights.dtype
     y = empty_like(x)
     weights = _with_margin(mask.weights)
-    totals = mask.weights.flatten(1).sum(1, dtype=torch.float64) * channels_together(call)
+    totals = sums.totals * channels_together(call)
     num_stats = x.shape[1] // channels_together(call)
     if call.norm.kind == "batch":
         totals = totals.sum()
@@ -122,7 +125,7 @@ def _forward(call: Call, mask: Mask) -> tuple[Tensor, _Saved]:
     masked.run_forward(_launch(call), pointers, call.eps, torch.get_num_threads())
     if call.running is not None:
         shape = (-1, call.running.mean.numel())
-        update_running_masked(call.running, mean.view(shape), var.view(shape), mask.weights)
+        update_running_masked(call.running, mean.view(shape), var.view(shape), sums)
     return y, _Saved(weights, totals, mean, mean_lo, rstd)
 
 

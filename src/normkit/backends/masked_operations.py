@@ -9,7 +9,7 @@ from torch import Tensor
 from normkit.backends.call import Call
 from normkit.backends.dtypes import compute_dtype
 from normkit.backends.layout import memory_order
-from normkit.backends.masks import Mask
+from normkit.backends.masks import Mask, Sums
 from normkit.statistics import Running, effective_size
 
 
@@ -26,8 +26,8 @@ def channels_together(call: Call) -> int:
     return call.x.shape[1] // call.norm.num_groups if call.norm.kind == "group" else 1
 
 
-def normalize_by_operations(call: Call, mask: Mask) -> Tensor:
-    """Normalize what is valid of x, and update the running statistics; padding becomes 0."""
+def normalize_by_operations(call: Call, mask: Mask, sums: Sums) -> Tensor:
+    """Normalize what is valid of x, and update the running statistics by it; padding becomes 0."""
     _, norm, weight, bias, eps, running, *_ = call
     x = without_padding(call.x, mask)
     groups = norm.num_groups if norm.kind == "group" else x.shape[1]
@@ -44,7 +44,7 @@ def normalize_by_operations(call: Call, mask: Mask) -> Tensor:
     var = (deviation.square() * share).sum(axes, keepdim=True)
     if running is not None:
         shape = (-1, running.mean.numel())
-        update_running_masked(running, (mean + rest).detach().view(shape), var.detach().view(shape), mask.weights)
+        update_running_masked(running, (mean + rest).detach().view(shape), var.detach().view(shape), sums)
     y = (deviation * torch.rsqrt(var + eps)).reshape(x.shape)
     per_channel = (1, -1, *[1] * len(spatial))
     if weight is not None:
@@ -54,7 +54,7 @@ def normalize_by_operations(call: Call, mask: Mask) -> Tensor:
     return without_padding(y.to(x.dtype), mask)
 
 
-def update_running_masked(running: Running, mean: Tensor, var: Tensor, weights: Tensor) -> None:
+def update_running_masked(running: Running, mean: Tensor, var: Tensor, sums: Sums) -> None:
     """Update running statistics by those of the valid elements: of a batch, or of each sample with any.
 
     The variance is made unbiased by the effective number of elements, (sum of weights)² / (sum of squares): their
@@ -63,10 +63,12 @@ def update_running_masked(running: Running, mean: Tensor, var: Tensor, weights: 
     Args:
         running: What is updated.
         mean, var: Of shape (1, C) or (N, C); the variance is the biased one.
-        weights: Of positions, (N, 1, *).
+        sums: Of the mask.
     """
-    weights = weights.detach().double().reshape(mean.shape[0], -1)
-    size = effective_size(weights.sum(1, keepdim=True), weights.square().sum(1, keepdim=True))
+    totals, squares = sums.totals, sums.squares
+    if mean.shape[0] == 1:
+        totals, squares = totals.sum(0, keepdim=True), squares.sum(0, keepdim=True)
+    size = effective_size(totals, squares)[:, None]
     used = size > 0
     unbiased = var * (size / torch.where(size > 1, size - 1, torch.nan)).to(var.dtype)
     _move(running, _mean_of(mean, used), _mean_of(unbiased, used), used.any())

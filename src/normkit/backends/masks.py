@@ -26,6 +26,29 @@ class Mask(NamedTuple):
     weighted: bool
 
 
+class Sums(NamedTuple):
+    """What a mask adds up to, in each sample: shape (N,), float64.
+
+    Args:
+        totals: The sum of weights.
+        squares: The sum of their squares.
+        counts: The number of valid positions.
+    """
+
+    totals: Tensor
+    squares: Tensor
+    counts: Tensor
+
+
+def sums_of(mask: Mask) -> Sums:
+    """Add up a mask."""
+    weights = mask.weights.detach().flatten(1)
+    totals = weights.sum(1, dtype=torch.float64)
+    if not mask.weighted:
+        return Sums(totals, totals, totals)
+    return Sums(totals, weights.square().sum(1, dtype=torch.float64), mask.valid.flatten(1).sum(1, dtype=torch.float64))
+
+
 def read_mask(x: Tensor, mask: Tensor | None, lengths: Tensor | Sequence[int] | None = None) -> Mask:
     """Return the mask of an input (N, C, *), given as a mask or as lengths.
 
