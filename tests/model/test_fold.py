@@ -13,6 +13,7 @@ from normkit import fold
 from normkit.errors import UserError
 from normkit.model.fold import install as install_module
 from normkit.model.fold.layers import set_weights
+from normkit.model.fold.proof import limit_of
 from tests.model.folding import IMAGES, Net, randomized, reasons
 from tests.model.unchanged import assert_unchanged, record
 
@@ -96,6 +97,19 @@ def test_a_model_that_rounds_to_float32_is_allowed_what_rounding_explains() -> N
     model = Narrow(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=1e-3)).eval()
     with pytest.raises(UserError, match=r"differ by \d\.\de-04 in float64, where at most \de-0[67] is"):
         fold(model, torch.randn(2, 3))
+
+
+class Overflows(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + (6e4 * x.abs().max() * 2) * (x.dtype is torch.float16)
+
+
+def test_nothing_is_proven_by_results_that_are_not_finite() -> None:
+    assert limit_of(torch.float16, float("inf")) == 0.1
+    norm = nn.BatchNorm1d(4)
+    nn.init.constant_(norm.get_buffer("running_var"), 0.5)
+    model = Overflows(nn.Linear(3, 4), norm).eval().half()
+    assert fold(model, torch.ones(2, 3).half()).proof is not None  # infinite before and after
 
 
 class Stops(nn.Module):

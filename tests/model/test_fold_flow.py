@@ -120,6 +120,20 @@ def test_a_layer_that_does_something_else_with_its_weight_is_found_by_running_it
     assert reason.startswith("conv with folded weights gave another result on random input")
 
 
+class Picky(nn.Conv2d):
+    """Takes the image of the example and no other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.equal(x, IMAGES):
+            raise ValueError("another image")
+        return super().forward(x)
+
+
+def test_a_layer_that_cannot_be_run_on_random_input_is_left() -> None:
+    reason = why_left(lambda net, x: net.norm(net.conv(x)), conv=Picky(3, 4, 3))
+    assert reason == "conv raised ValueError on random input: another image"
+
+
 class Moved(nn.Module):
     """Runs a first layer, moves axes and runs a second one."""
 

@@ -135,7 +135,10 @@ class _Planner:
         """Verify a fold by running the layers, and add it."""
         for name, call, axis in places:
             layer, shape = self._model.get_submodule(name), self._flow.shapes[call.inputs[0]]
-            error = verify(layer, shape, replace(affine, axis=axis), side=side)
+            try:
+                error = verify(layer, shape, replace(affine, axis=axis), side=side)
+            except Exception as raised:  # somebody else's code
+                raise _RefusalError(f"{name} raised {type(raised).__name__} on random input: {raised}") from raised
             if not error <= self._tolerance:
                 raise _RefusalError(
                     f"{name} with folded weights gave another result on random input (relative difference {error:.0e})"

@@ -19,6 +19,8 @@ __all__ = ["Trial", "difference", "limit_of", "time_in_turns"]
 # Relative to the largest value of a result. What folding itself changes is far below in float64.
 _LIMITS: Final = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
+_MOST: Final = 0.1
+
 _ROUNDING: Final = 2.0**-24  # of float32, relative
 
 _SECONDS: Final = 0.5  # that timing may take, unless a single run takes longer
@@ -103,9 +105,9 @@ def limit_of(dtype: torch.dtype, noise: float) -> float:
     Args:
         dtype: The dtype of the results.
         noise: How far rounding alone moves them. The folded model may be as far on the other side, and rounds at other
-            places.
+            places. Where it moves them by more than a tenth, nothing can be proven.
     """
-    return max(_LIMITS.get(dtype, _LIMITS[torch.float32]), 4 * noise)
+    return max(_LIMITS.get(dtype, _LIMITS[torch.float32]), min(4 * noise, _MOST))
 
 
 def time_in_turns(one: Callable[[], Any], other: Callable[[], Any], device: torch.device) -> tuple[float, float]:
