@@ -110,6 +110,10 @@ def test_a_count_gives_what_the_other_library_would_have_stored() -> None:
     assert not [note for note in ported.notes if "variance" in note]
     back = normkit.port(ported.state, "torch", "flax", count={"b*": 8})
     np.testing.assert_allclose(back.state["batch_stats"]["bn"]["var"], biased)
+    two = {**state, **{name.replace("bn", "other"): array for name, array in state.items()}}
+    ported = normkit.port(two, "keras", "torch", count={"oth*": 4})
+    np.testing.assert_array_equal(ported.state["bn.running_var"], biased)
+    np.testing.assert_allclose(ported.state["other.running_var"], biased * 4 / 3)
     same = normkit.port(state, "keras", "flax", count=8)
     np.testing.assert_array_equal(same.state["batch_stats"]["bn"]["var"], biased)
     assert "Keras stores biased ones, torch unbiased ones" in str(normkit.port(state, "keras", "torch"))
@@ -163,6 +167,9 @@ def test_the_result_is_a_copy() -> None:
     normkit.port(state, "keras", "torch").state["bn.weight"].zero_()
     normkit.port(state, "keras", "keras").state["bn/gamma"][:] = 0
     np.testing.assert_array_equal(state["bn/gamma"], before)
+    tensors = {"weight": torch.ones(2), "bias": torch.ones(2)}
+    normkit.port(tensors, "torch", "torch").state["weight"].zero_()
+    assert tensors["weight"].tolist() == [1, 1]
 
 
 ONES = np.ones(2)
