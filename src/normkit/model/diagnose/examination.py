@@ -91,8 +91,8 @@ class Examination:
             if isinstance(error, UserError):
                 raise
             raise UserError(
-                f"the model cannot be run on these `data`; it raised {type(error).__name__}: {error}. Give batches as it "
-                "takes them, or `forward`, a function of the model and a batch"
+                f"the model cannot be run on these `data`; it raised {type(error).__name__}: {error}. Give batches as "
+                "it takes them, or `forward`, a function of the model and a batch"
             ) from error
 
     def _leave_out_nonfinite(self, evaluated: Outputs, trained: Outputs) -> tuple[Outputs, Outputs]:

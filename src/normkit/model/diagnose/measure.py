@@ -99,7 +99,7 @@ def numbers_of(layer: Tracked, seen: Observations, right: Statistics) -> dict[st
     if isinstance(weight, Tensor) and weight.numel() == small.numel():
         small = weight.detach().reshape(-1).cpu().double().abs() < _SMALL_WEIGHT
     std = (var + layer.eps).sqrt()
-    swallowed = layer.eps / (var + layer.eps)[~constant]
+    swallowed = layer.eps / (torch.fmax(var, running.var) + layer.eps)[~constant]
     return {
         "name": layer.name,
         "cls": type(layer.module).__name__,

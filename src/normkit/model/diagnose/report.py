@@ -73,7 +73,7 @@ class Layer:
         nonfinite_batches: Batches in which NaN or infinity reached it.
         constant: Channels that never vary.
         dead: Channels that are constant, or whose weight is nearly zero.
-        swallowed: The median share of eps in var + eps.
+        swallowed: The median share of eps in var + eps, of the larger of running and batch variance.
         padded: The share of positions that are padded.
         padding_distance: How far statistics with and without padded positions are apart, as ``shift``.
         cancelled_bias: The layer before it whose bias it cancels.
