@@ -70,8 +70,15 @@ def test_an_array_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     np.testing.assert_allclose(json.loads(capsys.readouterr().out)["steps"][0]["batch_mean"], x.mean(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["a.svg", "a.png", "a.html"])
-@pytest.mark.parametrize("arguments", [("group",), ("--compare",), ("--steps", "2")])
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        *((("group",), name) for name in ("a.svg", "a.png", "a.html", "A.SVG")),
+        *((("--compare",), name) for name in ("a.svg", "a.png")),
+        (("--steps", "2"), "a.svg"),
+        (("--lang", "zh_CN"), "a.svg"),
+    ],
+)
 def test_files(name: str, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert run(monkeypatch, *arguments, "--out", name) == 0
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -121,6 +128,8 @@ def test_a_picture_that_cannot_be_chinese_says_so(
         (("batch", "--input", "no.npy", "--shape", "2,3"), "drop --shape"),
         (("--model", "net.py:build", "--out", "a.svg"), "--model prints a table"),
         (("--model", "net.py:build", "--groups", "2"), "drop --groups"),
+        (("--compare", "--out", "a.html"), "shows every norm and momentum: drop --compare"),
+        (("batch", "--shape", "40000,10000"), "up to 1,000,000 values; a --shape of 400,000,000 is too large"),
         (("--model", "net.py:build"), "net.py does not exist"),
     ],
 )

@@ -69,11 +69,38 @@ def test_the_json_holds_the_numbers() -> None:
         ("batch", np.array([["a", "b"]]), {}, "numbers"),
         ("batch", np.ones((2, 4), complex), {}, "real numbers"),
         ("batch", [[1.0], [2.0, 3.0]], {}, "array of numbers"),
+        ("batch", torch.ones(2, 4, dtype=torch.complex64), {}, "real numbers"),
+        ("batch", np.float64(3.0), {}, r"with axes and values; got shape \(\)"),
+        ("batch", np.ones((0, 4)), {}, "with axes and values"),
+        ("batch", np.full((2, 4), 1e200), {}, "overflow: scale the array"),
+        (np.ones((2, 4)), "batch", {}, "numbers; got"),
+        (["batch"], np.ones((2, 4)), {}, "expected the name of a norm"),
     ],
 )
 def test_what_the_layer_refuses_is_refused_in_its_words(kind: str, x: Any, arguments: Any, message: str) -> None:
     with pytest.raises(normkit.UserError, match=message):
         normkit.explain(kind, x, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "arguments", "is_said"),
+    [(None, {}, True), (None, {"weight": [1.0, 2.0, 3.0, 4.0]}, False), (np.ones((2, 4)), {}, False)],
+)
+def test_a_variance_of_one_is_said_where_it_is_true(x: Any, arguments: Any, is_said: bool) -> None:
+    assert ("a little below 1" in str(normkit.explain("batch", x, **arguments))) == is_said
+
+
+def test_a_layer_is_named_only_where_there_is_one() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 2, 2, 2))
+    assert normkit.explain("batch", x).case.layer == "normkit.functional.batch_norm"
+    assert normkit.explain("instance").case.layer == "torch.nn.InstanceNorm2d(4, affine=True)"
+    assert normkit.explain("layer", x, normalized_shape=2).case.layer == "torch.nn.LayerNorm(2)"
+
+
+def test_the_language_is_that_of_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert "批归一化" in str(normkit.explain("batch"))
+    assert "批归一化" in normkit.explain("batch")._repr_html_()
 
 
 def test_str_and_notebook_and_files(tmp_path: Path) -> None:

@@ -109,16 +109,38 @@ def test_running_statistics_follow_the_momentum(data: dict[str, Any]) -> None:
 
 def test_it_begins_with_what_was_explained() -> None:
     x = np.random.default_rng(0).normal(size=(6, 9, 5))
-    seen = normkit.explain("group", x, num_groups=3)
+    seen = normkit.explain("group", x, num_groups=3, weight=np.full(9, 3.0))
     found = Page(page(seen, "zh")).data
     assert found["start"] == {"input": "yours", "layout": "first", "norm": "group", "groups": 3, "mode": "training"}
     entry = found["choices"]["yours/first/group/3/training"]
     assert entry["count"] == 15
-    assert entry["weight"] == [1.0] * 9
+    assert entry["weight"] == [3.0] * 9
     np.testing.assert_allclose(entry["x"], x[:3].round(6))
     assert entry["cut"]
     assert "divisible" in found["choices"]["yours/first/group/2/training"]["refused"]
     assert 'lang="zh"' in page(seen, "zh")
+
+
+def test_its_own_example_is_no_array_of_yours() -> None:
+    found = Page(page(normkit.explain("group", num_groups=2))).data
+    assert found["start"] == {"input": "images", "layout": "first", "norm": "group", "groups": 2, "mode": "training"}
+    assert not any(place.startswith("yours") for place in found["inputs"])
+
+
+def test_an_array_of_yours_is_evaluated_by_its_own_statistics() -> None:
+    x = np.random.default_rng(0).normal(100.0, 2.0, size=(8, 3, 5))
+    found = Page(page(normkit.explain("batch", x))).data["choices"]
+    trained, evaluated = (found[f"yours/first/batch/1/{mode}"] for mode in ("training", "evaluation"))
+    assert evaluated["is_own"]
+    assert evaluated["weight"] == trained["weight"]
+    assert evaluated["statistics"]["0"]["mean"] == pytest.approx(x[:, 0].mean() * (1 - 0.9**10), rel=1e-6)
+
+
+def test_a_large_array_is_shown_with_its_norm_alone() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 8, 100, 100))
+    found = Page(page(normkit.explain("instance", x))).data["choices"]
+    assert found["yours/first/instance/1/training"]["num_sets"] == 16
+    assert "up to 100,000 values" in found["yours/first/batch/1/training"]["refused"]
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3, 2, 2, 2, 2)])

@@ -23,7 +23,7 @@ CHROMIUM = next(
 )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 X = np.random.default_rng(0).normal(1.0, 2.0, size=(2, 4, 3))
-SEEN = normkit.explain("group", X, num_groups=2)
+SEEN = normkit.explain("group", X, num_groups=2, weight=[1.0, 2.0, 3.0, 4.0], bias=[0.0, 1.0, 2.0, 3.0])
 
 
 @pytest.fixture(scope="module")

@@ -102,10 +102,10 @@ def explain(
 
     Exit status: 0 done; 2 bad options, or a shape that the norm refuses.
     """
-    from normkit.explaining.outputs import check_path
+    from normkit.explaining.outputs import PAGE, check_path
     from normkit.explaining.words import language_of_locale, words
 
-    language = lang or language_of_locale()
+    language = language_of_locale() if lang is None else lang.lower().replace("-", "_").partition("_")[0]
     words(language)  # refuses another one
     given = {"--compare": compare, "--steps": steps is not None, "--model": model is not None}
     views = [option for option, is_given in given.items() if is_given]
@@ -115,8 +115,8 @@ def explain(
         norm,
         {**given, "--shape": shape, "--input": array, "--momentum": momentum, "--out": out, "--groups": num_groups},
     )
-    if out is not None:
-        check_path(out)
+    if out is not None and check_path(out).suffix.lower() == PAGE and views:
+        raise UserError(f"{out} shows every norm and momentum: drop {views[0]}, or name an .svg or .png")
     sizes = _sizes("--shape", shape)
     if model is not None:
         _show(_listed(model, sizes), language, output)
@@ -206,7 +206,7 @@ def _show(shown: "Drawn | ModelNorms", lang: str, output: str, out: Path | None 
 
     if out is not None and not isinstance(shown, ModelNorms):
         save(shown, out, lang)
-        if not can_show(lang, out.suffix):
+        if not can_show(lang, out.suffix.lower()):
             console.err.print(words(lang)("no cjk font"))
         console.err.print(f"written: {out}", soft_wrap=True)
     if output == "json":
@@ -237,6 +237,9 @@ def _load(path: Path) -> Any:
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"--input expects a file that numpy.save wrote; cannot read {path}: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"--input expects one array, as numpy.save writes it; {path} holds several (numpy.savez)")
+    return array

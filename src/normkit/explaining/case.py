@@ -18,6 +18,9 @@ KINDS: Final = ("batch", "layer", "group", "instance", "rms", "channel")
 DEFAULT_GROUPS: Final = 2
 """The fewest groups with which a group norm is not a layer norm."""
 
+MAX_RANK: Final = 5
+"""Axes that torch.nn's batch and instance norms take: (N, C, D, H, W)."""
+
 Indices = NDArray[np.int64]
 
 _SPATIAL: Final = {0: (), 1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
@@ -138,13 +141,15 @@ class Case:
 
     @property
     def layer(self) -> str:
-        """The layer of torch.nn that does this; LayerNorm2d is torchvision's and ours."""
+        """The layer that does this: torch.nn's; LayerNorm2d is ours; a function where no layer takes so many axes."""
+        if self.kind in ("batch", "instance") and len(self.shape) > MAX_RANK:
+            return f"normkit.functional.{self.kind}_norm"
         channels = self.spec_shape[1] if len(self.spec_shape) > 1 else 0
         dimensions = max(1, len(self.shape) - 2)
         sizes = self.norm.normalized_shape
         named = {
             "batch": f"torch.nn.BatchNorm{dimensions}d({channels})",
-            "instance": f"torch.nn.InstanceNorm{dimensions}d({channels})",
+            "instance": f"torch.nn.InstanceNorm{dimensions}d({channels}, affine=True)",
             "group": f"torch.nn.GroupNorm({self.norm.num_groups}, {channels})",
             "layer": f"torch.nn.LayerNorm({sizes[0] if len(sizes) == 1 else sizes})",
             "rms": f"torch.nn.RMSNorm({sizes[0] if len(sizes) == 1 else sizes})",
@@ -158,7 +163,7 @@ def case_of(
     shape: Sequence[int],
     *,
     num_groups: int | None = None,
-    normalized_shape: Sequence[int] | None = None,
+    normalized_shape: int | Sequence[int] | None = None,
     channels_last: bool = False,
 ) -> Case:
     """Return the case of a norm that is named.
@@ -173,23 +178,35 @@ def case_of(
     Raises:
         UserError: no such norm, or an argument that has no meaning for it.
     """
+    if not isinstance(kind, str):
+        raise UserError(f"expected the name of a norm ({', '.join(KINDS)}); got {type(kind).__name__}")
     if kind not in KINDS:
         raise UserError(f"unknown norm {kind!r}: choose from {', '.join(KINDS)}")
     if kind != "group" and num_groups is not None:
         raise UserError(f"`num_groups={num_groups}` has a meaning for group norm alone, not for {kind}: drop it")
     if normalized_shape is not None and kind not in ("layer", "rms"):
         raise UserError(f"`normalized_shape` has a meaning for layer and rms alone, not for {kind}: drop it")
-    shape = tuple(int(size) for size in shape)
-    if any(size < 1 for size in shape):
-        raise UserError(f"expected a `shape` of sizes above 0, as 2,4,2,2; got {','.join(map(str, shape))}")
+    shape = require_sizes(shape)
     if kind not in ("layer", "rms"):
         groups = DEFAULT_GROUPS if num_groups is None else num_groups
         return Case(Norm(kind, num_groups=groups if kind == "group" else 1), shape, channels_last)
     if normalized_shape is None:
         is_sequence = len(shape) == 3 and channels_last
         normalized_shape = shape[-1:] if is_sequence or len(shape) == 1 else shape[1:]
-    norm = Norm("layer", subtract_mean=kind == "layer", normalized_shape=tuple(normalized_shape))
+    sizes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    norm = Norm("layer", subtract_mean=kind == "layer", normalized_shape=sizes)
     return Case(norm, shape, channels_last)
+
+
+def require_sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape that has values.
+
+    Raises:
+        UserError: a size is 0 or less.
+    """
+    if any(size < 1 for size in shape):
+        raise UserError(f"expected a `shape` of sizes above 0, as 2,4,2,2; got {','.join(map(str, shape))}")
+    return tuple(int(size) for size in shape)
 
 
 def axis_names(rank: int, *, channels_last: bool) -> tuple[str, ...]:

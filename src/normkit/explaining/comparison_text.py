@@ -19,7 +19,7 @@ def render(comparison: Comparison, lang: str = "en") -> RenderableType:
     for row in comparison.rows:
         title = say("compare axes", axes=", ".join(row.axes), shape=shape_text(row.shape))
         parts += [Text(f"\n{title}", style="bold"), _table(row, say), "", _maps(row, say)]
-    return Group(*parts, f"\n{say('compare note')}")
+    return Group(*parts, f"\n{say('map')}", say("compare note"))
 
 
 def _table(row: Row, say: Words) -> RenderableType:

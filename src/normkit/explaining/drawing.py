@@ -124,11 +124,12 @@ def _draw_slab(
     right, bottom = left + columns, top + rows
     back = [(left, top), (left + DEPTH, top - DEPTH), (right + DEPTH, top - DEPTH), (right, top)]
     side = [(right, top), (right + DEPTH, top - DEPTH), (right + DEPTH, bottom - DEPTH), (right, bottom)]
+    # not clipped: nothing reaches beyond the axes, and the names that Matplotlib gives to clips vary from run to run
     for face, shade in ((back, "#e6e8eb"), (side, "#d5d8dc")):
-        axes.add_patch(Polygon(face, facecolor=shade, edgecolor=GREY, linewidth=0.6))
+        axes.add_patch(Polygon(face, facecolor=shade, edgecolor=GREY, linewidth=0.6, clip_on=False))
     for (row, column), text in np.ndenumerate(texts):
         shade = PARAMETER if sets is None else colour(int(sets[row, column]))
         cell = (left + column, top + row)
-        axes.add_patch(Rectangle(cell, 1, 1, facecolor=shade, edgecolor="white", linewidth=1.0))
+        axes.add_patch(Rectangle(cell, 1, 1, facecolor=shade, edgecolor="white", linewidth=1.0, clip_on=False))
         axes.text(cell[0] + 0.5, cell[1] + 0.52, str(text), ha="center", va="center", fontsize=size, color=INK)
-    axes.add_patch(Rectangle((left, top), columns, rows, fill=False, edgecolor=GREY, linewidth=0.8))
+    axes.add_patch(Rectangle((left, top), columns, rows, fill=False, edgecolor=GREY, linewidth=0.8, clip_on=False))

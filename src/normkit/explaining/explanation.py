@@ -12,34 +12,36 @@ from normkit.explaining.normalization import Normalization, as_array, normalizat
 from normkit.explaining.notebook import html_of
 from normkit.explaining.outputs import save
 from normkit.explaining.text import plain, render
+from normkit.explaining.words import language_of_locale
 
 
 class Explanation(Normalization):
     """One normalization of one array.
 
-    ``str()`` is the text that ``normkit explain`` prints; a notebook shows it with colours and a picture. The numbers
+    ``str()`` is the text that ``normkit explain`` prints, Chinese where the locale is; a notebook shows it with colours
+    and a picture. The numbers
     are attributes: ``case`` (axes, sets of cells), ``x``, ``mean``, ``var``, ``x_hat``, ``y``, and those of
     ``to_dict()``.
     """
 
     def __str__(self) -> str:
         """Return the text without colours, for 80 columns."""
-        return plain(render(self))
+        return plain(render(self, language_of_locale()))
 
     def _repr_html_(self) -> str:
         """Return picture and text for a notebook."""
-        return html_of(self)
+        return html_of(self, language_of_locale())
 
-    def save(self, path: str | Path, *, lang: str = "en") -> None:
+    def save(self, path: str | Path, *, lang: str | None = None) -> None:
         """Write a picture (.svg, .png) or an interactive page (.html).
 
         Args:
             path: The file.
-            lang: "en" or "zh".
+            lang: "en" or "zh"; None: Chinese where the locale is.
         Raises:
             UserError: another ending, or the file cannot be written.
         """
-        save(self, Path(path), lang)
+        save(self, path, lang)
 
 
 def explain(
@@ -47,7 +49,7 @@ def explain(
     x: Any = None,
     *,
     num_groups: int | None = None,
-    normalized_shape: Sequence[int] | None = None,
+    normalized_shape: int | Sequence[int] | None = None,
     channels_last: bool = False,
     weight: ArrayLike | None = None,
     bias: ArrayLike | None = None,

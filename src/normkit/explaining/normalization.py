@@ -15,6 +15,8 @@ from normkit.explaining.example import Array
 from normkit.reference import moments, normalize
 from normkit.spec import view
 
+LARGEST: Final = 1e100
+
 FLOAT32_EPS: Final = float(np.finfo(np.float32).eps)
 """The eps of torch's RMSNorm for float32 where none is given."""
 
@@ -79,6 +81,12 @@ class Normalization:
         """Mean and biased variance of the result, one of each set."""
         return statistics_of(self.case, self.y)
 
+    @property
+    def is_standardized(self) -> bool:
+        """Whether y has a variance of about 1: weight and bias are 1 and 0, and eps is small beside every variance."""
+        usual = bool((self.weight == 1).all()) and (self.bias is None or not self.bias.any())
+        return usual and bool((self.var > 100 * self.eps).all())
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""
         case, (mean_after, var_after) = self.case, self.after
@@ -142,18 +150,27 @@ def statistics_of(case: Case, array: Array) -> tuple[Array, Array]:
 
 
 def as_array(x: Any) -> Array:
-    """Return numbers of any array library as float64."""
+    """Return numbers of any array library as float64.
+
+    Raises:
+        UserError: it holds no real, finite numbers, or nothing.
+    """
     if hasattr(x, "detach"):
-        x = x.detach().cpu().double().numpy()
+        x = x.detach().cpu()
+        x = (x if x.is_complex() else x.double()).numpy()
     try:
         values = np.asarray(x)
     except (TypeError, ValueError) as error:
         raise UserError(f"expected an array of numbers; got {type(x).__name__} ({error})") from None
     if values.dtype.kind not in "biuf":
         raise UserError(f"expected an array of real numbers; got dtype {values.dtype}")
+    if not values.ndim or not values.size:
+        raise UserError(f"expected an array with axes and values; got shape {values.shape}")
     numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise UserError("expected finite numbers; the array holds NaN or inf, which would fill every set that it is in")
+    if np.abs(numbers).max() > LARGEST:
+        raise UserError(f"expected numbers up to {LARGEST:g}; the squares of larger ones overflow: scale the array")
     return numbers
 
 

@@ -8,13 +8,13 @@ from normkit.explaining.normalization import Normalization
 from normkit.explaining.text import render
 
 
-def html_of(seen: Normalization) -> str:
+def html_of(seen: Normalization, lang: str) -> str:
     """Return HTML that needs nothing else."""
     from normkit.explaining.pictures import draw_normalization
 
-    svg = draw_normalization(seen, ".svg").decode()
+    svg = draw_normalization(seen, ".svg", lang).decode()
     picture = svg[svg.index("<svg") :]
-    return f'<div style="max-width: 56em">{picture}</div>{text_html(render(seen))}'
+    return f'<div style="max-width: 56em">{picture}</div>{text_html(render(seen, lang))}'
 
 
 def text_html(renderable: RenderableType, width: int = 100) -> str:

@@ -11,6 +11,7 @@ from normkit.explaining.comparison import Comparison
 from normkit.explaining.models import ModelNorms
 from normkit.explaining.normalization import Normalization
 from normkit.explaining.running import RunningStatistics
+from normkit.explaining.words import language_of_locale
 from normkit.files import write_atomic
 
 PICTURES: Final = (".svg", ".png")
@@ -19,8 +20,14 @@ PAGE: Final = ".html"
 Drawn = Normalization | Comparison | RunningStatistics
 
 
-def render(shown: Drawn | ModelNorms, lang: str = "en") -> RenderableType:
-    """Return what a terminal shows."""
+def render(shown: Drawn | ModelNorms, lang: str | None = None) -> RenderableType:
+    """Return what a terminal shows, for ``rich.print``.
+
+    Args:
+        shown: What ``explain``, ``compare``, ``running_statistics`` or ``norms_of`` returned.
+        lang: "en" or "zh"; None: Chinese where the locale is.
+    """
+    lang = lang or language_of_locale()
     if isinstance(shown, Normalization):
         return text.render(shown, lang)
     if isinstance(shown, Comparison):
@@ -30,13 +37,14 @@ def render(shown: Drawn | ModelNorms, lang: str = "en") -> RenderableType:
     return models_text.render(shown, lang)
 
 
-def check_path(path: Path) -> Path:
+def check_path(path: str | Path) -> Path:
     """Return a path that can be saved to.
 
     Raises:
         UserError: another ending, or no such folder.
     """
-    if path.suffix not in (*PICTURES, PAGE):
+    path = Path(path)
+    if path.suffix.lower() not in (*PICTURES, PAGE):
         raise UserError(f"expected a file that ends in {', '.join(PICTURES)} or {PAGE}; got {path}")
     if not path.parent.is_dir():
         raise UserError(f"the folder of {path} does not exist: make it, or name another file")
@@ -50,14 +58,20 @@ def can_show(lang: str, suffix: str) -> bool:
     return suffix != ".png" or has_font(lang)
 
 
-def save(shown: Drawn, path: Path, lang: str = "en") -> None:
+def save(shown: Drawn, path: str | Path, lang: str | None = None) -> None:
     """Write a picture or a page, by the ending of the path.
+
+    Args:
+        shown: What ``explain``, ``compare`` or ``running_statistics`` returned.
+        path: The file: .svg, .png or .html.
+        lang: "en" or "zh"; None: Chinese where the locale is.
 
     Raises:
         UserError: another ending, or the file cannot be written.
     """
-    check_path(path)
-    write_atomic(path, _page(shown, lang) if path.suffix == PAGE else _picture(shown, path.suffix, lang))
+    path, lang = check_path(path), lang or language_of_locale()
+    suffix = path.suffix.lower()
+    write_atomic(path, _page(shown, lang) if suffix == PAGE else _picture(shown, suffix, lang))
 
 
 def _picture(shown: Drawn, suffix: str, lang: str) -> bytes:

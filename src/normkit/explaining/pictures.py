@@ -17,7 +17,7 @@ from normkit.explaining.drawing import GREY, Drawing, bare
 from normkit.explaining.normalization import Normalization
 from normkit.explaining.palette import INK
 from normkit.explaining.running import RunningStatistics
-from normkit.explaining.slabs import is_cut
+from normkit.explaining.slabs import axes_of_slab, is_cut
 from normkit.explaining.text import formula, shape_text
 from normkit.explaining.words import Words, words
 
@@ -79,7 +79,9 @@ def draw_comparison(comparison: Comparison, suffix: str, lang: str = "en") -> by
             for axes, panel, width in zip(drawn, panels, widths, strict=True):
                 _draw_panel(axes, panel, say, (width, height))
         for axes, row in zip(grid[0], inputs, strict=True):
-            axes.set_title(f"({', '.join(row.axes)}) = {shape_text(row.shape)}", fontsize=12)
+            rows_of, columns_of = axes_of_slab(row.panels[0].case)
+            drawn_along = say("panel axes", rows=", ".join(rows_of), columns=", ".join(columns_of))
+            axes.set_title(f"({', '.join(row.axes)}) = {shape_text(row.shape)}\n{drawn_along}", fontsize=11)
         figure.suptitle(say("compare"), fontsize=14)
         figure.supxlabel(_wrapped(say("compare note"), lang, 100), fontsize=10, color=GREY)
         return _bytes(figure, suffix)
@@ -91,7 +93,7 @@ def draw_running(running: RunningStatistics, suffix: str, lang: str = "en") -> b
         say, steps = words(lang), running.steps
         figure = _figure(9.6, 4.4)
         momentum = "None" if running.momentum is None else f"{running.momentum:g}"
-        title = say("running", layer=running.case.layer, steps=len(steps), momentum=momentum)
+        title = say("running", layer=running.layer, steps=len(steps), momentum=momentum)
         figure.suptitle(title, fontsize=12)
         mean_axes, var_axes = figure.subplots(1, 2)
         numbers = [step.number for step in steps]
@@ -117,7 +119,7 @@ def draw_running(running: RunningStatistics, suffix: str, lang: str = "en") -> b
 def _name(panel: Panel, say: Words) -> str:
     """Return the name of a norm, with its number of groups."""
     norm = panel.case.norm
-    return say(f"{panel.case.kind} short") + (f"\nG = {norm.num_groups}" if norm.kind == "group" else "")
+    return say(f"{panel.case.kind} short") + (f" (G = {norm.num_groups})" if norm.kind == "group" else "")
 
 
 def _draw_panel(axes: Axes, panel: Panel, say: Words, size: tuple[float, float]) -> None:

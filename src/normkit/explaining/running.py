@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from normkit.errors import UserError
-from normkit.explaining.case import Case, case_of
+from normkit.explaining.case import MAX_RANK, Case, case_of
 from normkit.explaining.example import Array, example
 from normkit.explaining.normalization import as_array, refuse_as_the_layer, statistics_of
 from normkit.reference import normalize, unbiased, update_running
@@ -74,6 +74,7 @@ class RunningStatistics:
         steps: The steps.
         evaluation: What evaluation gives after the last one.
         eps: Added to the variance.
+        same_array: Whether every step saw the same array.
     """
 
     case: Case
@@ -81,6 +82,14 @@ class RunningStatistics:
     steps: Sequence[Step]
     evaluation: Evaluation
     eps: float = 1e-5
+    same_array: bool = False
+
+    @property
+    def layer(self) -> str:
+        """The layer of torch.nn that keeps these statistics."""
+        if self.case.kind == "batch":
+            return self.case.layer
+        return self.case.layer.replace("affine=True", "track_running_stats=True")
 
     def difference(self) -> float:
         """Return the largest difference between the reference and torch.nn, of statistics and of the evaluation."""
@@ -95,7 +104,7 @@ class RunningStatistics:
         evaluation = {name: _plain(value) for name, value in asdict(self.evaluation).items()}
         return {
             "norm": self.case.kind,
-            "layer": self.case.layer,
+            "layer": self.layer,
             "momentum": self.momentum,
             "eps": self.eps,
             "steps": steps,
@@ -152,7 +161,8 @@ def running_statistics(
         var_biased = update_running(var_biased, biased, momentum, number)
         theirs = [buffer.numpy().copy() for buffer in (layer.running_mean, layer.running_var)]
         records.append(Step(number, batch_mean, biased, stored, mean, var, var_biased, *theirs))
-    return RunningStatistics(case, momentum, records, _evaluate(case, batch, records[-1], layer))
+    evaluation = _evaluate(case, batch, records[-1], layer)
+    return RunningStatistics(case, momentum, records, evaluation, same_array=given is not None)
 
 
 def _torch_layer(case: Case, momentum: float | None) -> Any:
@@ -162,7 +172,7 @@ def _torch_layer(case: Case, momentum: float | None) -> Any:
         "instance": (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
     }
     dimensions = max(1, len(case.shape) - 2)
-    if dimensions > len(classes[case.kind]):
+    if len(case.shape) > MAX_RANK:
         raise UserError(f"torch.nn has no {case.kind} norm for {len(case.shape)} axes: give at most 5")
     # torch annotates instance norm's momentum as a float; None is the plain average in both families
     average: Any = momentum

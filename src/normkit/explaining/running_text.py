@@ -18,11 +18,17 @@ def render(running: RunningStatistics, lang: str = "en") -> RenderableType:
     say = words(lang)
     momentum, case = running.momentum, running.case
     steps = len(running.steps)
-    title = say("running", layer=case.layer, steps=steps, momentum="None" if momentum is None else f"{momentum:g}")
+    title = say("running", layer=running.layer, steps=steps, momentum="None" if momentum is None else f"{momentum:g}")
     notes = [
-        say("unbiased note", factor=f"{case.count / (case.count - 1):.4g}", count=case.count),
+        say(
+            "unbiased note" if case.kind == "batch" else "unbiased note instance",
+            factor=f"{case.count / (case.count - 1):.4g}",
+            count=case.count,
+        ),
         say("agreement", difference=f"{running.difference():.1e}"),
     ]
+    if running.same_array:
+        notes.insert(0, say("same array"))
     if momentum is not None:
         notes.insert(1, say("left", steps=steps, left=f"{(1 - momentum) ** steps:.1%}"))
     return Group(
@@ -44,7 +50,7 @@ def _means(running: RunningStatistics, lang: str) -> RenderableType:
     table = plain_table(*[say(name) for name in ("step", "batch mean", "running mean", "by torch")])
     for step in running.steps:
         numbers = (step.batch_mean, step.mean, step.torch_mean)
-        table.add_row(str(step.number), *[f"{values[0]:.4f}" for values in numbers])
+        table.add_row(str(step.number), *[_four(values[0]) for values in numbers])
     return table
 
 
@@ -53,7 +59,7 @@ def _variances(running: RunningStatistics, lang: str) -> RenderableType:
     table = plain_table(*[say(name) for name in ("step", "batch var", "running var", "by torch", "if biased")])
     for step in running.steps:
         numbers = (step.batch_var, step.var, step.torch_var, step.var_biased)
-        table.add_row(str(step.number), *[f"{values[0]:.4f}" for values in numbers])
+        table.add_row(str(step.number), *[_four(values[0]) for values in numbers])
     return table
 
 
@@ -63,7 +69,12 @@ def _evaluation(running: RunningStatistics, lang: str) -> RenderableType:
     seen = running.evaluation
     arrays = (seen.x, seen.y, seen.torch_y, seen.y_biased)
     for values in zip(*[array[:, 0].flat for array in arrays], strict=True):
-        table.add_row(*[f"{value:.4f}" for value in values])
+        table.add_row(*[_four(value) for value in values])
         if table.row_count == VALUES:
             break
     return table
+
+
+def _four(value: float) -> str:
+    """Return a number with four decimals; two that differ by rounding errors look the same."""
+    return f"{round(float(value), 10) + 0.0:.4f}"

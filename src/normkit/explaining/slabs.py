@@ -30,6 +30,14 @@ def as_slabs(case: Case, array: NDArray[Any]) -> NDArray[Any]:
     return slabs[:MAX_SLABS, :MAX_ROWS, :MAX_COLUMNS]
 
 
+def axes_of_slab(case: Case) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the axes along the rows and along the columns of a slab."""
+    if len(case.shape) < NO_SPATIAL:
+        return case.axes[:-1], case.axes[-1:]
+    end = len(case.shape) - 1 if case.channels_last else 2
+    return case.axes[1:end], case.axes[end:]
+
+
 def is_cut(case: Case) -> bool:
     """Whether an array is larger than what is shown of it."""
     return as_slabs(case, case.sets).size < case.sets.size
@@ -37,16 +45,18 @@ def is_cut(case: Case) -> bool:
 
 def row_labels(case: Case) -> list[str]:
     """Return the label of each row of a slab."""
-    if len(case.shape) < NO_SPATIAL:
-        return labels_of(case.axes[:-1], case.shape[:-1])[:MAX_ROWS]
-    end = len(case.shape) - 1 if case.channels_last else 2
-    return labels_of(case.axes[1:end], case.shape[1:end])[:MAX_ROWS]
+    names, _ = axes_of_slab(case)
+    return labels_of(names, _sizes(case, names))[:MAX_ROWS]
 
 
 def column_labels(case: Case) -> list[str]:
     """Return the label of each column of a slab."""
-    start = len(case.shape) - 1 if case.channels_last or len(case.shape) < NO_SPATIAL else 2
-    return labels_of(case.axes[start:], case.shape[start:])[:MAX_COLUMNS]
+    _, names = axes_of_slab(case)
+    return labels_of(names, _sizes(case, names))[:MAX_COLUMNS]
+
+
+def _sizes(case: Case, names: tuple[str, ...]) -> list[int]:
+    return [case.shape[case.axes.index(name)] for name in names]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def render(seen: Normalization, lang: str = "en") -> RenderableType:
         sets_table(seen, say),
         f"\n{say('after')} = {formula(case.kind)}",
         Values(seen, seen.y, say),
-        Text(f"\n{say('rms note' if is_rms else 'variance note')}"),
+        *([Text(f"\n{say('rms note' if is_rms else 'variance note')}")] if seen.is_standardized else []),
     )
 
 

@@ -85,6 +85,11 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "What is averaged: cells of one letter share a mean",
         "对哪些值求平均：字母相同的格子共用一个均值",
     ),
+    "map": (
+        "Each letter is one cell, in the order of memory; a space ends a row, a bar a sample.",
+        "每个字母是一个格子，按内存顺序排列；空格隔开行，竖线隔开样本。",
+    ),
+    "panel axes": ("rows {rows}, columns {columns}", "行 {rows}，列 {columns}"),
     "compare axes": ("Input ({axes}) = {shape}", "输入 ({axes}) = {shape}"),
     "norm": ("norm", "归一化"),
     "over": ("mean over", "求平均的轴"),
@@ -121,11 +126,11 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "{channels} 个通道中的通道 0；--format json 给出全部。",
     ),
     "step": ("step", "步"),
-    "batch mean": ("batch mean", "批均值"),
+    "batch mean": ("batch mean", "批次均值"),
     "running mean": ("running mean", "running_mean"),
-    "batch var": ("batch var", "批方差"),
+    "batch var": ("batch var", "批次方差"),
     "running var": ("running var", "running_var"),
-    "if biased": ("if biased", "若存有偏方差"),
+    "if biased": ("if biased", "若存的是有偏方差"),
     "by torch": ("torch.nn", "torch.nn"),
     "unbiased note": (
         "A batch is normalized by its biased variance (/ n). What is stored is the unbiased one (/ (n - 1)), "
@@ -133,6 +138,13 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "训练时用有偏方差（除以 n）归一化；存下来的是无偏方差（除以 n - 1）。"
         "这里每个通道有 n = {count} 个值，所以后者是前者的 {factor} 倍。",
     ),
+    "unbiased note instance": (
+        "A batch is normalized by its biased variance (/ n). What is stored is the mean over the samples of the "
+        "unbiased one (/ (n - 1)), here {factor} times as large: each channel of a sample has n = {count} values.",
+        "训练时用有偏方差（除以 n）归一化；存下来的是无偏方差（除以 n - 1）对各样本的平均。"
+        "这里每个样本的每个通道有 n = {count} 个值，所以后者是前者的 {factor} 倍。",
+    ),
+    "same array": ("Every step sees the same array.", "每一步都用同一个数组。"),
     "evaluation": (
         "Evaluation of the last batch, by the running statistics (channel 0, first values)",
         "用滑动统计量对最后一个批次做评估（通道 0 的前几个值）",
@@ -166,7 +178,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "number of steps": ("training step", "训练步"),
     "of batch": ("of the batch", "当前批次"),
     "stored": ("running, as torch.nn", "滑动值，同 torch.nn"),
-    "stored biased": ("running, if the biased variance were stored", "滑动值，若存有偏方差"),
+    "stored biased": ("running, if the biased variance were stored", "滑动值，若存的是有偏方差"),
     # the page
     "page title": ("What a normalization averages", "归一化对哪些值求平均"),
     "page theme": ("Light / dark", "浅色 / 深色"),
@@ -184,7 +196,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "page step": ("step of the formula", "公式的步骤"),
     "page step x": ("1. x", "1. x"),
     "page step deviation": ("2. subtract the mean", "2. 减去均值"),
-    "page step x_hat": ("3. divide by the root", "3. 除以平方根"),
+    "page step x_hat": ("3. divide by the root", "3. 除以标准差"),
     "page step y": ("4. weight and bias", "4. weight 与 bias"),
     "page cells": ("The cells of the input", "输入的格子"),
     "page hint": (
@@ -204,12 +216,18 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "评估：每个通道用它的滑动均值和方差归一化，这里来自之前的十个批次，momentum = 0.1。"
         "不对这个输入求平均，所以每个样本的结果只取决于它自己。",
     ),
+    "page by own running": (
+        "Evaluation: every channel is normalized by its running mean and variance, here after ten steps with momentum "
+        "0.1, each of which saw this array. Nothing of this input is averaged now.",
+        "评估：每个通道用它的滑动均值和方差归一化，这里来自十个训练步（momentum = 0.1），每一步都用这个数组。"
+        "此时不对这个输入求平均。",
+    ),
     "page earlier": ("not averaged now", "此时不求平均"),
     "page same": (
         "It has no running statistics: evaluation does the same as training.",
         "它没有滑动统计量：评估与训练的计算相同。",
     ),
-    "page refused": ("The layer refuses this input: {reason}", "该层拒绝这个输入：{reason}"),
+    "page refused": ("Refused: {reason}", "被拒绝：{reason}"),
     "page running": ("Running statistics over ten training steps", "十个训练步中的滑动统计量"),
     "page momentum": ("momentum, the weight of the new batch:", "momentum，新批次的权重："),
     "page channel": ("channel", "通道"),

@@ -24,6 +24,9 @@ STEPS: Final = 10
 MOMENTUM: Final = 0.1
 """torch's default, with which the page begins and evaluates."""
 
+LARGEST: Final = 100_000
+"""Values of an array of which the page holds every norm."""
+
 DIGITS: Final = 6
 """Decimals that are kept of each number; the page shows two to four."""
 
@@ -50,21 +53,58 @@ class Input:
 
 def page_data(shown: Normalization | None) -> dict[str, Any]:
     """Return everything that the page may show."""
-    inputs = list(_inputs(shown))
-    choices = {key: entry for one in inputs for key, entry in _choices(one)}
+    inputs = list(_inputs())
     start = {"input": "images", "layout": "first", "norm": "batch", "groups": 2, "mode": "training"}
+    choices = {key: entry for one in inputs for key, entry in _choices(one)}
+    groups = {*GROUPS}
     if shown is not None:
         case = shown.case
-        own = {"input": "yours", "layout": inputs[-1].layout, "norm": case.kind}
-        start |= own | ({"groups": case.norm.num_groups} if case.kind == "group" else {})
-        choices[choice_key("yours", inputs[-1].layout, case.kind, case.norm.num_groups, "training")] = entry_of(shown)
+        own = next((one for one in inputs if _is_input(one, shown)), Input("yours", shown.x, case.channels_last))
+        start |= {"input": own.name, "layout": own.layout, "norm": case.kind}
+        if case.kind == "group":
+            start["groups"] = case.norm.num_groups
+            groups.add(case.norm.num_groups)
+        if own.name == "yours":
+            inputs.append(own)
+            choices |= dict(_choices(own)) | _own_choice(own, shown)
     return {
         "start": start,
         "norms": list(KINDS),
-        "groups": sorted({*GROUPS, *([shown.case.norm.num_groups] if shown and shown.case.kind == "group" else [])}),
+        "groups": sorted(groups),
         "inputs": {f"{one.name}/{one.layout}": _described(one) for one in inputs},
         "choices": choices,
         "running": _running(),
+    }
+
+
+def _is_input(one: Input, shown: Normalization) -> bool:
+    """Whether what was explained is one of the page's inputs, with the page's choices."""
+    case = shown.case
+    return (
+        one.channels_last == case.channels_last
+        and np.array_equal(one.x, shown.x)
+        and case_of(case.kind, case.shape, channels_last=case.channels_last).norm.normalized_shape
+        == case.norm.normalized_shape
+        and (case.kind != "group" or case.norm.num_groups in GROUPS)
+        and _has_usual_parameters(shown)
+    )
+
+
+def _has_usual_parameters(seen: Normalization) -> bool:
+    return bool((seen.weight == 1).all()) and (seen.bias is None or not seen.bias.any())
+
+
+def _own_choice(own: Input, shown: Normalization) -> dict[str, Any]:
+    """Return what was explained, in training and in evaluation, with the parameters that came with it."""
+    case = shown.case
+    trained = shown
+    if _has_usual_parameters(shown):
+        weight, bias = learned(case.weight_shape)
+        trained = replace(shown, weight=weight, bias=None if case.kind == "rms" else bias)
+    entry, evaluated = _entries(own, trained)
+    return {
+        choice_key(own.name, own.layout, case.kind, case.norm.num_groups, mode): found
+        for mode, found in (("training", entry), ("evaluation", evaluated))
     }
 
 
@@ -118,14 +158,11 @@ def entry_of(seen: Normalization) -> dict[str, Any]:
     }
 
 
-def _inputs(shown: Normalization | None) -> Iterator[Input]:
+def _inputs() -> Iterator[Input]:
     for name, first, last in (("images", (2, 4, 2, 2), (2, 2, 2, 4)), ("sequences", (2, 4, 3), (2, 3, 4))):
         yield Input(name, example(first), channels_last=False)
         yield Input(name, example(last, channels_last=True), channels_last=True)
     yield Input("features", example((3, 4)), channels_last=False)
-    yield Input("features", example((3, 4), channels_last=True), channels_last=True)
-    if shown is not None:
-        yield Input("yours", shown.x, shown.case.channels_last)
 
 
 def _described(one: Input) -> dict[str, Any]:
@@ -138,15 +175,22 @@ def _choices(one: Input) -> Iterator[tuple[str, dict[str, Any]]]:
     for kind in KINDS:
         for groups in GROUPS if kind == "group" else (1,):
             try:
-                trained = _explained(one, kind, groups)
-                entry = entry_of(trained)
-                evaluated: dict[str, Any] = {"same_as_training": True}
-                if kind in RUNNING_KINDS:
-                    evaluated = entry_of(_evaluated(trained)) | {"layer": trained.case.layer}
+                if one.x.size > LARGEST:
+                    raise UserError(f"the page shows other norms of arrays of up to {LARGEST:,} values")
+                entry, evaluated = _entries(one, _explained(one, kind, groups))
             except UserError as error:  # in the layer's own words
                 entry = evaluated = {"refused": str(error)}
             yield choice_key(one.name, one.layout, kind, groups, "training"), entry
             yield choice_key(one.name, one.layout, kind, groups, "evaluation"), evaluated
+
+
+def _entries(one: Input, trained: Normalization) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the page shows of a norm in training and in evaluation."""
+    if trained.case.kind not in RUNNING_KINDS:
+        return entry_of(trained), {"same_as_training": True}
+    is_own = one.name == "yours"
+    evaluated = entry_of(_evaluated(trained, is_own=is_own)) | {"layer": trained.case.layer, "is_own": is_own}
+    return entry_of(trained), evaluated
 
 
 def _explained(one: Input, kind: str, groups: int) -> Normalization:
@@ -157,11 +201,21 @@ def _explained(one: Input, kind: str, groups: int) -> Normalization:
     return normalization_of(case, one.x, weight=weight, bias=None if kind == "rms" else bias)
 
 
-def _evaluated(trained: Normalization) -> Normalization:
-    """Return the evaluation of the same array by running statistics: each channel has one mean, of earlier batches."""
+def _evaluated(trained: Normalization, *, is_own: bool) -> Normalization:
+    """Return the evaluation of the same array by the running statistics of ten steps.
+
+    Args:
+        trained: The norm in training.
+        is_own: Whether each of the steps saw this array; otherwise they saw other batches of the example.
+    """
     case = trained.case
     running = running_statistics(
-        case.kind, shape=case.shape, steps=STEPS, momentum=MOMENTUM, channels_last=case.channels_last
+        case.kind,
+        trained.x if is_own else None,
+        shape=case.shape,
+        steps=STEPS,
+        momentum=MOMENTUM,
+        channels_last=case.channels_last,
     )
     last = running.steps[-1]
     by_channel = Case(Norm("batch"), case.shape, case.channels_last)
@@ -173,7 +227,7 @@ def _running() -> dict[str, Any]:
     by_momentum = {f"{momentum:.2f}": running_statistics(momentum=momentum, steps=STEPS) for momentum in MOMENTA}
     one = by_momentum[f"{MOMENTUM:.2f}"]
     return {
-        "layer": one.case.layer,
+        "layer": one.layer,
         "channels": one.case.weight_shape[0],
         "count": one.case.count,
         "factor": one.case.count / (one.case.count - 1),

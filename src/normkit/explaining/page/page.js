@@ -76,6 +76,7 @@ function showNorm() {
   for (const id of ["slabs", "axes", "sets", "details"]) at(id).replaceChildren();
   at("view").textContent = "";
   at("step").closest("fieldset").hidden = Boolean(refused);
+  document.querySelector(".stage").hidden = Boolean(refused);
   at("formula").replaceChildren();
   if (refused) {
     at("note").textContent = say("page refused", { reason: entry ? entry.refused : "" });
@@ -93,7 +94,7 @@ function showNorm() {
 
 function note(entry) {
   const counts = { sets: entry.num_sets, count: entry.count, weight: entry.weight_shape };
-  if (entry.running) return say("page by running");
+  if (entry.running) return say(entry.is_own ? "page by own running" : "page by running");
   const said = say(state.norm === "rms" ? "counts rms" : "counts", counts);
   const same = state.mode === "evaluation" && data.choices[key("evaluation")]?.same_as_training;
   return [said, ...(same ? [say("page same")] : []), ...(entry.cut ? [say("cut")] : [])].join(" ");
