@@ -56,7 +56,7 @@ def test_each_norm_is_listed_with_what_it_averages() -> None:
         ("LayerNorm", ("C",), 16, 16),
         ("BatchNorm1d", ("N", "L"), 8, 32),
     ]
-    assert found.unknown == ("6 (MyNorm)",)
+    assert found.unknown == ("MyNorm as '6'",)
 
 
 def test_calls_are_counted_by_shape() -> None:

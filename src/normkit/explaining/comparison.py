@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from normkit.explaining.case import Case, axis_names, case_of
-from normkit.explaining.example import example
+from normkit.explaining.example import Array, example
 from normkit.explaining.normalization import refuse_as_the_layer
 
 KINDS: Final = ("batch", "layer", "instance", "group", "rms")
@@ -62,22 +62,33 @@ def compare(inputs: Sequence[tuple[Sequence[int], bool]] = INPUTS, *, num_groups
 
     Args:
         inputs: The shape of each input, and whether its channels are last.
-        num_groups: Groups of the group norm; None: 2.
+        num_groups: Groups of the group norm; None: the fewest above one that divide the channels.
     Raises:
         UserError: what a layer refuses, in its words.
     """
     rows = []
     for shape, channels_last in inputs:
         x = example(shape, channels_last=channels_last)
-        panels = []
-        for kind in KINDS:
-            case = case_of(kind, shape, num_groups=num_groups if kind == "group" else None, channels_last=channels_last)
-            is_defined = case.count > 1 or kind not in ("batch", "instance")
-            if is_defined:
-                refuse_as_the_layer(case, x)
-            panels.append(Panel(case, is_defined))
-        rows.append(Row(axis_names(len(shape), channels_last=channels_last), tuple(shape), tuple(panels)))
+        names = axis_names(len(shape), channels_last=channels_last)
+        groups = num_groups or _fewest_groups(shape[names.index("C")] if names else 1)
+        cases = [
+            case_of(kind, shape, num_groups=groups if kind == "group" else None, channels_last=channels_last)
+            for kind in KINDS
+        ]
+        rows.append(Row(names, tuple(shape), tuple(_panel(case, x) for case in cases)))
     return Comparison(tuple(rows))
+
+
+def _fewest_groups(channels: int) -> int:
+    """Return the smallest number of groups above one that divides the channels."""
+    return next((groups for groups in range(2, channels + 1) if channels % groups == 0), 1)
+
+
+def _panel(case: Case, x: Array) -> Panel:
+    is_single = case.kind in ("batch", "instance") and len(case.shape) > 1 and case.count == 1
+    if not is_single:
+        refuse_as_the_layer(case, x)
+    return Panel(case, is_defined=not is_single)
 
 
 def _panel_dict(panel: Panel) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _unknown(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[str]
     for name, module in model.named_modules():
         called_norm = "norm" in type(module).__name__.lower() and not list(module.children())
         if called_norm and name not in layers:
-            yield f"{name} ({type(module).__name__})"
+            yield f"{type(module).__name__} as {name!r}"
 
 
 @contextmanager

@@ -166,10 +166,10 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "input": ("input", "输入"),
     "not called": ("not called", "未被调用"),
     "calls": ("calls", "调用次数"),
-    "no norms": ("{name} has no normalization layer.", "{name} 中没有归一化层。"),
+    "no norms": ("{name} has no normalization layer of torch.nn.", "{name} 中没有 torch.nn 的归一化层。"),
     "unknown norms": (
-        "Not listed, since they are no layers of torch.nn: {names}. normkit check finds out what they compute.",
-        "以下层不是 torch.nn 的层，未列出：{names}。normkit check 能查明它们计算的是什么。",
+        "Layers that are none of torch.nn's are not listed: {names}. normkit check FILE.py:CLASS says what they do.",
+        "不是 torch.nn 的层未列出：{names}。normkit check FILE.py:CLASS 能查明它们计算的是什么。",
     ),
     # pictures and the page
     "cut": ("Only the first cells are shown.", "只显示前面的格子。"),
@@ -228,7 +228,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "它没有滑动统计量：评估与训练的计算相同。",
     ),
     "page refused": ("Refused: {reason}", "被拒绝：{reason}"),
-    "page running": ("Running statistics over ten training steps", "十个训练步中的滑动统计量"),
+    "page running": ("Running statistics of batch norm over ten training steps", "批归一化在十个训练步中的滑动统计量"),
     "page momentum": ("momentum, the weight of the new batch:", "momentum，新批次的权重："),
     "page channel": ("channel", "通道"),
     "page evaluation values": (

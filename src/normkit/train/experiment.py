@@ -72,7 +72,7 @@ def run(
         state = run_folder.load_checkpoint(out, training.result.label)
         if state is not None:
             training.load_state_dict(state)
-            if training.result.lost_on_save:
+            if training.result.lost_on_save and training.epochs_done < config.epochs:
                 progress.note(lost_note(training.result))
     try:
         with _threads(config.threads), memory.shortage_explained(config.batch_size):

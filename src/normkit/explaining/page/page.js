@@ -47,6 +47,8 @@ function options(id, values, label, disabled = () => false) {
 function choose(name, value) {
   state[name] = value;
   if (name !== "step" && name !== "mode") state.cell = null;
+  // layer and RMS norm of sequences are those of transformers, which have the channels last
+  if (["norm", "input"].includes(name) && state.input === "sequences" && ["layer", "rms"].includes(state.norm)) state.layout = "last";
   if (!(`${state.input}/${state.layout}` in data.inputs)) state.layout = state.layout === "first" ? "last" : "first";
   show();
 }
