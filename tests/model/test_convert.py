@@ -72,9 +72,9 @@ class OwnNormalization(normkit.BatchNorm2d):
 class OwnSync(normkit.SyncBatchNorm):
     """Synchronized already, with a forward pass of its own."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, **masks: Any) -> Tensor:
         """Normalize and cut off."""
-        return super().forward(input).relu()
+        return super().forward(input, **masks).relu()
 
 
 def test_a_subclass_keeps_attributes_parameters_methods_and_numbers() -> None:
