@@ -31,6 +31,7 @@ ALLOWED = {
     "checking": {"conventions", "errors"},
     "testing": {"errors", "checking"},
     "files": {"errors"},
+    "lightning": {"model"},
     "explaining": {"errors", "files", "functional", "layers", "model", "normkit", "reference", "spec"},
     "normkit": {*_LIBRARY, "checking", "explaining"},
     "train": {*_LIBRARY, "files", "normkit", "threads", "checking"},

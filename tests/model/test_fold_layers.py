@@ -183,7 +183,6 @@ def test_weights_that_a_dtype_cannot_hold_are_refused() -> None:
         (normkit.LayerNorm(4), torch.randn(2, 3, 4, dtype=torch.float64)),
         (normkit.RMSNorm(4), torch.randn(3, 4, dtype=torch.float64)),
     ],
-    ids=str,
 )
 def test_weight_and_bias_of_a_norm_over_the_features_go_into_linear_layers(norm: Any, x: Tensor) -> None:
     model = randomized(nn.Sequential(norm, nn.Linear(4, 6, bias=False)))
