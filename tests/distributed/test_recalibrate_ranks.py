@@ -12,6 +12,8 @@ import normkit
 from tests.distributed.ranks import run
 from tests.model.unchanged import assert_unchanged, record
 
+pytestmark = pytest.mark.slow  # each starts two or three processes
+
 
 def data() -> Tensor:
     """Samples that differ from the first to the last."""

@@ -14,7 +14,7 @@ from normkit.explaining.slabs import MAX_COLUMNS, MAX_ROWS, MAX_SLABS, as_slabs,
 
 DRAWN: list[tuple[Any, Any]] = [
     (pictures.draw_normalization, normkit.explain("group")),
-    (pictures.draw_normalization, normkit.explain("rms", np.random.default_rng(0).normal(size=(9, 20, 7, 7)))),
+    (pictures.draw_normalization, normkit.explain("rms", np.random.default_rng(0).normal(size=(9, 13, 7)))),
     (pictures.draw_normalization, normkit.explain("layer", np.arange(4.0))),
     (pictures.draw_comparison, compare()),
     (pictures.draw_running, running_statistics(steps=3, momentum=None)),
