@@ -2,9 +2,26 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from normkit.errors import UserError
+
+
+def require_place(path: Path, endings: Sequence[str]) -> None:
+    """Refuse a path that nothing can be written to, before all the work.
+
+    Args:
+        path: The file.
+        endings: Those that it may have.
+    Raises:
+        UserError: another ending, or no such folder.
+    """
+    if path.suffix not in endings:
+        *others, last = endings
+        raise UserError(f"expected a file that ends in {', '.join(others)} or {last}; got {path}")
+    if not path.parent.is_dir():
+        raise UserError(f"the folder of {path} does not exist: make it, or name another file")
 
 
 def write_atomic(path: Path, content: bytes, advice: str = "name another file") -> None:

@@ -1,16 +1,25 @@
 """``normkit convert``."""
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from normkit.cli.models import BatchSize, Data, Force, Out, Target, Weights, load_data, load_model, shown
+from normkit.cli.models import (
+    BatchSize,
+    Data,
+    Force,
+    Out,
+    Target,
+    Weights,
+    call,
+    load_data,
+    load_model,
+    print_result,
+    shown,
+    write_out,
+)
 from normkit.cli.options import Format
 from normkit.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def convert(
@@ -62,10 +71,9 @@ def convert(
 
     Exit status: 0 done; 1 a batch norm was left, and is named; 2 bad options, or nothing that can be converted.
     """
-    from normkit.cli import console
     from normkit.model import convert as convert_model
     from normkit.model.convert.change import LOSSLESS
-    from normkit.model.files import check_new, write_state
+    from normkit.model.files import check_new
 
     if out is not None and to in LOSSLESS:
         raise UserError(f"--to {to} changes no weights: drop --out, and call normkit.convert in your program")
@@ -77,18 +85,9 @@ def convert(
         with shown(load_data(data, batch_size)) as batches:
             conversion = convert_model(model, to, data=batches, **arguments)
     elif inputs:
-        conversion = convert_model(model, to, example=inputs, forward=_call, **arguments)
+        conversion = convert_model(model, to, example=inputs, forward=call, **arguments)
     else:
         conversion = convert_model(model, to, **arguments)
-    if out is not None:
-        write_state(model, out, force=force)
-        console.err.print(f"written: {out}", soft_wrap=True)
-    if output == "json":
-        typer.echo(json.dumps(conversion.to_dict()))
-    else:
-        console.out.print(str(conversion), soft_wrap=True, markup=False)
+    write_out(model, out, force=force)
+    print_result(conversion, output)
     raise typer.Exit(0 if conversion.is_complete else 1)
-
-
-def _call(model: "nn.Module", inputs: tuple[Any, ...]) -> Any:
-    return model(*inputs)

@@ -154,10 +154,11 @@ def _explained(
 ) -> "Drawn":
     from normkit.explaining import explain
     from normkit.explaining.example import example
+    from normkit.model.files import read_array
 
     return explain(
         norm or "batch",
-        _load(array) if array else example(shape, channels_last=channels_last),
+        read_array(array) if array else example(shape, channels_last=channels_last),
         num_groups=num_groups,
         normalized_shape=normalized_shape,
         channels_last=channels_last,
@@ -180,10 +181,11 @@ def _running(
     channels_last: bool,
 ) -> "Drawn":
     from normkit.explaining import running_statistics
+    from normkit.model.files import read_array
 
     return running_statistics(
         norm or "batch",
-        _load(array) if array else None,
+        read_array(array) if array else None,
         shape=shape,
         steps=steps,
         momentum=_weight_of_new(momentum or "0.1"),
@@ -231,15 +233,3 @@ def _weight_of_new(value: str) -> float | None:
         return float(value)
     except ValueError:
         raise UserError(f"--momentum must be a number from 0 to 1, or none; got {value!r}") from None
-
-
-def _load(path: Path) -> Any:
-    import numpy as np
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--input expects a file that numpy.save wrote; cannot read {path}: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"--input expects one array, as numpy.save writes it; {path} holds several (numpy.savez)")
-    return array

@@ -1,18 +1,25 @@
 """``normkit fold``."""
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from normkit.cli import console
-from normkit.cli.models import BatchSize, Data, Force, Out, Target, Weights, load_data, load_model
+from normkit.cli.models import (
+    BatchSize,
+    Data,
+    Force,
+    Out,
+    Target,
+    Weights,
+    call,
+    load_data,
+    load_model,
+    print_result,
+    write_out,
+)
 from normkit.cli.options import Format
-from normkit.cli.plain import name_options
 from normkit.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 EXIT_LEFT = 1
 
@@ -63,7 +70,7 @@ def fold(
     options, a model that cannot be folded as a whole, or whose folded copy gave other results.
     """
     from normkit.model import fold as fold_model
-    from normkit.model.files import check_new, write_state
+    from normkit.model.files import check_new
 
     if out is not None:
         check_new(out, force=force)
@@ -71,21 +78,13 @@ def fold(
     model.eval()
     with console.err.status("running the model in float64"):
         if data is None and inputs:
-            folding = fold_model(model, inputs, norm_into, _call)
+            folding = fold_model(model, inputs, norm_into, call)
         else:
             folding = fold_model(model, _first(load_data(data, batch_size)), norm_into)
-    if out is not None and folding.folded:
-        write_state(model, out, force=force)
-        console.err.print(f"written: {out}", soft_wrap=True)
-    if output == "json":
-        typer.echo(json.dumps(folding.to_dict()))
-    else:
-        console.out.print(name_options(str(folding), {"norm_into": "--into"}), markup=False, soft_wrap=True)
+    if folding.folded:
+        write_out(model, out, force=force)
+    print_result(folding, output, {"norm_into": "--into"})
     raise typer.Exit(EXIT_LEFT if folding.left else 0)
-
-
-def _call(model: "nn.Module", inputs: tuple[Any, ...]) -> Any:
-    return model(*inputs)
 
 
 def _first(batches: Any) -> Any:

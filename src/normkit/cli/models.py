@@ -1,6 +1,7 @@
-"""What the commands on models share: their arguments, and how a model, its weights and its data are loaded."""
+"""What the commands on models share: arguments, loading of models, weights and data, writing and printing."""
 
-from collections.abc import Iterable, Iterator, Sized
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normkit.cli import console
+from normkit.cli.plain import name_options
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,6 +66,34 @@ def load_data(data: str | None, batch_size: int, inputs: tuple[Any, ...] = ()) -
     if batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more, not {batch_size}")
     return read_data(Path(data), batch_size) if data.endswith(".npy") else iterable_of(load(data))
+
+
+def call(model: "nn.Module", inputs: tuple[Any, ...]) -> Any:
+    """Call a model with the inputs that came with it."""
+    return model(*inputs)
+
+
+def write_out(model: "nn.Module", out: Path | None, *, force: bool) -> None:
+    """Write the weights where --out names a file, and say so."""
+    from normkit.model.files import write_state
+
+    if out is not None:
+        write_state(model, out, force=force)
+        console.err.print(f"written: {out}", soft_wrap=True)
+
+
+def print_result(result: Any, output: str, options: Mapping[str, str] | None = None) -> None:
+    """Print what a tool returned, as text or as JSON.
+
+    Args:
+        result: It has ``str()`` and ``to_dict()``.
+        output: "table" or "json".
+        options: The options of arguments that the text names.
+    """
+    if output == "json":
+        typer.echo(json.dumps(result.to_dict()))
+    else:
+        console.out.print(name_options(str(result), options or {}), markup=False, soft_wrap=True)
 
 
 @contextmanager

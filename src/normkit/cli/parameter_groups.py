@@ -1,11 +1,10 @@
 """``normkit parameter-groups``."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from normkit.cli.models import Target
+from normkit.cli.models import Target, print_result
 from normkit.cli.options import Format
 
 
@@ -39,13 +38,9 @@ def parameter_groups(
     Exit status: 0 done; 2 bad options, or a function that makes no model.
     """
     from normkit.checking.target.load import load
-    from normkit.cli import console
     from normkit.model import parameter_groups as groups_of
     from normkit.model.files import build_model
 
     model, _ = build_model(load(target))
     groups = groups_of(model, weight_decay, no_decay=no_decay or ())
-    if output == "json":
-        typer.echo(json.dumps(groups.to_dict()))
-    else:
-        console.out.print(str(groups), soft_wrap=True, markup=False)
+    print_result(groups, output)

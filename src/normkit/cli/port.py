@@ -1,12 +1,11 @@
 """``normkit port``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from normkit.cli.models import Force
+from normkit.cli.models import Force, print_result
 from normkit.cli.options import Format
 from normkit.errors import UserError
 
@@ -96,10 +95,7 @@ def port(
     if out is not None:
         write_arrays(ported.state, to, out, force=force)
         console.err.print(f"written: {out}", soft_wrap=True)
-    if output == "json":
-        typer.echo(json.dumps(ported.to_dict()))
-    else:
-        console.out.print(str(ported), soft_wrap=True, markup=False)
+    print_result(ported, output)
 
 
 def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:

@@ -1,14 +1,23 @@
 """``normkit recalibrate``."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from normkit.cli import console
-from normkit.cli.models import BatchSize, Data, Force, Out, Target, Weights, load_data, load_model, shown
+from normkit.cli.models import (
+    BatchSize,
+    Data,
+    Force,
+    Out,
+    Target,
+    Weights,
+    load_data,
+    load_model,
+    print_result,
+    shown,
+    write_out,
+)
 from normkit.cli.options import Format
-from normkit.cli.plain import name_options
 
 EXIT_INCOMPLETE = 1
 
@@ -58,7 +67,7 @@ def recalibrate(
     were left out: the output names them; 2 bad options, a model or data that cannot be used.
     """
     from normkit.model import recalibrate
-    from normkit.model.files import check_new, write_state
+    from normkit.model.files import check_new
 
     if out is not None:
         check_new(out, force=force)
@@ -66,11 +75,6 @@ def recalibrate(
     batches = load_data(data, batch_size, inputs)
     with shown(batches) as counted:
         found = recalibrate(model, counted, mode, include=include or "*", exclude=exclude or ())
-    if out is not None:
-        write_state(model, out, force=force)
-        console.err.print(f"written: {out}", soft_wrap=True)
-    if output == "json":
-        typer.echo(json.dumps(found.to_dict()))
-    else:
-        console.out.print(name_options(str(found), {"mode": "--mode"}), markup=False, soft_wrap=True)
+    write_out(model, out, force=force)
+    print_result(found, output, {"mode": "--mode"})
     raise typer.Exit(0 if found.is_complete else EXIT_INCOMPLETE)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 
 from normkit.errors import UserError
 from normkit.explaining.case import Case
-from normkit.layers import LayerNorm2d
 from normkit.model.files import build_model
+from normkit.model.norms import kind_by_class
+from normkit.model.preserve import preserved_modes
 from normkit.spec import Norm
 
 
@@ -77,9 +77,10 @@ def norms_of(model: nn.Module, *inputs: Any) -> ModelNorms:
     Raises:
         UserError: the model cannot be called with these inputs.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, _NORMS)}
+    layers = {name: module for name, module in model.named_modules() if kind_by_class(module)}
     seen = _Seen()
-    with _evaluating(model), torch.no_grad():
+    with preserved_modes(model), torch.no_grad():
+        model.eval()
         handles = [layer.register_forward_pre_hook(seen.hook(name)) for name, layer in layers.items()]
         try:
             model(*inputs)
@@ -126,17 +127,18 @@ def norms_of_target(target: Any, shape: Sequence[int] | None = None) -> ModelNor
 
 def case_of_layer(layer: nn.Module, shape: Sequence[int]) -> Case:
     """Return what a layer of torch.nn does with an input of this shape."""
-    shape = tuple(shape)
-    if isinstance(layer, nn.GroupNorm):
-        return Case(Norm("group", num_groups=layer.num_groups), shape)
-    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
-        sizes = tuple(int(size) for size in layer.normalized_shape)
-        if isinstance(layer, LayerNorm2d) or _normalizes_axis_1(layer, sizes, shape):
-            return Case(Norm("channel"), shape)
-        is_last_alone = len(sizes) == 1 and len(shape) > 2
-        return Case(Norm("layer", isinstance(layer, nn.LayerNorm), normalized_shape=sizes), shape, is_last_alone)
-    kind = "instance" if isinstance(layer, nn.modules.instancenorm._InstanceNorm) else "batch"
-    return Case(Norm(kind), shape)
+    shape, kind = tuple(shape), kind_by_class(layer)
+    if kind is None:
+        raise ValueError(f"expected a norm of torch.nn; got {type(layer).__name__}")
+    if kind == "group":
+        return Case(Norm("group", num_groups=int(layer.num_groups)), shape)  # type: ignore[arg-type]
+    if kind not in ("layer", "rms"):
+        return Case(Norm(kind), shape)
+    sizes = tuple(int(size) for size in layer.normalized_shape)  # type: ignore[union-attr]
+    if _normalizes_axis_1(layer, sizes, shape):
+        return Case(Norm("channel"), shape)
+    is_last_alone = len(sizes) == 1 and len(shape) > 2
+    return Case(Norm("layer", subtract_mean=kind == "layer", normalized_shape=sizes), shape, is_last_alone)
 
 
 def _normalizes_axis_1(layer: nn.Module, sizes: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -145,31 +147,11 @@ def _normalizes_axis_1(layer: nn.Module, sizes: tuple[int, ...], shape: tuple[in
     return is_of_images and (shape[-1] != sizes[0] or type(layer).__name__.endswith("2d"))
 
 
-_NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
-
-
 def _unknown(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[str]:
     for name, module in model.named_modules():
         called_norm = "norm" in type(module).__name__.lower() and not list(module.children())
         if called_norm and name not in layers:
             yield f"{type(module).__name__} as {name!r}"
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _as_dict(norm: ModelNorm) -> dict[str, Any]:

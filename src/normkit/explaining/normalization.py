@@ -82,10 +82,14 @@ class Normalization:
         return statistics_of(self.case, self.y)
 
     @property
+    def has_initial_parameters(self) -> bool:
+        """Whether weight and bias are 1 and 0, as a new layer's."""
+        return bool((self.weight == 1).all()) and (self.bias is None or not self.bias.any())
+
+    @property
     def is_standardized(self) -> bool:
         """Whether y has a variance of about 1: weight and bias are 1 and 0, and eps is small beside every variance."""
-        usual = bool((self.weight == 1).all()) and (self.bias is None or not self.bias.any())
-        return usual and bool((self.var > 100 * self.eps).all())
+        return self.has_initial_parameters and bool((self.var > 100 * self.eps).all())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON types."""

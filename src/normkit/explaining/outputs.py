@@ -5,14 +5,13 @@ from typing import Final
 
 from rich.console import RenderableType
 
-from normkit.errors import UserError
 from normkit.explaining import comparison_text, models_text, running_text, text
 from normkit.explaining.comparison import Comparison
 from normkit.explaining.models import ModelNorms
 from normkit.explaining.normalization import Normalization
 from normkit.explaining.running import RunningStatistics
 from normkit.explaining.words import language_of_locale
-from normkit.files import write_atomic
+from normkit.files import require_place, write_atomic
 
 PICTURES: Final = (".svg", ".png")
 PAGE: Final = ".html"
@@ -44,10 +43,8 @@ def check_path(path: str | Path) -> Path:
         UserError: another ending, or no such folder.
     """
     path = Path(path)
-    if path.suffix.lower() not in (*PICTURES, PAGE):
-        raise UserError(f"expected a file that ends in {', '.join(PICTURES)} or {PAGE}; got {path}")
-    if not path.parent.is_dir():
-        raise UserError(f"the folder of {path} does not exist: make it, or name another file")
+    place = path.with_suffix(path.suffix.lower()) if path.suffix else path
+    require_place(place, (*PICTURES, PAGE))
     return path
 
 

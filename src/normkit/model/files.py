@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from normkit.errors import UserError
-from normkit.files import write_atomic
+from normkit.files import require_place, write_atomic
 
 SAFETENSORS: Final = ".safetensors"
 PICKLES: Final = (".pt", ".pth", ".bin")
@@ -102,10 +103,7 @@ def check_new(path: Path, *, force: bool, endings: tuple[str, ...] = WEIGHTS) ->
     Raises:
         UserError: another ending, no such folder, or a file that would be overwritten without ``force``.
     """
-    if path.suffix not in endings:
-        raise UserError(f"expected a file that ends in {endings[0]} or {', '.join(endings[1:])}; got {path}")
-    if not path.parent.is_dir():
-        raise UserError(f"the folder of {path} does not exist: make it, or name another file")
+    require_place(path, endings)
     if path.exists() and not force:
         raise UserError(f"{path} exists: name another file, or give `force` to overwrite it")
     return path
@@ -139,6 +137,21 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, force: bool = Fa
     write_atomic(path, buffer.getvalue())
 
 
+def read_array(path: Path) -> NDArray[Any]:
+    """Read one array that ``numpy.save`` wrote; pickles are not opened.
+
+    Raises:
+        UserError: it is no such file, or one of several arrays.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"expected an array as numpy.save writes it; cannot read {path}: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"expected one array, as numpy.save writes it; {path} holds several (numpy.savez)")
+    return array
+
+
 def read_data(path: Path, batch_size: int) -> list[Tensor]:
     """Read an array of inputs that ``numpy.save`` wrote, as batches.
 
@@ -148,12 +161,9 @@ def read_data(path: Path, batch_size: int) -> list[Tensor]:
     Raises:
         UserError: it is no such file.
     """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"expected inputs as numpy.save writes them; cannot read {path}: {error}") from None
-    if not isinstance(array, np.ndarray) or array.ndim == 0 or not len(array):
-        raise UserError(f"expected an array of samples in {path}; got shape {getattr(array, 'shape', 'none')}")
+    array = read_array(path)
+    if array.ndim == 0 or not len(array):
+        raise UserError(f"expected an array of samples in {path}; got shape {array.shape}")
     samples = torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
     return list(torch.split(samples, batch_size))
 

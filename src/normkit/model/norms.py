@@ -90,15 +90,20 @@ def _fits(name: str, patterns: Names) -> bool:
 
 def kind_of(module: nn.Module) -> str | None:
     """Return the kind of a normalization layer, or None if a module is none."""
-    for cls, kind in _KINDS:
-        if isinstance(module, cls):
-            return kind
+    kind = kind_by_class(module)
+    if kind is not None:
+        return kind
     if len(running_stats(module)) == len(RUNNING):
         return "batch"
     if isinstance(module, Recipe):  # accelerated already
         return "own"
     found = recognize(module, base_class(module))
     return None if found is None or isinstance(found, str) else "own"
+
+
+def kind_by_class(module: nn.Module) -> str | None:
+    """Return the kind of a norm of torch.nn or normkit, or of a subclass; None for every other module."""
+    return next((kind for cls, kind in _KINDS if isinstance(module, cls)), None)
 
 
 def has_known_forward(module: nn.Module) -> bool:

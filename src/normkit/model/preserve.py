@@ -35,7 +35,6 @@ def preserved(model: nn.Module) -> Iterator[None]:
         UserError: a lazy layer has seen no input: its parameters do not exist yet.
     """
     modules = list(model.modules())
-    modes = [stored_mode(module) for module in modules]
     slots: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for module in modules:
         slots += [(held, dict(held)) for held in (module._parameters, module._buffers)]
@@ -47,17 +46,27 @@ def preserved(model: nn.Module) -> Iterator[None]:
     devices = sorted({tensor.device.index or 0 for tensor in tensors if tensor.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         try:
-            yield
+            with preserved_modes(model):
+                yield
         finally:
-            for module, training in zip(modules, modes, strict=True):
-                if type(module).train is not nn.Module.train:
-                    module.train(training)
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training
             for held, entries in slots:
                 held.clear()
                 held.update(entries)
             _restore(saved)
+
+
+@contextmanager
+def preserved_modes(model: nn.Module) -> Iterator[None]:
+    """Put the mode of every module back when the block ends or raises."""
+    modes = [(module, stored_mode(module)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            if type(module).train is not nn.Module.train:
+                module.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def stored_mode(module: nn.Module) -> bool:

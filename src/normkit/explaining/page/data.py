@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from normkit.errors import UserError
 from normkit.explaining.case import KINDS, Case, case_of
 from normkit.explaining.example import Array, example, learned
-from normkit.explaining.normalization import Normalization, normalization_of, refuse_as_the_layer
+from normkit.explaining.normalization import Normalization, normalization_of
 from normkit.explaining.palette import letters
 from normkit.explaining.running import KINDS as RUNNING_KINDS
 from normkit.explaining.running import running_statistics
@@ -86,22 +86,14 @@ def _is_input(one: Input, shown: Normalization) -> bool:
         and case_of(case.kind, case.shape, channels_last=case.channels_last).norm.normalized_shape
         == case.norm.normalized_shape
         and (case.kind != "group" or case.norm.num_groups in GROUPS)
-        and _has_usual_parameters(shown)
+        and shown.has_initial_parameters
     )
-
-
-def _has_usual_parameters(seen: Normalization) -> bool:
-    return bool((seen.weight == 1).all()) and (seen.bias is None or not seen.bias.any())
 
 
 def _own_choice(own: Input, shown: Normalization) -> dict[str, Any]:
     """Return what was explained, in training and in evaluation, with the parameters that came with it."""
     case = shown.case
-    trained = shown
-    if _has_usual_parameters(shown):
-        weight, bias = learned(case.weight_shape)
-        trained = replace(shown, weight=weight, bias=None if case.kind == "rms" else bias)
-    entry, evaluated = _entries(own, trained)
+    entry, evaluated = _entries(own, _with_learned(shown) if shown.has_initial_parameters else shown)
     return {
         choice_key(own.name, own.layout, case.kind, case.norm.num_groups, mode): found
         for mode, found in (("training", entry), ("evaluation", evaluated))
@@ -196,9 +188,13 @@ def _entries(one: Input, trained: Normalization) -> tuple[dict[str, Any], dict[s
 def _explained(one: Input, kind: str, groups: int) -> Normalization:
     """Explain a norm with a weight and a bias that show what they do."""
     case = case_of(kind, one.x.shape, num_groups=groups if kind == "group" else None, channels_last=one.channels_last)
-    refuse_as_the_layer(case, one.x)
-    weight, bias = learned(case.weight_shape)
-    return normalization_of(case, one.x, weight=weight, bias=None if kind == "rms" else bias)
+    return _with_learned(normalization_of(case, one.x))
+
+
+def _with_learned(plain: Normalization) -> Normalization:
+    """Return a normalization with a weight and a bias as training may have left them."""
+    weight, bias = learned(plain.case.weight_shape)
+    return replace(plain, weight=weight, bias=None if plain.bias is None else bias)
 
 
 def _evaluated(trained: Normalization, *, is_own: bool) -> Normalization:

@@ -1,25 +1,21 @@
 """A self-contained HTML page of a diagnosis: causes, the gap along the depth, and plots of each layer."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment
 from markupsafe import Markup
 
 from normkit.files import write_atomic
 from normkit.model.diagnose.page import pictures
 from normkit.model.diagnose.report import COLUMNS, Diagnosis, Layer, amount, row, shorten
+from normkit.pages import render_page
 
 
 def page(found: Diagnosis) -> str:
     """Return the page. It needs no script and loads nothing; light or dark is the reader's setting."""
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    folder = files("normkit.model.diagnose.page")
-    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css")}
     concerned = {name for finding in found.findings for name in finding.layers}
-    return environment.from_string(text["page.html"]).render(
+    return render_page(
+        "normkit.model.diagnose.page",
         found=found,
         columns=COLUMNS,
         rows=[row(layer) for layer in found.layers],
@@ -35,8 +31,6 @@ def page(found: Diagnosis) -> str:
             for layer in found.layers
         ],
         shorten=shorten,
-        css=Markup(text["page.css"]),
-        version=version("normkit"),
     )
 
 
