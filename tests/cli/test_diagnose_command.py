@@ -13,6 +13,22 @@ from normkit.cli import main
 NET = """
 import torch
 
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3)
+
+    def forward(self, a, b):
+        return self.norm(a + 10 * b)
+
+def two_inputs():
+    torch.manual_seed(0)
+    return Two(), (torch.randn(40, 3), torch.randn(40, 3))
+
+def keywords():
+    model, (a, b) = two_inputs()
+    return model, {"b": b, "a": a}
+
 torch.manual_seed(1)
 x = torch.randn(12, 40, 3) * 2 + 1
 
@@ -119,3 +135,10 @@ def test_bad_input_has_status_2(run: Run, arguments: list[str], says: str) -> No
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert says in err
+
+
+@pytest.mark.parametrize("target", ["two_inputs", "keywords"])
+def test_a_model_of_several_inputs_gets_all_of_them(run: Run, target: str) -> None:
+    code, printed, said = run(f"net.py:{target}", "--format", "json")
+    assert code == 1, said
+    assert json.loads(printed)["findings"][0]["code"] == "never-updated"

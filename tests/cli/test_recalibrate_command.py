@@ -15,6 +15,22 @@ from normkit.model.files import read_state
 NET = """
 import torch
 
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3, momentum=1.0)
+
+    def forward(self, a, b):
+        return self.norm(a + 10 * b)
+
+def two_inputs():
+    torch.manual_seed(0)
+    return Two(), (torch.randn(40, 3), torch.randn(40, 3))
+
+def keywords():
+    model, (a, b) = two_inputs()
+    return model, {"b": b, "a": a}
+
 def build():
     torch.manual_seed(0)
     linear, norm = torch.nn.Linear, torch.nn.BatchNorm1d
@@ -138,3 +154,12 @@ def test_force_overwrites(run: Run) -> None:
     Path("net.pt").write_bytes(b"mine")
     assert run("net.py:build", "--data", "x.npy", "--out", "net.pt", "--force")[0] == 0
     assert read_state(Path("net.pt"))
+
+
+@pytest.mark.parametrize("target", ["two_inputs", "keywords"])
+def test_a_model_of_several_inputs_gets_all_of_them(run: Run, target: str) -> None:
+    code, _, said = run(f"net.py:{target}", "--out", "new.pt")
+    assert code == 0, said
+    torch.manual_seed(0)
+    x = torch.randn(40, 3) + 10 * torch.randn(40, 3)
+    torch.testing.assert_close(read_state(Path("new.pt"))["norm.running_mean"], x.mean(0))

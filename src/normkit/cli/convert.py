@@ -82,7 +82,8 @@ def convert(
     model, inputs = load_model(target, weights)
     arguments: dict[str, Any] = {"groups": groups, "include": include or "*"}
     if data is not None:
-        with shown(load_data(data, batch_size)) as batches:
+        loader, _ = load_data(data, batch_size)
+        with shown(loader) as batches:
             conversion = convert_model(model, to, data=batches, **arguments)
     elif inputs:
         conversion = convert_model(model, to, example=inputs, forward=call, **arguments)

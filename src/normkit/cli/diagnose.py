@@ -54,8 +54,9 @@ def diagnose(
         if html.exists() and not force:
             raise UserError(f"{html} exists: name another file, or give --force to overwrite it")
     model, inputs = load_model(target, weights)
+    loader, forward = load_data(data, batch_size, inputs)
     with _progress() as done:
-        found = examine(model, load_data(data, batch_size, inputs), batches=batches, progress=done)
+        found = examine(model, loader, forward, batches=batches, progress=done)
     if html is not None:
         from normkit.model.diagnose.page import save
 

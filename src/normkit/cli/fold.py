@@ -12,7 +12,6 @@ from normkit.cli.models import (
     Out,
     Target,
     Weights,
-    call,
     load_data,
     load_model,
     print_result,
@@ -76,11 +75,9 @@ def fold(
         check_new(out, force=force)
     model, inputs = load_model(target, weights)
     model.eval()
+    batches, forward = load_data(data, batch_size, inputs)
     with console.err.status("running the model in float64"):
-        if data is None and inputs:
-            folding = fold_model(model, inputs, norm_into, call)
-        else:
-            folding = fold_model(model, _first(load_data(data, batch_size)), norm_into)
+        folding = fold_model(model, _first(batches), norm_into, forward)
     if folding.folded:
         write_out(model, out, force=force)
     print_result(folding, output, {"norm_into": "--into"})

@@ -15,12 +15,14 @@ from normkit.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
+    from normkit.model.data import Forward
+
 Target = Annotated[
     str,
     typer.Argument(
         metavar="FILE.py:BUILD",
         help="A function that returns the model, called without arguments; a class or a model will do too. "
-        "It may return (model, input).",
+        "It may return (model, input): a tensor, a tuple of several, or a mapping of keyword arguments.",
         show_default=False,
     ),
 ]
@@ -32,7 +34,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.py:LOADER|FILE.npy",
-        help="The batches: a loader, a function that returns one, or an array of samples.",
+        help="The batches: a loader, a function that returns one, or an array of samples. Of a tuple or list the first "
+        "entry is the model's input; a mapping holds its keyword arguments.",
         show_default=False,
     ),
 ]
@@ -54,22 +57,30 @@ def load_model(target: str, weights: Path | None) -> "tuple[nn.Module, tuple[Any
     return model, inputs
 
 
-def load_data(data: str | None, batch_size: int, inputs: tuple[Any, ...] = ()) -> Iterable[Any]:
-    """Return the batches that --data names, or the inputs that came with the model as one batch."""
+def load_data(
+    data: str | None, batch_size: int, inputs: tuple[Any, ...] = ()
+) -> "tuple[Iterable[Any], Forward | None]":
+    """Return the batches that --data names, or the inputs that came with the model as one batch.
+
+    With them comes how the model is called with a batch: all of its inputs, or None, as the tools call it with a
+    loader's batches.
+    """
     from normkit.checking.target.load import load
     from normkit.model.files import iterable_of, read_data
 
     if data is None:
         if not inputs:
             raise UserError("this needs data: give --data, or let the function return the model and an input")
-        return [inputs if len(inputs) > 1 else inputs[0]]
+        return [inputs], call
     if batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more, not {batch_size}")
-    return read_data(Path(data), batch_size) if data.endswith(".npy") else iterable_of(load(data))
+    return read_data(Path(data), batch_size) if data.endswith(".npy") else iterable_of(load(data)), None
 
 
 def call(model: "nn.Module", inputs: tuple[Any, ...]) -> Any:
-    """Call a model with the inputs that came with it."""
+    """Call a model with the inputs that came with it; a single mapping holds its keyword arguments."""
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return model(**inputs[0])
     return model(*inputs)
 
 

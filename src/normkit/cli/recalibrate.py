@@ -72,9 +72,9 @@ def recalibrate(
     if out is not None:
         check_new(out, force=force)
     model, inputs = load_model(target, weights)
-    batches = load_data(data, batch_size, inputs)
+    batches, forward = load_data(data, batch_size, inputs)
     with shown(batches) as counted:
-        found = recalibrate(model, counted, mode, include=include or "*", exclude=exclude or ())
+        found = recalibrate(model, counted, mode, forward=forward, include=include or "*", exclude=exclude or ())
     write_out(model, out, force=force)
     print_result(found, output, {"mode": "--mode"})
     raise typer.Exit(0 if found.is_complete else EXIT_INCOMPLETE)
