@@ -342,3 +342,18 @@ class TestLayerNorm2d:
             normkit.LayerNorm2d((6, 5))
         with pytest.raises(RuntimeError, match=r"expected an input of shape \(N, 6, \*\)"):
             normkit.LayerNorm2d(6)(torch.ones(3, 5, 4, 4))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized:DeprecationWarning", "ignore:.*quantize:UserWarning")
+@pytest.mark.parametrize("size", [4, 4096])
+def test_quantized_inputs_are_refused_with_the_way_out(size: int) -> None:
+    x = torch.quantize_per_tensor(torch.randn(2, 64, size), 0.1, 0, torch.quint8)
+    for layer in (
+        normkit.BatchNorm1d(64),
+        normkit.GroupNorm(2, 64),
+        normkit.InstanceNorm1d(64),
+        normkit.LayerNorm(size),
+    ):
+        for mode in (True, False):
+            with pytest.raises(NotImplementedError, match=r"normkit\.restore\(model\) before torch\.ao"):
+                layer.train(mode)(x)

@@ -342,6 +342,50 @@ def test_accelerate_then_convert_says_what_to_do_first() -> None:
     assert type(model[0]) is nn.BatchNorm1d
 
 
+def test_in_a_block_every_layer_has_torchs_class_and_afterwards_its_own() -> None:
+    model: Any = nn.Sequential(
+        nn.LayerNorm(3),
+        LlamaRMSNorm(3),
+        Named(3),
+        normkit.GroupNorm(1, 3),
+        nn.LazyBatchNorm1d(),
+        normkit.LayerNorm2d(3),
+    )
+    normkit.accelerate(model)
+    parametrize.register_parametrization(model[3], "weight", nn.Softplus())
+    before = snapshot(model)
+    with normkit.restored(model) as summary:
+        assert [type(layer) for layer in model[:3]] == [nn.LayerNorm, LlamaRMSNorm, Named]
+        assert type(model[3]).__bases__ == (nn.GroupNorm,)
+        assert type(model[4]) is nn.LazyBatchNorm1d
+        assert [(left.cls, left.reason) for left in summary.left] == [("LayerNorm2d", "torch.nn has no class for it")]
+        assert not any(name.startswith("_normkit") for name in vars(model[1]))  # copies carry nothing of ours
+    after = snapshot(model)
+    del before[5], after[5]  # a parametrized layer gets a new class each time
+    assert after == before
+    assert isinstance(model[3], normkit.GroupNorm)
+    with pytest.raises(KeyError), normkit.restored(model):
+        raise KeyError
+    assert type(model[0]) is normkit.LayerNorm
+    normkit.restore(model)
+    assert [type(layer) for layer in model[:3]] == [nn.LayerNorm, LlamaRMSNorm, Named]
+    with pytest.raises(normkit.UserError, match="restored expected a torch"), normkit.restored(3):  # type: ignore[arg-type]
+        pass
+
+
+def test_a_layer_that_changes_its_class_in_the_block_keeps_that() -> None:
+    model: Any = nn.Sequential(nn.LazyBatchNorm1d(), nn.BatchNorm1d(3))
+    normkit.accelerate(model)
+    with normkit.restored(model):
+        model(torch.randn(4, 3))
+        assert type(model[0]) is nn.BatchNorm1d
+        model[1].__class__ = Named
+    assert type(model[0]) is normkit.BatchNorm1d
+    assert type(model[1]) is Named
+    normkit.restore(model)
+    assert type(model[0]) is nn.BatchNorm1d
+
+
 def test_norm_layer_arguments_take_our_classes() -> None:
     def block(norm_layer: Any) -> nn.Module:
         torch.manual_seed(0)

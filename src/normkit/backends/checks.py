@@ -77,6 +77,11 @@ def check_tensors(call: Call) -> None:
     x, norm = call.x, call.norm
     if not isinstance(x, Tensor):
         raise TypeError(f"{norm.name}_norm expected a torch.Tensor; got {type(x).__name__}")
+    if x.is_quantized:
+        raise NotImplementedError(
+            f"{norm.name}_norm expected an input of a floating-point type; got {x.dtype}. Quantized layers are "
+            "torch's: call normkit.restore(model) before torch.ao prepares it, or build it with torch.nn's norms"
+        )
     expected = _affine_shape(norm, x.shape)
     for label, parameter in (("weight", call.weight), ("bias", call.bias)):
         if parameter is not None and parameter.shape != expected:

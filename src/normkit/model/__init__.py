@@ -1,6 +1,6 @@
 """Tools for the normalization inside a model."""
 
-from normkit.model.accelerate import accelerate, restore
+from normkit.model.accelerate import accelerate, restore, restored
 from normkit.model.convert import Conversion, Converted, Drift, Match, convert
 from normkit.model.diagnose import Diagnosis, diagnose
 from normkit.model.fold import Folding, fold
@@ -42,6 +42,7 @@ __all__ = [
     "recalibrate",
     "register_norm",
     "restore",
+    "restored",
     "revert_sync_batchnorm",
     "skip_nonfinite",
     "unfreeze",

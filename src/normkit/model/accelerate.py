@@ -1,6 +1,7 @@
 """Replace every norm of somebody else's model by normkit's with one line, and undo it."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,9 @@ from normkit.model.recipes import recognize
 from normkit.model.summary import Skipped, Summary
 from normkit.model.sync import SYNCED_FROM
 
-__all__ = ["accelerate", "restore"]
+__all__ = ["accelerate", "restore", "restored"]
+
+_TORCHS = {ours: theirs for theirs, ours in EQUIVALENTS.items()}
 
 
 def accelerate(model: nn.Module) -> Summary:
@@ -55,7 +58,7 @@ def accelerate(model: nn.Module) -> Summary:
     already_accelerated = 0
     for name, module in model.named_modules():
         cls = base_class(module)
-        if any(base.__module__.startswith("normkit.") for base in cls.__mro__):
+        if _is_ours(cls):
             already_accelerated += 1
             continue
         found = _replacement(module, cls)
@@ -93,6 +96,52 @@ def restore(model: nn.Module) -> Summary:
             plan.append(_Swap(name, module, _original(module), {}))
     _apply(plan)
     return Summary("restore", tuple((swap.name, swap.cls.__name__) for swap in plan), tuple(skipped), 0)
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[Summary]:
+    """Give every layer of normkit the class of torch.nn or of its author for a block: for tools that ask for ``type``.
+
+    Such a tool looks a layer up by its class itself, and does not see a subclass: opacus then takes a batch norm for a
+    layer that it need not refuse. Layers that were built as normkit's become torch.nn's too. What the tool copies or
+    puts in their place stays as the tool made it; a layer that has got another class in the block keeps that.
+
+    Args:
+        model: The model, or any part of it.
+    Yields:
+        What was swapped back, and which layers of normkit torch.nn has no class for. Print it.
+    Raises:
+        UserError: model is no torch.nn.Module.
+
+    >>> import normkit
+    >>> model = torch.nn.Sequential(torch.nn.LayerNorm(8), normkit.RMSNorm(8))
+    >>> _ = normkit.accelerate(model)
+    >>> with normkit.restored(model):
+    ...     print(type(model[0]), type(model[1]))
+    <class 'torch.nn.modules.normalization.LayerNorm'> <class 'torch.nn.modules.normalization.RMSNorm'>
+    """
+    require_module(model, "restored")
+    plan: list[_Swap] = []
+    skipped: list[Skipped] = []
+    for name, module in model.named_modules():
+        cls = base_class(module)
+        if ORIGINAL in vars(module) and SYNCED_FROM not in vars(module):
+            plan.append(_Swap(name, module, _original(module), {}))
+        elif cls in _TORCHS:
+            plan.append(_Swap(name, module, _TORCHS[cls], {}))
+        elif _is_ours(cls):
+            skipped.append(Skipped(name, cls.__name__, "torch.nn has no class for it"))
+    summary = Summary("restore", tuple((swap.name, swap.cls.__name__) for swap in plan), tuple(skipped), 0)
+    undo = _apply(plan)
+    try:
+        yield summary
+    finally:
+        for swap, back in zip(plan, undo, strict=True):
+            now = base_class(swap.module)
+            if now is swap.cls:
+                back.apply()
+            elif now is getattr(swap.cls, "cls_to_become", None):  # a lazy layer has seen its first input
+                back._replace(cls=EQUIVALENTS[now]).apply()
 
 
 class _Swap(NamedTuple):
@@ -143,9 +192,16 @@ def _original(module: nn.Module) -> type[nn.Module]:
     return original if lazy is None or base_class(module) is EQUIVALENTS[original] else lazy
 
 
-def _apply(plan: list[_Swap]) -> None:
-    """Do all of the swaps, or none."""
+def _is_ours(cls: type[nn.Module]) -> bool:
+    return any(base.__module__.startswith("normkit.") for base in cls.__mro__)
+
+
+def _apply(plan: list[_Swap]) -> list[_Swap]:
+    """Do all of the swaps, or none; return those that undo them."""
+    done: list[_Swap] = []
     with ExitStack() as undo:
         for swap in plan:
-            undo.callback(swap.apply().apply)
+            done.append(swap.apply())
+            undo.callback(done[-1].apply)
         undo.pop_all()
+    return done

@@ -1,0 +1,159 @@
+"""Tools that look a layer up by its class: what they make of ours, and of what `restored` and `restore` give them."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+import normkit
+
+pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def network(norm: nn.Module | None = None) -> nn.Sequential:
+    torch.manual_seed(0)
+    norms = (norm or nn.BatchNorm2d(8), nn.LayerNorm(4))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), norms[0], nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4), norms[1])
+
+
+def accelerated(norm: nn.Module | None = None) -> nn.Sequential:
+    model = network(norm)
+    assert len(normkit.accelerate(model).swapped) == 2
+    return model
+
+
+def untracked() -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(8, track_running_stats=False)
+
+
+def test_opacus_refuses_a_batch_norm_only_where_it_sees_torchs_class() -> None:
+    opacus: Any = pytest.importorskip("opacus")
+    validators: Any = pytest.importorskip("opacus.validators")
+    for model in (accelerated(untracked()), network(normkit.BatchNorm2d(8, track_running_stats=False))):
+        assert validators.ModuleValidator.is_valid(model)  # opacus asks for type(layer): what the docs warn of
+        with normkit.restored(model), pytest.raises(Exception, match="BatchNorm"):
+            opacus.PrivacyEngine().make_private(
+                module=model,
+                optimizer=torch.optim.SGD(model.parameters(), 0.1),
+                data_loader=torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X), batch_size=2),
+                noise_multiplier=1.0,
+                max_grad_norm=1.0,
+            )
+
+
+def test_opacus_trains_a_restored_model() -> None:
+    grad_sample: Any = pytest.importorskip("opacus.grad_sample")
+    model = accelerated(nn.GroupNorm(2, 8))
+    with normkit.restored(model):
+        wrapped = grad_sample.GradSampleModule(model)
+        wrapped(X).square().sum().backward()
+    parameters: list[Any] = list(model.parameters())
+    assert all(parameter.grad_sample.shape == (2, *parameter.shape) for parameter in parameters)
+
+
+def test_torch_ao_fuses_and_quantizes_a_restored_model() -> None:
+    quantization = torch.ao.quantization
+    model = accelerated().eval()
+    with pytest.raises(AssertionError, match="did not find fuser method"):
+        quantization.fuse_modules(model, [["0", "1", "2"]])
+    with normkit.restored(model):
+        fused = quantization.fuse_modules(model, [["0", "1", "2"]])
+    assert type(model[1]) is normkit.BatchNorm2d
+    torch.testing.assert_close(fused(X), model(X))
+
+    stubs = quantization.QuantStub(), quantization.DeQuantStub()
+    whole: Any = nn.Sequential(stubs[0], *model, stubs[1]).eval()
+    whole.qconfig = quantization.get_default_qconfig("x86")
+
+    def quantized() -> Any:
+        prepared = quantization.prepare(whole)
+        prepared(X)
+        return quantization.convert(prepared)
+
+    with pytest.raises(
+        NotImplementedError, match=r"got torch\.quint8.*call normkit\.restore\(model\) before torch\.ao"
+    ):
+        quantized()(X)
+    normkit.restore(whole)
+    whole[1], whole[2], whole[3] = fused[:3]
+    torch.testing.assert_close(quantized()(X), model(X), rtol=0.1, atol=0.1)
+
+
+def count_thop(model: nn.Module) -> Any:
+    return pytest.importorskip("thop").profile(model, (X,), verbose=False)
+
+
+def count_ptflops(model: nn.Module) -> Any:
+    return pytest.importorskip("ptflops").get_model_complexity_info(
+        model, (3, 8, 8), as_strings=False, print_per_layer_stat=False, backend="pytorch", verbose=False
+    )
+
+
+@pytest.mark.parametrize("count", [count_thop, count_ptflops])
+def test_counters_of_operations_by_class_miss_norms_unless_they_are_restored(count: Callable[[Any], Any]) -> None:
+    expected, model = count(network()), accelerated()
+    assert count(copy.deepcopy(model))[0] < expected[0]
+    with normkit.restored(model):
+        assert count(copy.deepcopy(model)) == expected
+
+
+def test_captum_propagates_relevance_through_a_restored_model() -> None:
+    attr: Any = pytest.importorskip("captum.attr")
+    model = nn.Sequential(*accelerated()[:3], nn.AdaptiveAvgPool2d(1)).eval()
+    with pytest.raises(TypeError, match="has no rule defined"):
+        attr.LRP(model).attribute(X, target=(0, 0, 0))
+    with normkit.restored(model):
+        assert attr.LRP(model).attribute(X, target=(0, 0, 0)).shape == X.shape
+
+
+def prune(model: Any) -> Any:
+    pruning: Any = pytest.importorskip("torch_pruning")
+    graph = pruning.DependencyGraph().build_dependency(model, example_inputs=X)
+    graph.get_pruning_group(model[0], pruning.prune_conv_out_channels, idxs=[0, 1, 2, 3]).prune()
+    return model[1].num_features, model(X)
+
+
+def summarize(model: nn.Module) -> Any:
+    found = pytest.importorskip("torchinfo").summary(model, input_data=X, verbose=0)
+    return found.total_mult_adds, found.total_params, [len(line) for line in str(found).splitlines()]
+
+
+def tune_layer_norm(model: nn.Module) -> Any:
+    peft: Any = pytest.importorskip("peft")
+    tuned = peft.get_peft_model(model, peft.LNTuningConfig(target_modules=["5"]))
+    return [parameter.requires_grad for parameter in tuned.parameters()], tuned(X)
+
+
+def explain_by_deeplift(model: nn.Module) -> Any:
+    return pytest.importorskip("captum.attr").DeepLift(model.eval()).attribute(X, target=0)
+
+
+def count_aten(model: nn.Module) -> Any:
+    return pytest.importorskip("ptflops").get_model_complexity_info(
+        model, (3, 8, 8), as_strings=False, print_per_layer_stat=False, backend="aten", verbose=False
+    )
+
+
+def renew_statistics(model: Any) -> Tensor:
+    update_bn([X], model)
+    mean: Tensor = model[1].running_mean
+    return mean
+
+
+def synchronize(model: nn.Module) -> Any:
+    converted: Any = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert type(converted[1]) is nn.SyncBatchNorm
+    return converted.eval()(X)
+
+
+@pytest.mark.parametrize(
+    "tool", [prune, summarize, tune_layer_norm, explain_by_deeplift, count_aten, renew_statistics, synchronize]
+)
+def test_tools_that_ask_isinstance_or_watch_operations_need_nothing(tool: Callable[[Any], Any]) -> None:
+    torch.testing.assert_close(tool(accelerated()), tool(network()))
