@@ -30,6 +30,7 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _BATCH: Final = Norm("batch")
 _INSTANCE: Final = Norm("instance")
 _CHANNEL: Final = Norm("channel")
+_ARRAYS: Final = ("input", "running_mean", "running_var", "weight", "bias", "mask")
 
 
 def _accepts_arrays(*updated: str) -> Callable[[FunctionT], FunctionT]:
@@ -247,19 +248,11 @@ def _normalize(*call: Any, mask: Any = None) -> Any:
 
 def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updated: tuple[str, ...]) -> Any:
     """Call a function of tensors with NumPy arrays; the `updated` ones are changed in place."""
-    name = function.__name__
-    if not isinstance(arguments["input"], np.ndarray):
-        raise TypeError(f"{name} expected a torch.Tensor or a numpy.ndarray; got {type(arguments['input']).__name__}")
     tensors = dict(arguments)
-    for key, value in arguments.items():
-        if isinstance(value, Tensor):
-            raise TypeError(f"{name} got a numpy.ndarray as input and a torch.Tensor as {key}: use one kind")
-        if key == "mask" and isinstance(value, np.ndarray):
-            tensors[key] = torch.as_tensor(value.copy())  # of any dtype, small, and perhaps read-only
-        elif isinstance(value, np.ndarray):
-            if key in updated and not value.flags.writeable:
-                raise ValueError(f"{name} updates {key} in place, but the array given is read-only")
-            tensors[key] = _tensor(name, key, value)
+    for key in _ARRAYS:
+        if arguments.get(key) is not None:
+            _check_array(function, key, arguments[key], updated)
+            tensors[key] = _tensor(function.__name__, key, arguments[key])
     with torch.no_grad():
         result = function(**tensors)
     for key in updated:
@@ -268,10 +261,36 @@ def _on_arrays(function: Callable[..., Tensor], arguments: dict[str, Any], updat
     return result.numpy()
 
 
-def _tensor(function: str, name: str, array: NDArray[Any]) -> Tensor:
+def _check_array(function: Callable[..., Tensor], key: str, array: Any, updated: tuple[str, ...]) -> None:
+    """Raise where an argument is no array, or one that would lose something."""
+    name = function.__name__
+    if not isinstance(array, np.ndarray):
+        got = type(array).__name__
+        if key == "input":
+            raise TypeError(f"{name} expected a torch.Tensor or a numpy.ndarray; got {got}: numpy.asarray(x) makes one")
+        if isinstance(array, Tensor):
+            raise TypeError(f"{name} got a numpy.ndarray as input and a torch.Tensor as {key}: use one kind")
+        raise TypeError(f"{name} expected {key} to be a numpy.ndarray, as the input is; got {got}: make it one")
+    if isinstance(array, np.ma.MaskedArray):
+        instead = f"{key}.filled(value), or a plain array"
+        if key == "input" and "mask" in inspect.signature(function).parameters:
+            instead = "input.data, and what is valid as mask, such as ~numpy.ma.getmaskarray(input)[:, 0]"
+        raise TypeError(f"{name} got a numpy.ma.MaskedArray as {key}, and would lose its mask: give {instead}")
+    if key in updated and not array.flags.writeable:
+        raise ValueError(f"{name} updates {key} in place, but the array given is read-only")
+
+
+def _tensor(function: str, key: str, array: NDArray[Any]) -> Tensor:
     """Return an array as a tensor, in the array's own memory where torch can share it."""
     native = array.dtype.newbyteorder("=")
+    if key == "mask":  # of any dtype, small, and perhaps read-only
+        return torch.as_tensor(np.array(array, native))
     if native not in (np.float64, np.float32, np.float16):
-        raise TypeError(f"{function} expected {name} of dtype float64, float32 or float16; got {array.dtype}")
-    shareable = array.dtype.isnative and array.flags.writeable and min(array.strides, default=0) >= 0
+        raise TypeError(f"{function} expected {key} of dtype float64, float32 or float16; got {array.dtype}")
+    shareable = (
+        array.dtype.isnative
+        and array.flags.writeable
+        and array.flags.aligned
+        and all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)  # not so in a packed record
+    )
     return torch.from_numpy(array if shareable else np.array(array, native, order="C"))

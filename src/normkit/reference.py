@@ -79,14 +79,15 @@ def normalize(
         weight, bias: ``norm.affine_shape(x.shape)``;  statistics: A · K elements each.
     Raises:
         ShapeError: the shape of x does not fit the norm.
+        TypeError: an array has a mask, which would be lost.
     """
-    x = np.asarray(x, dtype=np.float64)
+    x = _float64(x)
     v = view(norm, x.shape)
     x4 = x.reshape(v.shape)  # (A, R, K, S)
     if statistics is None:
         mean, var = moments(x4, subtract_mean=norm.subtract_mean)  # (A, K)
     else:
-        mean, var = (np.reshape(np.asarray(s, np.float64), (v.shape[0], v.shape[2])) for s in statistics)  # (A, K)
+        mean, var = (np.reshape(_float64(s), (v.shape[0], v.shape[2])) for s in statistics)  # (A, K)
     y4 = _standardize(x4, mean, var, eps)  # (A, R, K, S)
     if weight is not None:
         y4 = y4 * _spread(weight, v)  # (A, R, K, S)
@@ -125,7 +126,7 @@ def gradients(
         dy: In the shape of x.
         x: The input of the forward pass, like norm, weight, eps and statistics.
     """
-    x, dy = np.asarray(x, dtype=np.float64), np.asarray(dy, dtype=np.float64)
+    x, dy = _float64(x), _float64(dy)
     v = view(norm, x.shape)
     forward = normalize(x, norm, None, None, eps, statistics)
     x_hat = forward.y.reshape(v.shape)  # (A, R, K, S)
@@ -154,14 +155,21 @@ def update_running(
         num_batches_tracked: n, this batch included.
     """
     m = 1.0 / num_batches_tracked if momentum is None else momentum
-    return (1.0 - m) * np.asarray(running, np.float64) + m * np.asarray(batch, np.float64)  # (C,)
+    return (1.0 - m) * _float64(running) + m * _float64(batch)  # (C,)
 
 
 def unbiased(var: ArrayLike, count: int) -> Array:
     """The variance that is stored, :math:`var · n / (n - 1)`; the one that normalizes is the biased one."""
     if count < 2:
         raise ValueError(f"the unbiased variance needs at least 2 values per statistic; got {count}")
-    return np.asarray(var, np.float64) * (count / (count - 1))  # (A, K)
+    return _float64(var) * (count / (count - 1))  # (A, K)
+
+
+def _float64(x: ArrayLike) -> Array:
+    """Return numbers as an array in float64."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("expected a plain array; got a numpy.ma.MaskedArray, whose mask would be lost: fill it")
+    return np.asarray(x, dtype=np.float64)
 
 
 def _standardize(x4: Array, mean: Array, var: Array, eps: float) -> Array:
@@ -171,7 +179,7 @@ def _standardize(x4: Array, mean: Array, var: Array, eps: float) -> Array:
 
 def _spread(weight: ArrayLike, v: View) -> Array:
     """Repeat weight or bias to every element that it applies to."""
-    factors = np.asarray(weight, np.float64).reshape(v.affine_sizes)  # one axis a factor, 1 where weight does not vary
+    factors = _float64(weight).reshape(v.affine_sizes)  # one axis a factor, 1 where weight does not vary
     return np.broadcast_to(factors, v.sizes).reshape(v.shape)  # (A, R, K, S)
 
 

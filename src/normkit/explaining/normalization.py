@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from normkit import functional
 from normkit.errors import UserError
@@ -135,7 +135,7 @@ def normalization_of(
     """
     if eps is None:
         eps = FLOAT32_EPS if case.kind == "rms" else 1e-5
-    given_weight, given_bias = (None if given is None else np.asarray(given, np.float64) for given in (weight, bias))
+    given_weight, given_bias = (None if given is None else _unmasked(given).astype(float) for given in (weight, bias))
     refuse_as_the_layer(case, x, (given_weight, given_bias), eps)
     if given_bias is None and case.kind != "rms":
         given_bias = np.zeros(case.weight_shape)
@@ -163,7 +163,7 @@ def as_array(x: Any) -> Array:
         x = x.detach().cpu()
         x = (x if x.is_complex() else x.double()).numpy()
     try:
-        values = np.asarray(x)
+        values = _unmasked(x)
     except (TypeError, ValueError) as error:
         raise UserError(f"expected an array of numbers; got {type(x).__name__} ({error})") from None
     if values.dtype.kind not in "biuf":
@@ -176,6 +176,13 @@ def as_array(x: Any) -> Array:
     if np.abs(numbers).max() > LARGEST:
         raise UserError(f"expected numbers up to {LARGEST:g}; the squares of larger ones overflow: scale the array")
     return numbers
+
+
+def _unmasked(x: Any) -> NDArray[Any]:
+    """Return an array, but no masked one."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise UserError("expected a plain array; got a numpy.ma.MaskedArray, whose mask would be lost: fill it")
+    return np.asarray(x)
 
 
 def refuse_as_the_layer(case: Case, x: Array, params: Sequence[Array | None] = (None, None), eps: float = 1e-5) -> None:

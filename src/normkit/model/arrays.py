@@ -74,6 +74,10 @@ def _array(path: tuple[str, ...], value: Any) -> Any:
     """Return an array of NumPy or a tensor."""
     if isinstance(value, Tensor):
         return value.detach()
+    if isinstance(value, np.ma.MaskedArray):
+        raise UserError(
+            f"port expected plain arrays; {'/'.join(path)} is a MaskedArray, whose mask would be lost: fill it"
+        )
     array = np.asarray(value)
     if array.dtype.kind == "V" or (array.dtype.kind not in "fiub" and hasattr(value, "dtype")):
         array = np.asarray(value, dtype=np.float32)  # bfloat16, which NumPy has no name for
