@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normkit.backends import Call, normalize
-from normkit.backends.call import layer_spec
-from normkit.backends.checks import running_or_none
+from normkit.backends.call import as_sizes, group_spec, layer_spec
+from normkit.backends.checks import check_tensors, running_or_none
 from normkit.backends.dtypes import machine_eps
 from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import read_mask
@@ -83,8 +83,11 @@ def batch_norm(
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
     """
-    mean, var = cast("tuple[Any, Any]", (running_mean, running_var))
+    mean, var, *affine = cast("tuple[Any, ...]", (running_mean, running_var, weight, bias))
     running = running_or_none("batch_norm", mean, var, momentum, use_input_stats=training)
+    for parameter in affine:
+        if isinstance(parameter, Tensor) and parameter.dim() != 1:  # torch's operation takes it, and the kernels do not
+            check_tensors(Call(cast("Any", input), _BATCH, *affine))
     result: ArrayT = _normalize(input, _BATCH, weight, bias, eps, running, training, mask=mask)
     return result
 
@@ -147,10 +150,11 @@ def layer_norm(
         input, result: (*, *normalized_shape);  weight, bias: normalized_shape
     Raises:
         RuntimeError: a shape that does not fit.
+        TypeError: normalized_shape is no sequence of integers.
     Reference:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     """
-    result: ArrayT = _normalize(input, layer_spec(tuple(normalized_shape)), weight, bias, eps)
+    result: ArrayT = _normalize(input, layer_spec(as_sizes(normalized_shape)), weight, bias, eps)
     return result
 
 
@@ -174,11 +178,12 @@ def rms_norm(
         input, result: (*, *normalized_shape);  weight: normalized_shape
     Raises:
         RuntimeError: a shape that does not fit.
+        TypeError: normalized_shape is no sequence of integers.
     Reference:
         Zhang & Sennrich 2019, arXiv:1910.07467.
     """
     dtype: Any = input.dtype
-    norm = layer_spec(tuple(normalized_shape), subtract_mean=False)
+    norm = layer_spec(as_sizes(normalized_shape), subtract_mean=False)
     result: ArrayT = _normalize(input, norm, weight, None, machine_eps(dtype) if eps is None else eps)
     return result
 
@@ -207,10 +212,11 @@ def group_norm(
     Raises:
         RuntimeError: a shape that does not fit, or channels that are not divisible by num_groups.
         ValueError: one value per group.
+        TypeError: num_groups is no integer.
     Reference:
         Wu & He 2018, arXiv:1803.08494, Eq. 1.
     """
-    result: ArrayT = _normalize(input, Norm("group", num_groups=num_groups), weight, bias, eps, mask=mask)
+    result: ArrayT = _normalize(input, group_spec(num_groups), weight, bias, eps, mask=mask)
     return result
 
 

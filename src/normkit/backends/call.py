@@ -1,9 +1,10 @@
 """One normalization as one value: what every back end takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from math import inf
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from operator import index
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -87,5 +88,46 @@ def cached_outside_compile(function: Callable[P, R]) -> Callable[P, R]:
 
 @cached_outside_compile
 def layer_spec(normalized_shape: tuple[int, ...], *, subtract_mean: bool = True) -> Norm:
-    """Return the norm over the last axes, of these sizes."""
-    return Norm("layer", subtract_mean, normalized_shape=normalized_shape)
+    """Return the norm over the last axes, of these sizes.
+
+    Raises:
+        TypeError: a size is no integer; 4.0 would be found in the cache in place of 4 from then on.
+    """
+    return Norm("layer", subtract_mean, normalized_shape=as_sizes(normalized_shape))
+
+
+def as_sizes(normalized_shape: Iterable[int]) -> tuple[int, ...]:
+    """Return a normalized_shape as a tuple.
+
+    Raises:
+        TypeError: it is no sequence of integers.
+    """
+    try:
+        sizes = tuple(normalized_shape)
+        if not all(type(size) is int for size in sizes):
+            sizes = tuple(map(_as_int, sizes))
+    except TypeError:
+        raise TypeError(
+            "expected normalized_shape to be a sequence of integers, such as (3,) or x.shape[-1:]; "
+            f"got {normalized_shape!r}"
+        ) from None
+    return sizes
+
+
+def group_spec(num_groups: int) -> Norm:
+    """Return the norm over so many groups of channels.
+
+    Raises:
+        TypeError: num_groups is no integer; what is prepared for 2.0 would be found in caches in place of that for 2.
+    """
+    if type(num_groups) is not int:
+        try:
+            num_groups = _as_int(num_groups)
+        except TypeError:
+            raise TypeError(f"group_norm expected num_groups to be an integer; got {num_groups!r}") from None
+    return Norm("group", num_groups=num_groups)
+
+
+def _as_int(number: Any) -> Any:
+    """Return an integer of any type as Python's, or a symbol of a compiled graph as it is."""
+    return number if isinstance(number, torch.SymInt) else index(number)

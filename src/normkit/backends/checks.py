@@ -21,10 +21,19 @@ def _affine_shape(norm: Norm, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def check(call: Call) -> None:
     """Raise where a call cannot be meant."""
+    check_numbers(call)
     count_check = _COUNT_CHECKS.get(call.norm.kind)
     if count_check is not None and isinstance(call.x, Tensor):
         count_check(call)
     check_tensors(call)
+
+
+def check_numbers(call: Call) -> None:
+    """Raise where an argument is no number."""
+    momentum = 0.0 if call.running is None else call.running.momentum
+    for label, number in (("eps", call.eps), ("momentum", momentum)):
+        if type(number) is not float and not hasattr(number, "__float__"):
+            raise TypeError(f"{call.norm.name}_norm expected {label} to be a number; got {number!r}")
 
 
 def check_batch(call: Call) -> None:
@@ -84,6 +93,8 @@ def check_tensors(call: Call) -> None:
         )
     expected = _affine_shape(norm, x.shape)
     for label, parameter in (("weight", call.weight), ("bias", call.bias)):
+        if parameter is not None:
+            _require_tensor(norm, label, parameter)
         if parameter is not None and parameter.shape != expected:
             got = tuple(parameter.shape)
             channels = f", or an input of {got[0]} channels" if norm.affine_is_per_channel and len(got) == 1 else ""
@@ -95,10 +106,19 @@ def check_tensors(call: Call) -> None:
         _check_running(call, call.running)
 
 
+def _require_tensor(norm: Norm, label: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{norm.name}_norm expected {label} to be a torch.Tensor, as the input is; got {type(value).__name__}: "
+            "torch.as_tensor makes one"
+        )
+
+
 def _check_running(call: Call, running: Running) -> None:
     name, x = f"{call.norm.name}_norm", call.x
     channels = x.shape[1:2]
     for label, statistic in (("running_mean", running.mean), ("running_var", running.var)):
+        _require_tensor(call.norm, label, statistic)
         if statistic.shape != channels:
             raise ShapeError(
                 f"{name} expected {label} of shape {tuple(channels)} for an input of shape {tuple(x.shape)}; "

@@ -59,7 +59,7 @@ def normalize(call: Call) -> Tensor:
     if plain and (x.numel() < MIN_NUMEL or is_small(call)):
         try:
             y = aten.OPERATIONS[call.norm.kind](call)
-        except (RuntimeError, IndexError):
+        except (RuntimeError, IndexError, TypeError, AttributeError):
             check(call)  # says in our words what does not fit
             raise
         return y if call.epilogue is None else apply_epilogue(y, call.epilogue)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from normkit.backends.call import Call
-from normkit.backends.checks import check_tensors
+from normkit.backends.checks import check_numbers, check_tensors
 from normkit.backends.dispatch import normalize, runs_kernel
 from normkit.backends.masked_operations import channels_together, normalize_by_operations, without_padding
 from normkit.backends.masks import Mask, Sums, can_be_inspected, sums_of
@@ -38,6 +38,7 @@ def normalize_masked(call: Call, mask: Mask) -> Tensor:
 def check_masked(call: Call, sums: Sums) -> None:
     """Raise where the call does not fit, or where statistics would be taken from one valid element."""
     x, norm = call.x, call.norm
+    check_numbers(call)
     check_tensors(call)
     if not x.is_floating_point():
         raise NotImplementedError(f"{norm.name}_norm expected an input of a floating-point type; got {x.dtype}")

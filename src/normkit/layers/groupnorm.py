@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from normkit.backends import Call, normalize
+from normkit.backends.call import group_spec
 from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import read_mask
 from normkit.layers.fast_attributes import get_affine
-from normkit.spec import Norm
 
 
 class GroupNorm(nn.GroupNorm):
@@ -44,7 +44,7 @@ class GroupNorm(nn.GroupNorm):
             lengths: How many positions of each sample count, of an input (N, C, L).
         """
         weight, bias = get_affine(self)
-        call = Call(input, Norm("group", num_groups=self.num_groups), weight, bias, self.eps)
+        call = Call(input, group_spec(self.num_groups), weight, bias, self.eps)
         if mask is None and lengths is None:
             return normalize(call)
         return normalize_masked(call, read_mask(input, mask, lengths))
