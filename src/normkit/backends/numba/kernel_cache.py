@@ -1,35 +1,32 @@
 """Kernels as machine code: kept on disk, and run from there without Numba, whose import takes longer than all the rest.
 
-A file holds the object code of one kernel behind a digest of it. Its name tells what the code was made of and for, so
-that whatever changes gives another file.
+A file holds the object code of one kernel behind a digest of the code and of all that it was made of and for: which
+kernel it is, sources, versions, settings and processor. A file under a wrong name is no more loaded than a damaged one.
 """
 
 import hashlib
 import logging
 import os
+import sys
 import time
-from contextlib import suppress
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
-from threading import RLock, get_ident
+from threading import RLock
 from typing import Any, Final
 
 from llvmlite import binding
 
 from normkit.backends import processor
+from normkit.backends.numba import kernel_files
+from normkit.backends.numba.numba_settings import assigned, settings
 
 ENTRY: Final = "kernel"
 """The name of the function in the object code of a kernel."""
 
-_SLOW: Final = 2.0  # seconds; a first use that takes longer is worth a line in the log
-
-# Numba's variables that change the code which it makes, beside those that name a processor
-_SETTINGS: Final = tuple(
-    f"NUMBA_{name}" for name in ("ENABLE_AVX", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO", "BOUNDSCHECK")
-)
-
 logger = logging.getLogger("normkit")
+
+_warned: Final[list[bool]] = []  # not empty: it was said that kernels are not kept
 
 _loading = RLock()
 if hasattr(os, "register_at_fork"):  # a child has no thread that would let go of it
@@ -57,72 +54,81 @@ def find(module: str, *choices: Any) -> int:
     The module is imported, and with it Numba, only if no earlier process has left the kernel on disk.
     """
     name = module.replace(".", "_")
-    words = (choice.__name__ if isinstance(choice, type) else str(int(choice)) for choice in choices)
-    file = f"{name}-{''.join(f'{word}-' for word in words)}{_digest()}.o"
-    code = _read(file)
+    words = [choice.__name__ if isinstance(choice, type) else str(int(choice)) for choice in choices]
+    identity = _identity(name, *words)
+    file = f"{'-'.join((name, *words, hashlib.sha256(identity).hexdigest()[:16]))}.o"
+    try:
+        code = _verified(kernel_files.read(file), identity)
+        if code is None:
+            kernel_files.prepare()
+        problem = None
+    except OSError as error:
+        code, problem = None, error
     if code is None:
-        began = time.perf_counter()
-        code = import_module(f"{__package__}.{module}").make_kernel(*choices)
-        took = time.perf_counter() - began
-        if _write(file, code) and took > _SLOW:
-            logger.info("compiled kernel %s in %.1f s; the next process loads it from disk", name, took)
+        code = _compile(module, choices, problem)
+        if problem is None:
+            _keep(file, identity, code)
     return _load(code)
 
 
+def _identity(*kernel: str) -> bytes:
+    """Return all that the code of a kernel may depend on."""
+    versions = [metadata.version(package) for package in ("numba", "llvmlite", "numpy")]
+    made_for = binding.get_process_triple(), processor.name(), processor.features()
+    return repr((kernel, _sources(), sys.version_info[:3], versions, made_for, settings())).encode()
+
+
 @cache
-def _digest() -> str:
-    """Return a digest of everything that the code of a kernel may depend on."""
+def _sources() -> str:
+    """Return a digest of all sources of kernels."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
-    made_by = (metadata.version(package) for package in ("numba", "llvmlite", "numpy"))
-    made_for = binding.get_process_triple(), processor.name(), processor.features(), *map(os.environ.get, _SETTINGS)
-    digest.update(repr((*made_by, *made_for)).encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
-def _folders() -> list[Path]:
-    """Return where kernels may be kept: beside the sources, or else with what the user's programs keep."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        return [Path(chosen) / "normkit"]
-    folders = [Path(__file__).parent / "__pycache__"]
-    with suppress(RuntimeError):  # a user without a home
-        folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normkit")
-    return folders
+def _verified(content: bytes | None, identity: bytes) -> bytes | None:
+    """Return the code that a file holds; None where there is none, it is damaged, or is that of another kernel."""
+    if content is None:
+        return None
+    size = hashlib.sha256().digest_size
+    digest, code = content[:size], content[size:]
+    return code if digest == _digest(identity, code) else None
 
 
-def _read(name: str) -> bytes | None:
-    """Return the code that a file holds; None where there is none, or it is damaged."""
-    for folder in _folders():
-        try:
-            kept = (folder / name).read_bytes()
-        except OSError:
-            continue
-        size = hashlib.sha256().digest_size
-        if hashlib.sha256(kept[size:]).digest() == kept[:size]:
-            return kept[size:]
-    return None
+def _digest(identity: bytes, code: bytes) -> bytes:
+    return hashlib.sha256(hashlib.sha256(identity).digest() + code).digest()
 
 
-def _write(name: str, code: bytes) -> bool:
-    """Keep the code of a kernel, whole or not at all; False if it cannot be."""
-    errors = []
-    for folder in _folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part = folder / f"{name}.{os.getpid()}.{get_ident()}"  # another process or thread may write the same
-            try:
-                part.write_bytes(hashlib.sha256(code).digest() + code)
-                part.replace(folder / name)
-            finally:
-                part.unlink(missing_ok=True)
-        except OSError as error:
-            errors.append(str(error))
-        else:
-            return True
-    logger.info("kernels are compiled anew in each process, as they cannot be kept on disk: %s", "; ".join(errors))
-    return False
+def _compile(module: str, choices: tuple[Any, ...], problem: OSError | None) -> bytes:
+    if problem is not None:
+        _warn_unkept(problem)
+    began = time.perf_counter()
+    code: bytes = import_module(f"{__package__}.{module}").make_kernel(*choices)
+    logger.info("compiled kernel %s in %.1f s", module, time.perf_counter() - began)
+    return code
+
+
+def _keep(file: str, identity: bytes, code: bytes) -> None:
+    names = assigned()
+    if names:
+        logger.info("a kernel is not kept, as this program has set %s in numba.config", ", ".join(names))
+        return
+    try:
+        kernel_files.write(file, _digest(identity, code) + code)
+    except OSError as error:
+        _warn_unkept(error)
+
+
+def _warn_unkept(problem: OSError) -> None:
+    """Say once in a process why kernels are neither loaded nor kept, and what to do."""
+    if not _warned:
+        _warned.append(True)
+        logger.warning(
+            "normkit compiles kernels anew in each process, as they cannot be kept on disk: %s. Mend that, or set "
+            "NUMBA_CACHE_DIR to a folder of your own",
+            problem,
+        )
 
 
 _engines: list[Any] = []  # which own the code that is in use
