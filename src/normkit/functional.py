@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normkit.backends import Call, normalize
-from normkit.backends.call import as_sizes, group_spec, layer_spec
+from normkit.backends.call import group_spec, layer_spec
 from normkit.backends.checks import check_tensors, running_or_none
 from normkit.backends.dtypes import machine_eps
 from normkit.backends.masked import normalize_masked
@@ -154,7 +154,7 @@ def layer_norm(
     Reference:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     """
-    result: ArrayT = _normalize(input, layer_spec(as_sizes(normalized_shape)), weight, bias, eps)
+    result: ArrayT = _normalize(input, layer_spec(normalized_shape), weight, bias, eps)
     return result
 
 
@@ -183,7 +183,7 @@ def rms_norm(
         Zhang & Sennrich 2019, arXiv:1910.07467.
     """
     dtype: Any = input.dtype
-    norm = layer_spec(as_sizes(normalized_shape), subtract_mean=False)
+    norm = layer_spec(normalized_shape, subtract_mean=False)
     result: ArrayT = _normalize(input, norm, weight, None, machine_eps(dtype) if eps is None else eps)
     return result
 

@@ -27,15 +27,52 @@ the affine marks are merged along with the reduced ones, the offset of a weight 
 """
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ShapeError(RuntimeError, ValueError):
     """A shape that does not fit. A RuntimeError as torch raises it, and the ValueError that a wrong argument is."""
+
+
+def integer(value: object, expected: str) -> int:
+    """Return a whole number of any type as an int, before a cache takes 2.0 or True for the int that it equals.
+
+    Args:
+        value: The number.
+        expected: Who expected what: the begin of the message.
+    Raises:
+        TypeError: it is no integer; a bool is none either, as in torch.
+    """
+    if type(value) is int:
+        return value
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise TypeError(f"{expected} to be an integer; got {value!r}")
+
+
+def cached_by_shape(function: Callable[P, R]) -> Callable[P, R]:
+    """Cache a function of shapes, except where a tracer has put symbols in place of sizes: they have no hash."""
+    cached: Callable[P, R] = lru_cache(maxsize=4096)(function)  # type: ignore[assignment]
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return cached(*args, **kwargs)
+        except TypeError:  # or the function's own, which it raises again
+            return function(*args, **kwargs)
+
+    return call
 
 
 class Axis(NamedTuple):
@@ -71,6 +108,7 @@ class Norm(NamedTuple):
 
         Raises:
             ShapeError: the shape does not fit this norm.
+            TypeError: num_groups is no integer.
             ValueError: no such kind.
         """
         if self.kind == "layer":
@@ -87,12 +125,13 @@ class Norm(NamedTuple):
         elif self.kind == "channel":
             over_batch, channel, over_space = False, [(channels, True)], False
         elif self.kind == "group":
-            if self.num_groups < 1 or channels % self.num_groups:
+            groups = integer(self.num_groups, "group norm expects num_groups")
+            if groups < 1 or channels % groups:
                 raise ShapeError(
                     "group norm expects the number of channels to be divisible by num_groups; "
-                    f"got {channels} channels and num_groups={self.num_groups} for an input of shape {tuple(shape)}"
+                    f"got {channels} channels and num_groups={groups} for an input of shape {tuple(shape)}"
                 )
-            channel = [(self.num_groups, False), (channels // self.num_groups, True)]
+            channel = [(groups, False), (channels // groups, True)]
             over_batch, over_space = False, True
         else:
             raise ValueError(f"expected a norm of kind batch, layer, channel, group or instance; got {self.kind!r}")
@@ -216,7 +255,7 @@ class View:
         return a_period, a_step, r_step, k_step, s_run, s_step
 
 
-@lru_cache(maxsize=4096)
+@cached_by_shape
 def view(norm: Norm, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> View:
     """See an input of this shape, whose axes lie in memory in this order (row-major if None), as (A, R, K, S).
 

@@ -1,16 +1,15 @@
 """One normalization as one value: what every back end takes."""
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache, wraps
+from functools import wraps
 from math import inf
-from operator import index
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from normkit.spec import Norm
+from normkit.spec import Norm, cached_by_shape, integer
 from normkit.statistics import Running
 
 RELU: Final = (0.0, inf)  # the bounds of a ReLU
@@ -77,7 +76,7 @@ R = TypeVar("R")
 
 def cached_outside_compile(function: Callable[P, R]) -> Callable[P, R]:
     """Cache a function of shapes, except in a graph that is compiled, whose sizes may be symbols."""
-    cached: Callable[P, R] = lru_cache(maxsize=1024)(function)  # type: ignore[assignment]
+    cached = cached_by_shape(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -86,48 +85,36 @@ def cached_outside_compile(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-@cached_outside_compile
-def layer_spec(normalized_shape: tuple[int, ...], *, subtract_mean: bool = True) -> Norm:
+def layer_spec(normalized_shape: Iterable[int], *, subtract_mean: bool = True) -> Norm:
     """Return the norm over the last axes, of these sizes.
 
     Raises:
-        TypeError: a size is no integer; 4.0 would be found in the cache in place of 4 from then on.
+        TypeError: they are no sequence of integers.
     """
-    return Norm("layer", subtract_mean, normalized_shape=as_sizes(normalized_shape))
-
-
-def as_sizes(normalized_shape: Iterable[int]) -> tuple[int, ...]:
-    """Return a normalized_shape as a tuple.
-
-    Raises:
-        TypeError: it is no sequence of integers.
-    """
+    sizes: Any
     try:
         sizes = tuple(normalized_shape)
-        if not all(type(size) is int for size in sizes):
-            sizes = tuple(map(_as_int, sizes))
+        for size in sizes:
+            if type(size) is not int:
+                sizes = tuple(map(_as_size, sizes))
+                break
     except TypeError:
         raise TypeError(
             "expected normalized_shape to be a sequence of integers, such as (3,) or x.shape[-1:]; "
             f"got {normalized_shape!r}"
         ) from None
-    return sizes
+    return Norm("layer", subtract_mean, normalized_shape=sizes)
 
 
 def group_spec(num_groups: int) -> Norm:
     """Return the norm over so many groups of channels.
 
     Raises:
-        TypeError: num_groups is no integer; what is prepared for 2.0 would be found in caches in place of that for 2.
+        TypeError: num_groups is no integer.
     """
-    if type(num_groups) is not int:
-        try:
-            num_groups = _as_int(num_groups)
-        except TypeError:
-            raise TypeError(f"group_norm expected num_groups to be an integer; got {num_groups!r}") from None
-    return Norm("group", num_groups=num_groups)
+    return Norm("group", num_groups=integer(num_groups, "group_norm expected num_groups"))
 
 
-def _as_int(number: Any) -> Any:
-    """Return an integer of any type as Python's, or a symbol of a compiled graph as it is."""
-    return number if isinstance(number, torch.SymInt) else index(number)
+def _as_size(number: object) -> Any:
+    """Return an integer of any type as Python's, or a symbol of a traced graph as it is."""
+    return number if isinstance(number, torch.SymInt) else integer(number, "expected a size")
