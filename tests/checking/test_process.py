@@ -1,7 +1,12 @@
 """The target runs in another process: nothing that it does there is ours."""
 
+import contextlib
+import multiprocessing
 import os
+import signal
+import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,3 +213,46 @@ def test_file_inside_a_package(tmp_path: Path) -> None:
     (package / "tools.py").write_text("EPS = 1e-5")
     (package / "norms.py").write_text("from .tools import EPS\ndef layer_norm(x): return EPS")
     assert load(str(package / "norms.py") + ":layer_norm")(np.ones(3)) == 1e-5
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("fork", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_nothing_outlives_a_caller_that_is_killed(written: Write, tmp_path: Path, fork: bool) -> None:
+    started = tmp_path / "started"
+    target = written(f"""
+        import os, pathlib, subprocess
+        child = subprocess.Popen(["sleep", "100"])
+        pathlib.Path({str(started)!r}).write_text(f"{{os.getpid()}} {{child.pid}} ")
+        while True: pass
+    """)
+    caller = multiprocessing.get_context("fork").Process(
+        target=check_target, args=(target, Options()), kwargs={"fork": fork}
+    )
+    caller.start()
+    pids = _eventually(lambda: started.exists() and started.read_text().endswith(" ") and started.read_text().split())
+    caller.kill()
+    caller.join()
+    assert len(pids) == 2
+    try:
+        _eventually(lambda: not any(_is_running(int(pid)) for pid in pids))
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _eventually(what: Callable[[], Any]) -> Any:
+    """Wait for something that is true in the end."""
+    for _ in range(400):
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came true")

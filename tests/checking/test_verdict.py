@@ -1,8 +1,10 @@
 """The verdict says what was measured, each mode is looked at by itself, and every independent fault is said."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import planted_articles as articles
 import planted_failing as failing
 import planted_modules as modules
@@ -11,6 +13,7 @@ import pytest
 from normkit.checking.report import Report
 from normkit.checking.rules import RULES
 from normkit.checking.run import examine
+from normkit.checking.target.errors import CannotRunError
 from normkit.testing import assert_conforms
 
 TRAINS_ONCE = {
@@ -121,6 +124,51 @@ def test_not_judged_where_no_evaluation_was_found() -> None:
     assert report.verdict == "not judged"
     (reason,) = report.not_judged
     assert reason.startswith("eval-ignores-running-stats could not be measured (no evaluation was found")
+
+
+class Tires:
+    """Runs in a number of calls, all copies of it together, and in no later one."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __deepcopy__(self, memo: Any) -> "Tires":
+        raise TypeError("it stays shared")
+
+    def layer_norm(self) -> Callable[..., Any]:
+        def layer_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise ValueError("no more")
+            return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * gamma + beta
+
+        return layer_norm
+
+
+@pytest.mark.parametrize("calls", [1, 100, 162, 171, 300, 396])
+def test_what_fails_in_a_later_call_is_the_failure_of_the_target(calls: int) -> None:
+    try:
+        report = examine(Tires(calls).layer_norm())
+    except CannotRunError as error:
+        assert "ValueError: no more" in str(error)
+    else:
+        assert report.verdict != "equivalent"
+        assert "ValueError: no more" in str(report)
+
+
+@pytest.mark.parametrize("tired", [True, False])
+def test_our_failure_is_the_target_s_where_the_target_fails_as_well(
+    monkeypatch: pytest.MonkeyPatch, tired: bool
+) -> None:
+    target = Tires(1000)
+
+    def fail(*arguments: Any) -> Any:
+        target.left = 3 if tired else 1000
+        raise IndexError("of ours")
+
+    monkeypatch.setattr("normkit.checking.run.measure", fail)
+    with pytest.raises(CannotRunError if tired else IndexError, match="fails in later ones: .*no more|of ours"):
+        examine(target.layer_norm())
 
 
 def test_what_is_drawn_in_the_first_call_is_no_randomness() -> None:

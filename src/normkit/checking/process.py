@@ -1,7 +1,8 @@
 """Run a check in another process, with a time limit, so that whatever the target does stays there.
 
 The child sends messages through one pipe: what it does and has found so far, and at last its report or what stopped it.
-It is started in one of two ways:
+Where nobody is left to read them the child ends, with all that it started: so it does not outlive a calling process that
+is killed. It is started in one of two ways:
 
 - A string ``path/to/file.py:Name`` is loaded by a fresh interpreter. The command line forks instead: it has nothing to
   lose, and a fork spares importing torch a second time.
@@ -16,10 +17,12 @@ import faulthandler
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -74,6 +77,8 @@ class _Child:
 
 
 _Work = Callable[[Progress, "_Captured"], Report]
+_Start = Callable[[_Work, Connection, Connection], _Child]
+"""Takes the work and both ends of the pipe: the one that is read here, the one that the child writes to."""
 
 Outcome = Report | CannotRunError | BugError
 """A report, or what stopped a check: the target or a bug of ours."""
@@ -130,11 +135,11 @@ class _Run:
         timeout: Seconds that it may take.
     """
 
-    def __init__(self, work: _Work, start: Callable[[_Work, Connection], _Child], name: str, timeout: float) -> None:
+    def __init__(self, work: _Work, start: _Start, name: str, timeout: float) -> None:
         self.name = name
         self.timeout = timeout
         self.receiver, sender = multiprocessing.Pipe(duplex=False)
-        self._child = start(work, sender)
+        self._child = start(work, self.receiver, sender)
         sender.close()
         self._stage = _Stage("starting")
         self._deadline = time.monotonic() + timeout
@@ -166,7 +171,7 @@ class _Run:
         self.receiver.close()
 
 
-def _run_apart(work: _Work, start: Callable[[_Work, Connection], _Child], name: str, timeout: float) -> Report:
+def _run_apart(work: _Work, start: _Start, name: str, timeout: float) -> Report:
     """Start a child and follow its messages until the last one, its end or the time limit."""
     run = _Run(work, start, name, timeout)
     try:
@@ -214,8 +219,12 @@ def check_targets(
             run.end()
 
 
-def _fork(work: _Work, sender: Connection) -> _Child:
-    process = multiprocessing.get_context("fork").Process(target=_run_child, args=(work, sender), daemon=True)
+def _fork(work: _Work, receiver: Connection, sender: Connection) -> _Child:
+    def run() -> None:
+        receiver.close()  # a fork has it too, and the pipe would never be without a reader
+        _run_child(work, sender)
+
+    process = multiprocessing.get_context("fork").Process(target=run, daemon=True)
     with warnings.catch_warnings():  # forking a process with threads: the child starts none
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -229,7 +238,7 @@ def _fork(work: _Work, sender: Connection) -> _Child:
     return _Child(process.pid, wait)
 
 
-def _spawn(work: _Work, sender: Connection) -> _Child:
+def _spawn(work: _Work, _: Connection, sender: Connection) -> _Child:
     handle = sender.fileno()
     inherit: dict[str, Any] = {"pass_fds": [handle]}
     if sys.platform == "win32":
@@ -263,6 +272,7 @@ def _run_child(work: _Work, sender: Connection) -> None:
     if sys.platform != "win32":
         with contextlib.suppress(PermissionError):  # a fresh interpreter has its own session already
             os.setsid()  # whatever it starts ends with it
+        threading.Thread(target=_end_without_reader, args=(sender.fileno(),), daemon=True).start()
     faulthandler.disable()  # the calling process reports a crash
 
     def progress(doing: str, findings: Sequence[Finding]) -> None:
@@ -273,6 +283,16 @@ def _run_child(work: _Work, sender: Connection) -> None:
     sender.send(last)
     sender.close()
     os._exit(0)  # whatever threads or exit handlers the target left behind do not matter any more
+
+
+def _end_without_reader(handle: int) -> None:
+    """Wait until nobody reads from a pipe any more, then end this process and whatever it started."""
+    if sys.platform == "win32":
+        return
+    waiting = select.poll()
+    waiting.register(handle, 0)  # 0: woken by its other end alone
+    waiting.poll()
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _load_and_examine(target: str, options: Options, progress: Progress, printed: "_Captured") -> Report:

@@ -2,7 +2,8 @@
 
 import inspect
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any
@@ -17,14 +18,16 @@ from normkit.checking.report import MODES, Finding, Isolation, Mode, Report, by_
 from normkit.checking.rules import RULES, Rule
 from normkit.checking.rules.base import BlockedError, UnmeasuredError
 from normkit.checking.target.adapted import adapted
+from normkit.checking.target.builder import attempt
 from normkit.checking.target.callables import definition_of, name_of
 from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.global_state import preserved
 from normkit.checking.target.load import ImportEffects, load
-from normkit.checking.target.resolve import resolve
+from normkit.checking.target.resolve import Candidate, resolve
 
 Progress = Callable[[str, Sequence[Finding]], None]
 
+_FURTHER_CALLS = 20
 _MOST_LISTED = 3
 """Codes that a reason names one by one."""
 
@@ -59,33 +62,64 @@ def examine(
         torch.set_num_threads(1)  # the inputs are tiny
         progress("finding out how to build and call it", ())
         candidates = resolve(target, options)
-        progress("measuring what it computes", ())
-        try:
+        with _blaming(name or name_of(target), candidates):
+            progress("measuring what it computes", ())
             probe = measure(candidates, options, import_effects or ImportEffects())
-        except TargetError as error:
-            raise CannotRunError(f"cannot measure {name or name_of(target)}: {error}") from error
-        results = _run_rules(probe, progress)
-        progress("describing what it computes", results.findings)
-        identity = identify(probe)
+            results = _run_rules(probe, progress)
+            progress("describing what it computes", results.findings)
+            identity = identify(probe)
+            twin, convention = _reference_layer(probe, results.findings), _convention_of(probe)
+            not_judged = results.not_judged(probe)
     errors = any(finding.severity == "error" for finding in results.findings)
     return Report(
         target=name or name_of(target),
         family=probe.family,
         family_reason=probe.family_reason,
-        twin=_reference_layer(probe, results.findings),
-        convention=_convention_of(probe),
+        twin=twin,
+        convention=convention,
         identity=identity,
         findings=errors_first(results.findings),
         passed=tuple(results.passed),
         skipped=results.skipped,
         blocked=results.blocked,
         failed=results.failed,
-        not_judged=() if errors else results.not_judged(probe),
+        not_judged=() if errors else not_judged,
         seconds=round(time.perf_counter() - started, 3),
         source=source,
         line=line,
         isolation=isolation,
     )
+
+
+@contextmanager
+def _blaming(name: str, candidates: Sequence[Candidate]) -> Iterator[None]:
+    """Tell failures of the target from ours: it ran before, and what relies on that fails where it does not any more.
+
+    Args:
+        name: What to call the target.
+        candidates: The ways to call it that ran, the likeliest first.
+    """
+    try:
+        yield
+    except CannotRunError:
+        raise
+    except TargetError as error:
+        raise CannotRunError(f"cannot measure {name}: {error}") from error
+    except Exception as error:
+        failure = _failure_now(candidates[0])
+        if failure is None:
+            raise
+        raise CannotRunError(f"{name} ran in the first calls and fails in later ones: {failure}") from error
+
+
+def _failure_now(candidate: Candidate) -> TargetError | None:
+    """What a target raises in calls that ran before; None where they run."""
+    try:
+        for _ in range(_FURTHER_CALLS):
+            attempt(candidate.builder, candidate.rank)
+    except TargetError as error:
+        return error
+    return None
 
 
 @dataclass
