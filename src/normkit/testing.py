@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from normkit.checking.options import CheckOptions, Options
-from normkit.checking.process import TIMEOUT, check_object
+from normkit.checking.process import TIMEOUT, check_anything
 from normkit.checking.report import Finding, Report
 from normkit.checking.rules import RULES
 from normkit.checking.target.callables import name_of
@@ -40,7 +40,8 @@ def assert_conforms(
     """Fail with the findings of ``normkit check`` unless each is expected, and fail if an expected one is gone.
 
     Args:
-        obj: The layer: a class, an instance or a function.
+        obj: The layer: a class, an instance or a function; or a string ``path/to/file.py:Name`` or
+            ``package.module:Name``.
         like: The layer of torch.nn that it must be equivalent to, which also makes torch's conventions binding; None
             takes the family from the name, and accepts the conventions of Keras and Flax.
         expected: Codes of known deviations, each with the reason why it stays.
@@ -65,8 +66,9 @@ def assert_conforms(
         takes = ", ".join(["like", "expected", "strict", *CheckOptions.__annotations__])
         raise TypeError(f"assert_conforms() got an unexpected keyword argument {unknown[0]!r}: it takes {takes}")
     expected = _known(expected)
+    __tracebackhide__ = True
     timeout, isolated = options.get("timeout", TIMEOUT), options.get("isolated", True)
-    report = check_object(obj, _options(like, options), timeout, isolated=isolated)
+    report = check_anything(obj, _options(like, options), timeout, isolated=isolated)
     unexpected = [finding for finding in _failing(report, strict=strict) if finding.code not in expected]
     seen = {*report.codes, *report.skipped, *report.blocked, *report.failed}
     gone = [code for code in expected if code not in seen]
@@ -93,7 +95,7 @@ def parametrize_with_checks(
     examined once, when its first check runs.
 
     Args:
-        layers: Classes, instances or functions.
+        layers: Classes, instances or functions; or strings, as for ``assert_conforms``.
         like: As for ``assert_conforms``.
         expected: Codes of known deviations, each with the reason why it stays.
         strict: Whether warnings fail too, not only errors.
@@ -109,7 +111,8 @@ def parametrize_with_checks(
         for code in RULES:
             marks = [pytest.mark.xfail(reason=reasons[code], strict=True)] if code in reasons else []
             check = _OneCheck(code, shared, strict)
-            cases.append(pytest.param(layer, check, id=f"{name_of(layer)}{position or ''}-{code}", marks=marks))
+            name = layer if isinstance(layer, str) else name_of(layer)
+            cases.append(pytest.param(layer, check, id=f"{name}{position or ''}-{code}", marks=marks))
     return pytest.mark.parametrize(("layer", "check"), cases)
 
 
@@ -123,7 +126,7 @@ class _SharedReport:
 
     def of(self, layer: Any) -> Report:
         if self.report is None:
-            self.report = check_object(layer, self.options, isolated=self.isolated)
+            self.report = check_anything(layer, self.options, isolated=self.isolated)
         return self.report
 
 
@@ -138,6 +141,7 @@ class _OneCheck:
     def __call__(self, layer: Any) -> None:
         import pytest
 
+        __tracebackhide__ = True
         report = self.shared.of(layer)
         for finding in _failing(report, strict=self.strict):
             if finding.code == self.code:

@@ -2,6 +2,7 @@
 
 import pydoc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import planted_modules as modules
@@ -70,6 +71,25 @@ def test_keyword_arguments_reach_the_layer() -> None:
     report = assert_conforms(modules.GroupNorm, features=12, init={"num_groups": 4}, timeout=30.0, isolated=False)
     assert str(report.identity.reduces).startswith("4 groups of 3 neighbouring channels")
     assert report.isolation == "none"
+
+
+def test_a_layer_of_a_file_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "layers.py"
+    path.write_text("import torch\nclass Norm(torch.nn.BatchNorm2d): eps = 1\nclass Other: ...\n")
+    report = assert_conforms(f"{path}:Norm", like=torch.nn.BatchNorm2d)
+    assert (report.isolation, report.source, report.line) == ("process", str(path), 2)
+    with pytest.raises(UserError, match="expected a class with forward or __call__"):
+        assert_conforms(f"{path}:Other")
+
+
+def test_a_failure_is_shown_where_the_test_calls() -> None:
+    parametrized: Any = parametrize_with_checks([modules.BiasedRunningVariance])
+    cases = parametrized.args[1]
+    layer, check = next(case.values for case in cases if case.id.endswith("-biased-running-var"))
+    for call in (lambda: assert_conforms(layer, like=torch.nn.BatchNorm2d), lambda: check(layer)):
+        with pytest.raises(AssertionError, match=r"the biased variance|running variance is biased") as caught:
+            call()
+        assert Path(str(caught.traceback.filter(caught)[-1].path)) == Path(__file__)
 
 
 @parametrize_with_checks([modules.LayerNorm, torch.nn.GroupNorm], like=None)

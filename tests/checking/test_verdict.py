@@ -147,13 +147,13 @@ class Tires:
 
 @pytest.mark.parametrize("calls", [1, 100, 162, 171, 300, 396])
 def test_what_fails_in_a_later_call_is_the_failure_of_the_target(calls: int) -> None:
+    said = []
     try:
         report = examine(Tires(calls).layer_norm())
+        said = [str(report)] if report.verdict != "equivalent" else []
     except CannotRunError as error:
-        assert "ValueError: no more" in str(error)
-    else:
-        assert report.verdict != "equivalent"
-        assert "ValueError: no more" in str(report)
+        said = [str(error)]
+    assert any("ValueError: no more" in text for text in said)
 
 
 @pytest.mark.parametrize("tired", [True, False])
@@ -167,7 +167,7 @@ def test_our_failure_is_the_target_s_where_the_target_fails_as_well(
         raise IndexError("of ours")
 
     monkeypatch.setattr("normkit.checking.run.measure", fail)
-    with pytest.raises(CannotRunError if tired else IndexError, match="fails in later ones: .*no more|of ours"):
+    with pytest.raises(CannotRunError if tired else IndexError, match=r"fails in later ones: .*no more|of ours"):
         examine(target.layer_norm())
 
 

@@ -70,6 +70,37 @@ def test_github(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "%0Afix: " in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "place", "reason"),
+    [
+        ("import torch\nclass Norm(:\n", "file=norms.py,line=2,", "importing norms.py raised SyntaxError"),
+        ("import torch\n\nclass Norm: ...\n", "file=norms.py,line=3,", "expected a class with forward or __call__"),
+        ("import torch\nclass Other: ...\n", "file=norms.py,line=1,", "norms.py has no 'Norm'"),
+    ],
+)
+def test_github_says_what_cannot_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, place: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("norms.py").write_text(text)
+    code, out, err = run("norms.py:Norm", "--format", "github")
+    assert code == 2
+    assert out.startswith(f"::error {place}title=normkit check%3A not run::{reason}")
+    assert f"error: {reason}" in err
+
+
+@pytest.mark.parametrize("text", ["class Norm(:\n", "class BatchNorm(torch.nn.Module): ...\n"])
+def test_github_says_the_same_of_one_file_and_of_several(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("norms.py").write_text(text)
+    Path("others.py").write_text(text)
+    for targets in (["norms.py"], ["norms.py", "others.py"]):
+        out = run(*targets, "--format", "github")[1]
+        assert out.startswith("::error file=norms.py,line=1,title=normkit check%3A not run::"), out
+
+
 @pytest.mark.parametrize("output", ["text", "json", "github"])
 def test_crash_midway_shows_what_was_found(run: Run, tmp_path: Path, output: str) -> None:
     path = tmp_path / "norms.py"
@@ -90,7 +121,7 @@ def test_crash_midway_shows_what_was_found(run: Run, tmp_path: Path, output: str
         assert out.index("affine-missing") < out.index("eps-differs")
 
 
-@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize("output", ["text", "json", "github"])
 def test_a_bug_of_ours_is_no_finding(run: Run, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
     def fail(self: Any, probe: Any) -> Any:
         raise ZeroDivisionError("ours")
@@ -105,6 +136,8 @@ def test_a_bug_of_ours_is_no_finding(run: Run, monkeypatch: pytest.MonkeyPatch, 
         plain = json.loads(out)
         assert (plain["target"], plain["ok"], plain["bug"]) == ("torch.nn:LayerNorm", False, True)
         assert "ZeroDivisionError" in plain["error"]
+    elif output == "github":
+        assert out.startswith("::error title=normkit check%3A bug::normkit's own code failed")
     else:
         assert out == ""
 

@@ -7,7 +7,7 @@
 from typing import Any, Unpack
 
 from normkit.checking.options import CheckOptions, Options
-from normkit.checking.process import TIMEOUT, check_object, check_target
+from normkit.checking.process import TIMEOUT, check_anything
 from normkit.checking.report import Finding, Identity, Report
 
 __all__ = ["Finding", "Identity", "Options", "Report", "check"]
@@ -52,7 +52,4 @@ def check(
         takes = ", ".join(["family", "convention", *CheckOptions.__annotations__])
         raise TypeError(f"check() got an unexpected keyword argument {unknown[0]!r}: it takes {takes}")
     chosen = Options.of(options, family, convention)
-    timeout = options.get("timeout", TIMEOUT)
-    if isinstance(obj, str):
-        return check_target(obj, chosen, timeout)
-    return check_object(obj, chosen, timeout, isolated=options.get("isolated", True))
+    return check_anything(obj, chosen, options.get("timeout", TIMEOUT), isolated=options.get("isolated", True))

@@ -47,6 +47,24 @@ def candidates(given: Iterable[str]) -> list[Candidate]:
     return list(found.values())
 
 
+def place_of(target: str) -> tuple[str | None, int | None]:
+    """Return the file of a target, and the line of its definition or of what keeps the file from being read.
+
+    None stands for what cannot be told without running something.
+    """
+    found = re.match(r"(.+\.py)(?::([\w.]+))?$", target)
+    if found is None:
+        return None, None
+    file, name = found[1], (found[2] or "").partition(".")[0]
+    try:
+        tree = ast.parse(Path(file).read_bytes(), file)
+    except SyntaxError as error:
+        return file, error.lineno
+    except (OSError, ValueError):
+        return file, None
+    return file, next((node.lineno for node in _defined(tree.body) if node.name == name), None)
+
+
 def _candidates_of(target: str) -> Iterator[Candidate]:
     path = Path(target)
     if path.is_dir():

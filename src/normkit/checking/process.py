@@ -1,8 +1,8 @@
 """Run a check in another process, with a time limit, so that whatever the target does stays there.
 
 The child sends messages through one pipe: what it does and has found so far, and at last its report or what stopped it.
-Where nobody is left to read them the child ends, with all that it started: so it does not outlive a calling process that
-is killed. It is started in one of two ways:
+Where nobody is left to read them the child ends, with all that it started, so it does not outlive a calling process
+that is killed. It is started in one of two ways:
 
 - A string ``path/to/file.py:Name`` is loaded by a fresh interpreter. The command line forks instead: it has nothing to
   lose, and a fork spares importing torch a second time.
@@ -123,6 +123,13 @@ def check_object(target: Any, options: Options, timeout: float = TIMEOUT, *, iso
         return examine(target, options, isolation="fork", progress=progress)
 
     return _run_apart(work, _fork, name_of(target), timeout)
+
+
+def check_anything(target: Any, options: Options, timeout: float = TIMEOUT, *, isolated: bool = True) -> Report:
+    """Check what a string names, as ``check_target`` does, or else an object, as ``check_object`` does."""
+    if isinstance(target, str):
+        return check_target(target, options, timeout)
+    return check_object(target, options, timeout, isolated=isolated)
 
 
 class _Run:

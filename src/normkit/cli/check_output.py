@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -13,7 +13,7 @@ import typer
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
-    from normkit.checking.report import Report, Section
+    from normkit.checking.report import Finding, Report, Section
     from normkit.checking.summary import Entry, Summary
     from normkit.checking.target.errors import CannotRunError
 
@@ -38,22 +38,25 @@ def print_report(report: "Report", output: Format) -> None:
 
 
 def print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
-    """Print what was found before the target ended its process; the caller prints the error itself."""
-    from normkit.checking.github import annotations
+    """Print what was found before the target ended its process, and why it ended where that is read by a program.
 
+    The caller prints the error itself, for people.
+    """
     if output is Format.json:
         findings = [asdict(finding) for finding in error.findings]
         typer.echo(json.dumps({"target": target, "error": str(error), "findings": findings, "ok": False}, indent=2))
-    elif error.findings and output is Format.github:
-        typer.echo(annotations(error.findings))
+    elif output is Format.github:
+        _print_annotations_of_none(target, "not run", str(error), error.findings)
     elif error.findings:
         _print_blocks(target, [finding.section() for finding in error.findings])
 
 
 def print_bug(target: str, error: Exception, output: Format) -> None:
-    """Print a document for a bug of ours; the caller prints the error itself."""
+    """Print a document or an annotation for a bug of ours; the caller prints the error itself."""
     if output is Format.json:
         typer.echo(json.dumps({"target": target, "error": str(error), "ok": False, "bug": True}, indent=2))
+    elif output is Format.github:
+        _print_annotations_of_none(target, "bug", str(error))
 
 
 @contextmanager
@@ -109,18 +112,24 @@ def _print_entry(entry: "Entry") -> None:
 
 
 def _print_entry_annotations(entry: "Entry") -> None:
-    from normkit.checking.github import annotation_of, annotations
-
     if entry.report is not None:
         _print_annotations(entry.report)
         typer.echo(f"{entry.target}: {entry.report.conclusion()}")
         return
-    file = entry.target.partition(".py")[0] + ".py" if ".py" in entry.target else None
-    if entry.findings:
-        typer.echo(annotations(entry.findings, file))
     if entry.exit_status:
-        typer.echo(annotation_of(entry.status, entry.error, file))
+        _print_annotations_of_none(entry.target, entry.status, entry.error, entry.findings)
     typer.echo(f"{entry.target}: {entry.status}")
+
+
+def _print_annotations_of_none(target: str, verdict: str, reason: str, findings: "Sequence[Finding]" = ()) -> None:
+    """Print the annotations of a target that has no report."""
+    from normkit.checking.candidates import place_of
+    from normkit.checking.github import annotation_of, annotations
+
+    place = place_of(target)
+    if findings:
+        typer.echo(annotations(findings, *place))
+    typer.echo(annotation_of(verdict, reason, *place))
 
 
 def _print_annotations(report: "Report") -> None:
