@@ -2,10 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def said(function: Callable[[], Any]) -> str:
     """The error that a function raises."""
     try:
         function()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return str(error)
     return "no error"
 
@@ -65,10 +66,70 @@ def skips_backward(rank: int) -> str:
 
 def channels_apart(rank: int, name: str) -> list[str]:
     """Other channels on each rank; the layer after it, of the same group, works."""
-    group = distributed.new_group([0, 1], timeout=timedelta(seconds=TIMEOUT), backend="gloo")
+    group = distributed.new_group([0, 1])
     channels = APART[name][rank]
     layer = normkit.SyncBatchNorm(channels, process_group=group)
     return [said(lambda: layer(torch.randn(4, channels))), said(lambda: forward(group))]
+
+
+class Refused(NamedTuple):
+    """A call that cannot be meant."""
+
+    shape: tuple[int, ...] = (8, 4, 3, 3)
+    dtype: torch.dtype = torch.float32
+    options: dict[str, Any] = {}  # noqa: RUF012
+    layer_dtype: torch.dtype = torch.float32
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    message: str = ""
+
+
+@contextmanager
+def forced_under_autocast() -> Iterator[None]:
+    """A back end that is forced where it cannot work."""
+    with torch.autocast("cpu"), normkit.use_backend("numba"):
+        yield
+
+
+REFUSED = {
+    "channels": Refused((8, 64, 3, 3), message="expected weight of shape (64,)"),
+    "channels, kernels": Refused((8, 64, 40, 40), message="expected weight of shape (64,)"),
+    "channels, no running statistics": Refused(
+        (8, 64, 40, 40), options={"track_running_stats": False}, message="expected weight of shape (64,)"
+    ),
+    "channels, no weight": Refused((8, 64, 3, 3), options={"affine": False}, message="expected running_mean of shape"),
+    "eps": Refused(options={"eps": 0.0}, message="eps must be positive"),
+    "integers": Refused(dtype=torch.int64, message="a floating-point type"),
+    "dtype": Refused(
+        layer_dtype=torch.float64,
+        options={"track_running_stats": False},
+        message="expected weight of the type of the input",
+    ),
+    "forced back end": Refused(context=forced_under_autocast, message="the numba back end was forced, but autocast"),
+}
+
+
+def refuses(rank: int, name: str) -> dict[str, Any]:
+    """A call that every rank refuses, then one that rank 1 alone does; the layer after it, of the same group, works."""
+    case = REFUSED[name]
+    group = distributed.new_group([0, 1])
+    layer: Any = normkit.SyncBatchNorm(4, process_group=group, **case.options).to(case.layer_dtype)
+    good: Any = normkit.SyncBatchNorm(4, process_group=group)
+    before = [value.clone() for value in (*layer.buffers(), *good.buffers())]
+    bad = torch.ones(case.shape).to(case.dtype)
+
+    def call_badly() -> None:
+        with case.context():
+            layer(bad)
+
+    said_by_all = said(call_badly)
+    said_of_one = said(call_badly if rank else lambda: good(torch.randn(8, 4, 3, 3)))
+    after = [*layer.buffers(), *good.buffers()]
+    return {
+        "all": said_by_all,
+        "one": said_of_one,
+        "unchanged": all(map(torch.equal, before, after)),
+        "after": said(lambda: good(torch.randn(8, 4, 3, 3))),
+    }
 
 
 def types_apart(rank: int) -> dict[str, Tensor]:
@@ -100,7 +161,10 @@ def nonfinite(rank: int) -> list[Any]:
 def on_rank(rank: int) -> dict[str, Any]:
     """All of it, in groups that break one after the other."""
     functions = (does_not_call, evaluates, skips_backward, types_apart, nonfinite)
-    return {name: channels_apart(rank, name) for name in APART} | {each.__name__: each(rank) for each in functions}
+    found = {name: channels_apart(rank, name) for name in APART} | {
+        f"refused {name}": refuses(rank, name) for name in REFUSED
+    }
+    return found | {each.__name__: each(rank) for each in functions}
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +187,17 @@ def test_other_channels_are_named_on_all_ranks_and_the_group_lives_on(name: str,
         message, after = found[rank][name]
         assert f"channels on all ranks; got {list(APART[name])}" in message
         assert after == "no error"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_call_that_a_rank_refuses_is_an_error_on_all_and_changes_nothing(
+    name: str, found: list[dict[str, Any]]
+) -> None:
+    first, second = (each[f"refused {name}"] for each in found)
+    for message in (first["all"], second["all"], second["one"]):
+        assert REFUSED[name].message in message
+    assert "rank 0 of 2 has nobody to share its statistics with: ranks [1] refused their inputs" in first["one"]
+    assert all(each["unchanged"] and each["after"] == "no error" for each in (first, second))
 
 
 def test_other_types_and_axes_share_statistics_all_the_same(found: list[dict[str, Any]]) -> None:

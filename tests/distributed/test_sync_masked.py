@@ -55,14 +55,33 @@ def masked_rank(rank: int, form: str) -> tuple[Results, Tensor]:
 
 def one_value(rank: int) -> str:
     """The error of ranks that have one valid value together."""
-    layer = normkit.SyncBatchNorm(6)
+    layer: Any = normkit.SyncBatchNorm(6)
     mask = torch.zeros(2, 4)
     mask[0, 0] = 1.0 - rank
     try:
         layer(torch.randn(2, 6, 4), mask=mask)
     except ValueError as error:
-        return str(error)
+        return f"{error}; {int(layer.num_batches_tracked)} batches"
     return "no error"
+
+
+def refused() -> str:
+    """The error of a masked input of other channels than the layer's."""
+    layer: Any = normkit.SyncBatchNorm(4)
+    try:
+        layer(torch.randn(8, 64, 4), lengths=[3] * 8)
+    except RuntimeError as error:
+        return f"{error}; {int(layer.num_batches_tracked)} batches"
+    return "no error"
+
+
+def half_layer() -> Tensor:
+    """What a layer in bfloat16 makes of a masked input."""
+    layer: Any = normkit.SyncBatchNorm(6).bfloat16()
+    x = torch.arange(48.0).reshape(2, 6, 4).bfloat16().requires_grad_()
+    y: Tensor = layer(x, lengths=[4, 2])
+    y.sum().backward()
+    return y.detach()
 
 
 def weights_with_gradient() -> str:
@@ -77,7 +96,8 @@ def weights_with_gradient() -> str:
 def every_form(rank: int) -> dict[str, Any]:
     """What a rank finds, in one process: starting it takes longer than all of its work."""
     found: dict[str, Any] = {form: masked_rank(rank, form) for form in FORMS}
-    return found | {"one value": one_value(rank), "gradient": weights_with_gradient()}
+    found |= {"one value": one_value(rank), "gradient": weights_with_gradient()}
+    return found | {"refused": refused(), "half layer": half_layer()}
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +158,20 @@ def test_one_valid_value_on_all_ranks_is_an_error_on_all(ranks: list[dict[str, A
         assert rank["one value"].startswith(
             "Expected more than 1 value per channel when training, got 1 on all ranks together"
         )
+        assert rank["one value"].endswith("; 0 batches")
+
+
+def test_other_channels_than_the_layers_are_an_error_before_anything_changes(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert "expected weight of shape (64,)" in rank["refused"]
+        assert rank["refused"].endswith("; 0 batches")
+
+
+def test_a_layer_in_bfloat16(ranks: list[dict[str, Any]]) -> None:
+    x = torch.arange(48.0).reshape(2, 6, 4)
+    expected = normkit.BatchNorm1d(6)(x, lengths=[4, 2])
+    for rank in ranks:
+        assert error(rank["half layer"].double(), expected.detach()) < 1e-2
 
 
 def test_gradients_of_weights_are_refused(ranks: list[dict[str, Any]]) -> None:

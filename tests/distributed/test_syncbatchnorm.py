@@ -20,6 +20,7 @@ class Case(NamedTuple):
     backend: str = "auto"
     order: int = 1
     activation: bool = False
+    half_layer: bool = False
 
 
 UNTRACKED = {"track_running_stats": False}
@@ -40,6 +41,12 @@ CASES = {
     "float32": Case(((4, 5, 60), (3, 5, 60)), torch.float32),
     "bfloat16": Case(((4, 5, 60), (3, 5, 60)), torch.bfloat16),
     "float16": Case(((4, 5, 60), (3, 5, 60)), torch.float16),
+    "bfloat16 layer": Case(((4, 5, 60), (3, 5, 60)), torch.bfloat16, half_layer=True),
+    "float16 layer": Case(((4, 5, 60), (3, 5, 60)), torch.float16, half_layer=True),
+    "bfloat16 layer, kernels": Case(((4, 5, 60), (3, 5, 60)), torch.bfloat16, backend="numba", half_layer=True),
+    "float16 layer, channels last": Case(
+        ((4, 5, 6, 7), (3, 5, 6, 7)), torch.float16, channels_last=True, options=UNTRACKED, half_layer=True
+    ),
     "empty, no weight": Case(((4, 5, 6), (0, 5, 6)), options={"affine": False}),
     "empty, bfloat16": Case(((4, 5, 60), (0, 5, 60)), torch.bfloat16, backend="numba"),
     "float16, channels last": Case(((4, 5, 6, 7), (3, 5, 6, 7)), torch.float16, channels_last=True),
@@ -82,7 +89,7 @@ def build(case: Case) -> nn.Module:
         layer = normkit.convert_sync_batchnorm(act)
     else:
         layer = normkit.SyncBatchNorm(case.shapes[0][1], eps=1e-3, **case.options)
-    layer.to(torch.float64 if case.dtype is torch.float64 else torch.float32)
+    layer.to(case.dtype if case.half_layer or case.dtype is torch.float64 else torch.float32)
     with torch.no_grad():
         for index, parameter in enumerate(layer.parameters()):
             parameter.copy_(torch.linspace(0.5, 2.0, parameter.numel()) * (-1) ** index)
@@ -190,15 +197,18 @@ def test_is_a_batchnorm_without_a_group() -> None:
 
 def one_value(rank: int) -> str:
     """A single number per channel on all ranks together."""
+    layer: Any = normkit.SyncBatchNorm(3)
     try:
-        normkit.SyncBatchNorm(3)(torch.randn(1 - rank, 3))
+        layer(torch.randn(1 - rank, 3))
     except ValueError as error:
-        return str(error)
+        return f"{error}; {int(layer.num_batches_tracked)} batches"
     return "no error"
 
 
 def test_one_value_on_all_ranks_is_an_error_on_all_of_them(on_ranks: dict[str, list[Any]]) -> None:
-    assert all("Expected more than 1 value per channel" in message for message in on_ranks["one_value"])
+    for message in on_ranks["one_value"]:
+        assert "Expected more than 1 value per channel" in message
+        assert message.endswith("; 0 batches")
 
 
 class Named(nn.BatchNorm2d):

@@ -48,10 +48,31 @@ def check_batch(call: Call) -> None:
                 f"Expected more than 1 value per channel when training, got input size {tuple(shape)}; "
                 "use a larger batch, or .eval() to normalize by the running statistics"
             )
-        if call.eps <= 0.0:
-            raise ValueError(f"batch_norm eps must be positive during training, but got {call.eps}")
+        check_training_eps(call)
     elif call.eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {call.eps}")
+
+
+def check_training_eps(call: Call) -> None:
+    """Raise where a batch norm in training has an eps that is out of range."""
+    if call.eps <= 0.0:
+        raise ValueError(f"batch_norm eps must be positive during training, but got {call.eps}")
+
+
+def check_floating_point(call: Call) -> None:
+    """Raise where the input holds no floating-point numbers, with torch's type of error."""
+    if not call.x.is_floating_point():
+        raise NotImplementedError(
+            f"{call.norm.name}_norm expected an input of a floating-point type; got {call.x.dtype}: convert it"
+        )
+
+
+def check_parameters(call: Call) -> None:
+    """Raise where dtype or device of weight and bias do not go with the input: as torch's operation does, but early."""
+    for label, parameter in (("weight", call.weight), ("bias", call.bias)):
+        if parameter is not None:
+            _check_dtype(call, label, parameter)
+            _check_device(call, label, parameter)
 
 
 def check_instance(call: Call) -> None:
@@ -124,26 +145,33 @@ def _check_running(call: Call, running: Running) -> None:
                 f"{name} expected {label} of shape {tuple(channels)} for an input of shape {tuple(x.shape)}; "
                 f"got {label} of shape {tuple(statistic.shape)}"
             )
-        # torch's instance norm takes other dtypes
-        if not (call.norm.is_per_sample or parameter_fits(statistic.dtype, x.dtype)):
-            if not x.is_floating_point():  # torch's type of error
-                raise NotImplementedError(
-                    f"{name} expected an input of a floating-point type; got {x.dtype}: convert it"
-                )
-            raise RuntimeError(
-                f"{name} expected {label} of the type of the input, {x.dtype}"
-                f"{' or float32' * (x.dtype in HALF_DTYPES)}; got {statistic.dtype}: convert the layer or the input"
-            )
-        if statistic.device != x.device:
-            raise RuntimeError(
-                f"{name} expected {label} on {x.device}, where the input is; it is on {statistic.device}: "
-                "move the layer or the input"
-            )
+        if not call.norm.is_per_sample:  # torch's instance norm takes other dtypes
+            _check_dtype(call, label, statistic)
+        _check_device(call, label, statistic)
         if statistic.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 f"{name} expected {label} without a gradient of its own, as torch does; got one that requires grad: "
                 "detach it"
             )
+
+
+def _check_dtype(call: Call, label: str, tensor: Tensor) -> None:
+    x = call.x
+    if not parameter_fits(tensor.dtype, x.dtype):
+        check_floating_point(call)
+        raise RuntimeError(
+            f"{call.norm.name}_norm expected {label} of the type of the input, {x.dtype}"
+            f"{' or float32' * (x.dtype in HALF_DTYPES)}; got {tensor.dtype}: convert the layer or the input"
+        )
+
+
+def _check_device(call: Call, label: str, tensor: Tensor) -> None:
+    x = call.x
+    if tensor.device != x.device:
+        raise RuntimeError(
+            f"{call.norm.name}_norm expected {label} on {x.device}, where the input is; it is on {tensor.device}: "
+            "move the layer or the input"
+        )
 
 
 def no_running(name: str, mean: Tensor | None, var: Tensor | None, *, use_input_stats: bool) -> None:

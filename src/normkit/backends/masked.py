@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from normkit.backends.call import Call
-from normkit.backends.checks import check_numbers, check_tensors
+from normkit.backends.checks import check_floating_point, check_numbers, check_tensors, check_training_eps
 from normkit.backends.dispatch import normalize, runs_kernel
 from normkit.backends.masked_operations import channels_together, normalize_by_operations, without_padding
 from normkit.backends.masks import Mask, Sums, can_be_inspected, sums_of
@@ -40,10 +40,9 @@ def check_masked(call: Call, sums: Sums) -> None:
     x, norm = call.x, call.norm
     check_numbers(call)
     check_tensors(call)
-    if not x.is_floating_point():
-        raise NotImplementedError(f"{norm.name}_norm expected an input of a floating-point type; got {x.dtype}")
-    if norm.kind == "batch" and call.eps <= 0.0:
-        raise ValueError(f"batch_norm eps must be positive during training, but got {call.eps}")
+    check_floating_point(call)
+    if norm.kind == "batch":
+        check_training_eps(call)
     if not can_be_inspected(x, sums.counts):
         return
     counts = sums.counts.sum() if norm.kind == "batch" else sums.counts

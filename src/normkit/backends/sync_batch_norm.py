@@ -8,12 +8,20 @@ understand each other.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
 from normkit.backends.call import Call
+from normkit.backends.checks import (
+    check_floating_point,
+    check_numbers,
+    check_parameters,
+    check_tensors,
+    check_training_eps,
+)
 from normkit.backends.dispatch import choose, normalize
 from normkit.backends.dtypes import HALF_DTYPES, compute_dtype
 from normkit.backends.higher_order import differentiable_gradients
@@ -26,6 +34,7 @@ from normkit.statistics import Moments, Running, effective_size, merge_moments, 
 _BATCH: Final = Norm("batch")
 _HEADER: Final = 3  # elements before the mean: the number of channels, the sum of weights, and that of their squares
 _MESSAGE: Final = _HEADER + 2 * 1023  # elements in the first message of every rank, whatever its layer
+_REFUSED: Final = -1  # in place of the number of channels: this rank cannot normalize its input
 _MORE_THAN_ONE: Final = 1.0 + 1e-9  # elements; the effective number of one with a weight is 1 to rounding
 
 
@@ -41,14 +50,17 @@ def sync_batch_norm(call: Call, group: Any, weights: Tensor | None = None) -> Te
         weights: What each position counts, of shape (N, 1, *); None: all count alike.
 
     Raises:
-        ValueError: all ranks together have one value per channel, or none.
-        NotImplementedError: torch.func or forward-mode differentiation is active.
+        ValueError: all ranks together have one value per channel, or none; eps that is not positive.
+        RuntimeError: a shape, dtype or device that does not fit; a forced back end that cannot take the call; another
+            rank refuses its input, has another number of channels, or is gone.
+        NotImplementedError: torch.func or forward-mode differentiation is active; x holds no floating-point numbers;
+            weights require a gradient.
     """
-    if is_transforming(call.x, call.weight, call.bias):
-        raise NotImplementedError(
-            "SyncBatchNorm in training shares statistics with other ranks, which torch.func (grad, vmap, jvp) and "
-            "forward-mode differentiation cannot follow: use normkit.revert_sync_batchnorm, or evaluation mode"
-        )
+    try:
+        _check(call, weights)
+    except Exception:
+        _tell_refusal(call.x, group)
+        raise
     y: Tensor = _SyncBatchNorm.apply(  # type: ignore[no-untyped-call]
         call.x, call.weight, call.bias, call, group, weights
     )
@@ -59,15 +71,28 @@ def sync_masked_batch_norm(call: Call, mask: Mask, group: Any) -> Tensor:
     """Normalize what is valid on all ranks of a group by its statistics; padding becomes 0.
 
     Raises:
-        ValueError: all ranks together have one valid value per channel, or none.
-        NotImplementedError: as :func:`sync_batch_norm`; weights that require a gradient.
+        ValueError, RuntimeError, NotImplementedError: as :func:`sync_batch_norm`, of the elements that are valid.
     """
-    if mask.weights.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError("SyncBatchNorm takes no gradient of sample weights: give mask.detach()")
-    if call.running is not None:
-        call.running.count_batch()
     y = sync_batch_norm(call._replace(x=without_padding(call.x, mask)), group, mask.weights)
     return without_padding(y, mask)
+
+
+def _check(call: Call, weights: Tensor | None) -> None:
+    """Raise where this rank cannot normalize; a batch of one element is no such case, as other ranks may have more."""
+    if is_transforming(call.x, call.weight, call.bias):
+        raise NotImplementedError(
+            "SyncBatchNorm in training shares statistics with other ranks, which torch.func (grad, vmap, jvp) and "
+            "forward-mode differentiation cannot follow: use normkit.revert_sync_batchnorm, or evaluation mode"
+        )
+    if weights is not None and weights.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError("SyncBatchNorm takes no gradient of sample weights: give mask.detach()")
+    check_numbers(call)
+    check_tensors(call)
+    check_floating_point(call)
+    check_parameters(call)
+    check_training_eps(call)
+    if call.x.numel():
+        choose(call.x)  # a forced back end may refuse it
 
 
 class _Share(NamedTuple):
@@ -98,16 +123,21 @@ class _SyncBatchNorm(torch.autograd.Function):
             )
         compute = compute_dtype(x.dtype)
         var = merged.m2 / merged.size
-        if call.running is not None:
-            update_running(call.running, merged.mean, var, count)
         mean, rstd = merged.mean.to(compute), torch.rsqrt(var + call.eps).to(compute)
         ctx.save_for_backward(x, weight, mean, rstd, weights)
         ctx.total, ctx.eps, ctx.group = float(merged.size), call.eps, group
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         if x.numel() == 0:
-            return torch.empty_like(x)
-        statistics = Running(mean, var.to(compute), 0.0)
-        return normalize(Call(x, _BATCH, weight, bias, call.eps, statistics, use_input_stats=False))
+            y = torch.empty_like(x)
+        else:
+            # torch's operation takes no statistics in float32 beside parameters in half precision
+            weight, bias = (None if parameter is None else parameter.to(compute) for parameter in (weight, bias))
+            statistics = Running(mean, var.to(compute), 0.0)
+            y = normalize(Call(x, _BATCH, weight, bias, call.eps, statistics, use_input_stats=False))
+        if call.running is not None:  # last, so that a call that fails has changed nothing
+            update_running(call.running, merged.mean, var, count)
+            call.running.count_batch()
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -188,6 +218,12 @@ def _gather(own: _Share, group: Any) -> list[_Share]:
     elements = torch.cat([size.new_full((1,), channels), size[None], squares[None], mean, m2])
     parts = _all_gather(torch.nn.functional.pad(elements[:_MESSAGE], (0, max(0, _MESSAGE - len(elements)))), group)
     found = [int(part[0]) for part in parts]
+    refused = [rank for rank, count in enumerate(found) if count == _REFUSED]
+    if refused:
+        raise RuntimeError(
+            f"SyncBatchNorm on rank {distributed.get_rank(group)} of {len(found)} has nobody to share its statistics "
+            f"with: ranks {refused} refused their inputs, and their errors say why"
+        )
     if found.count(channels) != len(found):
         raise RuntimeError(
             f"SyncBatchNorm expected inputs with the same number of channels on all ranks; got {found}: the ranks do "
@@ -198,6 +234,12 @@ def _gather(own: _Share, group: Any) -> list[_Share]:
         parts = [torch.cat(both) for both in zip(parts, rest, strict=True)]
     ends = [_HEADER, _HEADER + channels, _HEADER + 2 * channels]
     return [_Share(Moments(part[1], part[ends[0] : ends[1]], part[ends[1] : ends[2]]), part[2]) for part in parts]
+
+
+def _tell_refusal(x: Tensor, group: Any) -> None:
+    """Take part in the collective without anything to share, so that the other ranks do not wait for this one."""
+    with suppress(RuntimeError):  # what this rank has to say is its own error
+        _all_gather(torch.full((_MESSAGE,), float(_REFUSED), dtype=torch.float64, device=x.device), group)
 
 
 def _all_gather(elements: Tensor, group: Any) -> list[Tensor]:

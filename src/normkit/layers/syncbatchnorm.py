@@ -24,8 +24,6 @@ class SyncForward(BatchNormForward):
         # brings torch's compiler, which is more than all else together
         from normkit.backends.sync_batch_norm import sync_batch_norm
 
-        if call.running is not None:
-            call.running.count_batch()
         return apply_epilogue(sync_batch_norm(call, group), epilogue)
 
     def _normalize_masked(self, call: Call, mask: Mask) -> Tensor:
@@ -75,7 +73,8 @@ class SyncBatchNorm(SyncForward, BatchNorm):
         input, result: (N, C, *), 2 to 5 axes;  weight, bias, running_mean, running_var: (C,)
     Raises:
         ValueError: fewer than 2 axes; one value per channel over all ranks in training.
-        RuntimeError: the ranks disagree on the number of channels; a rank is gone.
+        RuntimeError: the ranks disagree on the number of channels, or it is not num_features; a rank refuses its input;
+            a rank is gone.
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1, over ranks.
     """
