@@ -137,7 +137,7 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ctrl_c_prints_the_rows_so_far() -> None:
-    command = [sys.executable, "-m", "normkit.cli", "bench", "times", "--quick", "--threads", "1"]
+    command = [sys.executable, "-m", "normkit", "bench", "times", "--quick", "--threads", "1"]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

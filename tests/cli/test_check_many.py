@@ -146,7 +146,7 @@ def test_interrupting_prints_what_there_is(submissions: str) -> None:
     started = Path(submissions, "started").resolve()
     hanging = f"open({str(started)!r}, 'w').close()\nwhile True: pass\ndef layer_norm(x): ...\n"
     Path(submissions, "bert.py").write_text(hanging)
-    command = [sys.executable, "-m", "normkit.cli", "check", submissions, "--summary", "--jobs", "1"]
+    command = [sys.executable, "-m", "normkit", "check", submissions, "--summary", "--jobs", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not started.exists():
         assert process.poll() is None

@@ -100,7 +100,7 @@ def test_help_of_each_benchmark_teaches_by_example(
 
 
 def test_a_terminal_without_a_character_gets_another() -> None:
-    command = [sys.executable, "-m", "normkit.cli", "explain", "batch", "--lang", "zh"]
+    command = [sys.executable, "-m", "normkit", "explain", "batch", "--lang", "zh"]
     run = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
     assert run.returncode == 0
     assert b"torch.nn.BatchNorm2d(4)" in run.stdout

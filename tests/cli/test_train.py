@@ -291,7 +291,7 @@ def test_a_run_is_never_overwritten(normkit: Command, images: Path, tmp_path: Pa
 
 
 def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(images: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "normkit.cli", "train"]
+    command = [sys.executable, "-m", "normkit", "train"]
     options = ["--data", str(images), "--batch-size", "16", "--epochs", "60", "--norm", "none", "--threads", "1"]
     config = train.TrainConfig(data=str(images), batch_size=16, epochs=60, norms=["none"], threads=1)
     train.run(config, tmp_path / "straight")

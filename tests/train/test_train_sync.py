@@ -112,7 +112,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bits(runs: Path) -> N
 def torchrun(*options: str) -> list[str]:
     """The command line as a user types it."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
-    return [*launch, "-m", "normkit.cli", "train", *options]
+    return [*launch, "-m", "normkit", "train", *options]
 
 
 def test_the_command_under_torchrun_equals_torch_in_one_process(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_ctrl_c_under_torchrun_and_resume(small_data: Path, tmp_path: Path) -> N
             process.send_signal(signal.SIGINT)  # torchrun hands it on to its ranks
         _, err = process.communicate(timeout=200)
         if out == "run":
-            assert f"torchrun --nproc-per-node {RANKS} -m normkit.cli train --resume run" in err
+            assert f"torchrun --nproc-per-node {RANKS} -m normkit train --resume run" in err
     assert len(numbers(tmp_path / "run")) < 60
     subprocess.run(torchrun("--resume", "run"), cwd=tmp_path, capture_output=True, check=True)
     assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")

@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import normkit
 from normkit import reference
+from normkit.backends import use_backend
 from normkit.bench.cases import NormCase
 from normkit.bench.contenders import OURS, TORCH, layer
 from normkit.bench.environment import describe
@@ -135,7 +135,7 @@ def errors(case: NormCase, ratio: float) -> dict[str, float]:
     for seed in range(SEEDS):
         x = torch.randn(case.shape, generator=torch.Generator().manual_seed(seed)) + ratio
         expected = reference.normalize(x.numpy(), spec(case)).y
-        with normkit.use_backend("numba"):
+        with use_backend("numba"):
             results = list(_results(case, x))
         for contender, y in results:
             difference = np.abs(y.numpy().astype(np.float64) - expected).max() / np.abs(expected).max()

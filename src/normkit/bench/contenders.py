@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-import normkit
+from normkit import layers as ours
 from normkit.bench import models
 from normkit.bench.cases import BOTH, EVALUATION, ModelCase, NormCase, Row
 from normkit.bench.measure import Call
@@ -58,8 +58,8 @@ def _separate(norm: Callable[[int], nn.Module]) -> Callable[..., nn.Module]:
 def layers(contender: str, *, fused: bool = False) -> Any:
     """Return the namespace of our layers, or of torch.nn's; fused: our norm_act is one layer."""
     if contender == OURS:
-        norm_act = normkit.BatchNormAct2d if fused else _separate(normkit.BatchNorm2d)
-        return SimpleNamespace(**vars(normkit), norm_act=norm_act)
+        norm_act = ours.BatchNormAct2d if fused else _separate(ours.BatchNorm2d)
+        return SimpleNamespace(**vars(ours), norm_act=norm_act)
     norm_act = _separate(nn.BatchNorm2d)
     missing = {"LayerNorm2d": PermutedLayerNorm, "BatchNormAct2d": norm_act, "norm_act": norm_act}
     return SimpleNamespace(**{**vars(nn), **missing})

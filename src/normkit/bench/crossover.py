@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-import normkit
+from normkit.backends import use_backend
 from normkit.backends.eligibility import Traits, min_numel
 from normkit.bench.accuracy import spec
 from normkit.bench.cases import EVALUATION, PASSES, NormCase, Row
@@ -130,7 +130,7 @@ def ratio(row: Row) -> float:
         call = built.calls[OURS]
 
         def run() -> object:
-            with normkit.use_backend(name):
+            with use_backend(name):
                 return call()
 
         return run

@@ -15,12 +15,12 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-import normkit
 from normkit.backends import huge_pages
 from normkit.bench.environment import describe
 from normkit.bench.process import json_lines
 from normkit.bench.progress import Progress
 from normkit.bench.section import Section, duration
+from normkit.layers import BatchNorm2d
 
 SHAPE: Final = (32, 64, 56, 56)
 CHOICES: Final = ("with", "without")
@@ -102,7 +102,7 @@ def measure(choice: str) -> tuple[float, float]:
     """Return the median and the slowest tenth of the steps of this process."""
     large = huge_pages.LARGE if choice == "with" else sys.maxsize  # no result is large enough to ask for them
     with patch.object(huge_pages, "LARGE", large):
-        seconds = sorted(seconds_of_steps(normkit.BatchNorm2d(SHAPE[1]), nn.BatchNorm2d(SHAPE[1])))
+        seconds = sorted(seconds_of_steps(BatchNorm2d(SHAPE[1]), nn.BatchNorm2d(SHAPE[1])))
     return median(seconds), seconds[len(seconds) * 9 // 10]
 
 

@@ -15,8 +15,8 @@ from typing import Final
 import torch
 from torch import Tensor, distributed, nn
 
-import normkit
 from normkit.bench.environment import describe
+from normkit.model import accelerate, convert_sync_batchnorm
 
 WIDTHS: Final = ((3, 32), (32, 32), (32, 64), (64, 64), (64, 64), (64, 64))
 CLASSES: Final = 10
@@ -55,11 +55,11 @@ def network() -> nn.Module:
 def networks() -> dict[str, nn.Module]:
     """Build the same network with three kinds of batch norm."""
     accelerated = network()
-    normkit.accelerate(accelerated)
+    accelerate(accelerated)
     return {
         "torch.nn.BatchNorm2d per rank": network(),
         "normkit.BatchNorm2d per rank": accelerated,
-        "normkit.SyncBatchNorm": normkit.convert_sync_batchnorm(network()),
+        "normkit.SyncBatchNorm": convert_sync_batchnorm(network()),
     }
 
 

@@ -124,7 +124,7 @@ def train(
 
     The same training on two ranks, with synchronized batch norms:
 
-        torchrun --nproc-per-node 2 -m normkit.cli train --sync
+        torchrun --nproc-per-node 2 -m normkit train --sync
 
     Exit status: 0 done; 1 an own layer departs from torch.nn's, or --verify found too large a difference; 2 bad
     options or data, or an own layer that raises; 130 interrupted.

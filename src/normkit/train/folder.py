@@ -3,12 +3,12 @@
 import io
 import json
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-import normkit
 from normkit.errors import UserError
 from normkit.files import write_atomic
 from normkit.train.config import TrainConfig
@@ -63,7 +63,7 @@ def create(path: Path, inputs: Inputs) -> None:
             raise UserError(f"{path} is not empty: name a new or an empty folder with `out`")
     except OSError as error:
         raise UserError(f"cannot write to the folder {path}: {error.strerror}. Name another one with `out`") from error
-    versions = {"normkit": normkit.__version__, "torch": torch.__version__}
+    versions = {"normkit": version("normkit"), "torch": torch.__version__}
     prints = {"data_sha256": inputs.data_sha256, "layers_sha256": inputs.layers_sha256}
     tree = {"options": inputs.config.to_json(), **prints, "versions": versions}
     try:

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import nn
 
-import normkit
+from normkit import layers as ours
 from normkit.checking.target.adapter import Adapter
 from normkit.train.config import GROUPS, IMAGE_SIZE, IMPLS
 from normkit.train.own import OwnLayer, find
@@ -39,7 +39,7 @@ class LeNet(nn.Sequential):
 
 def namespace(impl: str) -> ModuleType:
     """Return the module of the normalization layers of ``impl``; both modules use the same names."""
-    return {"normkit": normkit, "torch": nn}[impl]
+    return {"normkit": ours, "torch": nn}[impl]
 
 
 def build_norm(layers: ModuleType, norm: str, shape: tuple[int, ...]) -> nn.Module | None:

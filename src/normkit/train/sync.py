@@ -22,7 +22,7 @@ from normkit.train.data import to_input
 
 def launched_with() -> str:
     """Return the command that starts as many ranks as there are."""
-    return f"torchrun --nproc-per-node {os.environ.get('WORLD_SIZE', '2')} -m normkit.cli"
+    return f"torchrun --nproc-per-node {os.environ.get('WORLD_SIZE', '2')} -m normkit"
 
 
 @contextmanager

@@ -1,0 +1,5 @@
+"""``python -m normkit`` is the same as ``normkit``."""
+
+from normkit.cli import main
+
+main()
