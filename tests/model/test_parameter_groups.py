@@ -291,8 +291,9 @@ def test_layers_that_are_alike_are_tried_once(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(sys.modules["normkit.model.parameter_groups"], "normalizes", count)
     layers = [Broadcast() for _ in range(5)]
-    other = Broadcast()
-    other.training = False
+    layers[1].eval()  # both modes are tried of each
+    other: Any = Broadcast()
+    other.gain = 2
     groups = normkit.parameter_groups(nn.Sequential(*layers, other, LinearNorm()), 0.1)
     assert len([one for one in tried if isinstance(one, Broadcast)]) == 2
     assert groups.names("decay") == ("6.weight",)

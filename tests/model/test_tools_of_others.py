@@ -105,7 +105,7 @@ def test_counters_of_operations_by_class_miss_norms_unless_they_are_restored(cou
 
 def test_captum_propagates_relevance_through_a_restored_model() -> None:
     attr: Any = pytest.importorskip("captum.attr")
-    model = nn.Sequential(*accelerated()[:3], nn.AdaptiveAvgPool2d(1)).eval()
+    model = nn.Sequential(*list(accelerated())[:3], nn.AdaptiveAvgPool2d(1)).eval()
     with pytest.raises(TypeError, match="has no rule defined"):
         attr.LRP(model).attribute(X, target=(0, 0, 0))
     with normkit.restored(model):

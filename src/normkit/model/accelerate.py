@@ -1,12 +1,13 @@
 """Replace every norm of somebody else's model by normkit's with one line, and undo it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from normkit.model.alike import once_per_kind
 from normkit.model.classes import (
     ORIGINAL,
     PATCHED,
@@ -56,12 +57,13 @@ def accelerate(model: nn.Module) -> Summary:
     plan: list[_Swap] = []
     skipped: list[Skipped] = []
     already_accelerated = 0
+    recognized = once_per_kind(_recognized)
     for name, module in model.named_modules():
         cls = base_class(module)
         if _is_ours(cls):
             already_accelerated += 1
             continue
-        found = _replacement(module, cls)
+        found = _replacement(module, cls, recognized)
         if isinstance(found, Replacement) and is_patched(module):
             found = PATCHED
         if isinstance(found, str):
@@ -164,25 +166,30 @@ class _Swap(NamedTuple):
         return undo
 
 
-def _replacement(module: nn.Module, cls: type[nn.Module]) -> Replacement | str | None:
-    """Return the replacement of a layer, why there is none, or None if the layer is no norm."""
+_Found = Replacement | str | None
+"""The replacement of a layer, why there is none, or None if the layer is no norm."""
+
+
+def _replacement(module: nn.Module, cls: type[nn.Module], recognized: Callable[[nn.Module], _Found]) -> _Found:
+    """Return the replacement of a layer by its class, or where that has a forward pass of its own, by experiment."""
     if isinstance(module, torch.jit.ScriptModule):
         known = {base.__name__ for base in EQUIVALENTS}
         return "it is TorchScript, compiled already" if module.original_name in known else None
     base = torch_norm(cls)
     if base is None:
-        return recognize(module, cls)
+        return recognized(module)
     if base not in EQUIVALENTS:
         return f"normkit has no {base.__name__}"
     own = overrides(cls, base, FORWARD)
     if own:
-        return (
-            recognize_norm_act(module, cls)
-            or recognize(module, cls)
-            or f"its class overrides {own[0]}, which may do more than {base.__name__}"
-        )
+        return recognized(module) or f"its class overrides {own[0]}, which may do more than {base.__name__}"
     ours = EQUIVALENTS[base]
     return Replacement(ours if cls is base else combine(ours, cls), {})
+
+
+def _recognized(module: nn.Module) -> _Found:
+    cls = base_class(module)
+    return recognize_norm_act(module, cls) or recognize(module, cls)
 
 
 def _original(module: nn.Module) -> type[nn.Module]:

@@ -10,6 +10,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from normkit.errors import UserError
 from normkit.layers import LayerNorm2d
+from normkit.model.alike import once_per_kind
 from normkit.model.classes import base_class, is_patched
 from normkit.model.recipe import Recipe
 from normkit.model.recipes import recognize
@@ -52,8 +53,9 @@ def norm_layers(model: nn.Module) -> Iterator[NormLayer]:
     Known are the classes of torch.nn and of normkit with their subclasses; any module with buffers ``running_mean`` and
     ``running_var``; and hand-written norms that a recipe describes and that gave equal results on random input.
     """
+    kind_of_like = once_per_kind(kind_of)
     for name, module in model.named_modules():
-        kind = kind_of(module)
+        kind = kind_of_like(module)
         if kind is not None:
             yield NormLayer(name, module, kind)
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from normkit.errors import UserError
+from normkit.model.alike import likeness
 from normkit.model.classes import require_module
 from normkit.model.experiment import adds_one, normalizes
 from normkit.model.norms import kind_of
@@ -146,7 +147,7 @@ def _uses(model: nn.Module) -> dict[Parameter, list[tuple[str, str | None]]]:
         own = [(name, parameter) for name, parameter in module._parameters.items() if parameter is not None]
         if not own:
             continue
-        alike = _what_it_is(owner), bool(within)
+        alike = likeness(owner), bool(within)
         if alike not in known:
             known[alike] = _norm_reasons(owner, within)
         reasons = known[alike]
@@ -157,17 +158,6 @@ def _uses(model: nn.Module) -> dict[Parameter, list[tuple[str, str | None]]]:
                 reason = "bias"
             uses.setdefault(parameter, []).append((f"{prefix}.{name}" if prefix else name, reason))
     return uses
-
-
-def _what_it_is(module: nn.Module) -> Hashable:
-    """Return what is the same for layers that do the same: their class, settings and sizes, but not their values."""
-    settings = (
-        (name, value if isinstance(value, int | float | str | tuple | None) else id(value))
-        for name, value in sorted(vars(module).items())
-        if not name.startswith("_")
-    )
-    sizes = ((name, parameter.shape, parameter.dtype) for name, parameter in module.named_parameters())
-    return type(module), repr(tuple(settings)), tuple(sizes)
 
 
 def _norm_reasons(module: nn.Module, parametrized: str) -> dict[str, str] | None:
