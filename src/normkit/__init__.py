@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         RMSNorm,
         SyncBatchNorm,
     )
-    from normkit.model.accelerate import accelerate, restore
+    from normkit.model.accelerate import accelerate, restore, restored
     from normkit.model.convert import Conversion, Converted, Drift, Match
     from normkit.model.convert.convert import convert
     from normkit.model.diagnose import Diagnosis, diagnose
@@ -102,6 +102,7 @@ __all__ = [
     "recalibrate",
     "register_norm",
     "restore",
+    "restored",
     "revert_sync_batchnorm",
     "skip_nonfinite",
     "unfreeze",
