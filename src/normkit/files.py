@@ -19,7 +19,8 @@ def require_place(path: Path, endings: Sequence[str]) -> None:
     """
     if path.suffix not in endings:
         *others, last = endings
-        raise UserError(f"expected a file that ends in {', '.join(others)} or {last}; got {path}")
+        listed = f"{', '.join(others)} or {last}" if others else last
+        raise UserError(f"expected a file that ends in {listed}; got {path}")
     if not path.parent.is_dir():
         raise UserError(f"the folder of {path} does not exist: make it, or name another file")
 

@@ -1,6 +1,6 @@
 """A Lightning callback that diagnoses the norms of a model while it is trained.
 
-Needs the extra ``lightning``: ``pip install 'normkit[lightning]'``.
+Needs Lightning: ``pip install lightning``.
 """
 
 from typing import Any

@@ -8,15 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from normkit import reference
 from normkit.backends import use_backend
 from normkit.bench.cases import NormCase
-from normkit.bench.contenders import OURS, TORCH, layer
+from normkit.bench.contenders import LABELS, OURS, TORCH, layer
 from normkit.bench.environment import describe
-from normkit.bench.picture import COLOURS, DPI, LABELS
 from normkit.bench.progress import Progress
 from normkit.bench.section import Section
 from normkit.spec import Norm, view
@@ -99,6 +97,10 @@ class Accuracy:
 
     def draw(self, path: Path) -> None:
         """Draw error against mean/std, a panel for each case."""
+        from matplotlib.figure import Figure
+
+        from normkit.bench.picture import COLOURS, DPI
+
         figure = Figure(figsize=(11, 6.6), layout="constrained")
         figure.suptitle("Largest error of the output, float32, against float64")
         grid = figure.subplots(2, math.ceil(len(CASES) / 2), sharex=True, sharey=True)

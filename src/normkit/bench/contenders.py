@@ -17,6 +17,8 @@ OURS: Final = "ours"
 TORCH: Final = "torch"
 COMPILED: Final = "compiled"
 COPY: Final = "copy"
+LABELS: Final = {OURS: "normkit", TORCH: "torch.nn", COMPILED: "torch.compile of torch.nn"}
+"""Their names for people."""
 
 COPIES_OF_BOTH: Final = 2.5
 """Forward reads x and writes y, backward reads x and dy and writes dx: five times the bytes of x; a copy moves two."""

@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from normkit.bench.cases import EVALUATION
-from normkit.bench.contenders import COMPILED, OURS, TORCH
+from normkit.bench.contenders import COMPILED, LABELS, OURS, TORCH
 from normkit.bench.results import Result
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS: Final = {OURS: "#0072B2", TORCH: "#E69F00", COMPILED: "#CC79A7"}
-LABELS: Final = {OURS: "normkit", TORCH: "torch.nn", COMPILED: "torch.compile of torch.nn"}
 SHORT: Final = {"default": "default process", "kept": "memory kept"}
 DPI: Final = 110
 MAX_CASES: Final = 24

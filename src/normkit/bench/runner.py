@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from normkit.bench import picture, report
+from normkit.bench import report
 from normkit.bench.cases import Row
 from normkit.bench.contenders import OURS
 from normkit.bench.environment import REGIMES, describe, variables
@@ -89,4 +89,6 @@ class Times:
 
     def draw(self, path: Path) -> None:
         """Write a bar chart."""
+        from normkit.bench import picture
+
         picture.draw(self.results, self.environment.get("CPU", ""), path)

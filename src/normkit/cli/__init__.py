@@ -15,14 +15,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?" in its place
-    try:
-        from normkit.cli.app import app
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in {"typer", "rich", "click"}:
-            raise
-        print(f"error: the command line needs {error.name}: pip install 'normkit[cli]'", file=sys.stderr)
-        sys.exit(2)
-
+    from normkit.cli.app import app
     from normkit.errors import REPORT_TO, BugError, UserError
 
     try:

@@ -9,6 +9,7 @@ from normkit.cli import bench_output, console
 from normkit.cli.options import Format, Plot, Threads, writable
 from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.errors import UserError
+from normkit.extras import require
 
 
 class BenchGroup(PlainGroup):
@@ -252,6 +253,7 @@ def report(
     from normkit.bench.runner import Times
     from normkit.bench.table import select
 
+    require("a picture", "cli", "matplotlib")
     writable(file, ".md")
     _use_threads(threads)
     document = Document(Times.of(select(quick=quick), threads=threads, quick=quick, compiled=compiled))

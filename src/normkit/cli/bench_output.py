@@ -1,6 +1,5 @@
 """The run of one benchmark: its progress, its tables or JSON, and Ctrl-C, which keeps what was measured."""
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
@@ -43,7 +42,7 @@ def print_results(benchmark: "Benchmark", output: str, *, completed: bool) -> No
     from normkit.bench import environment
 
     if output == "json":
-        print(json.dumps({**benchmark.to_json(), "interrupted": not completed}, allow_nan=False))
+        console.print_json({**benchmark.to_json(), "interrupted": not completed})
         return
     for section in (environment.section(benchmark.environment), *benchmark.sections()):
         print_section(section)

@@ -1,6 +1,5 @@
 """What ``normkit check`` prints: reports, tables of many targets, the list of checks."""
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from normkit.cli import console
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Format(StrEnum):
 def print_report(report: "Report", output: Format) -> None:
     """Print the report of one target."""
     if output is Format.json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        console.print_json(report.to_dict())
     elif output is Format.github:
         _print_annotations(report)
         typer.echo(report.conclusion())
@@ -44,7 +44,7 @@ def print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
     """
     if output is Format.json:
         findings = [asdict(finding) for finding in error.findings]
-        typer.echo(json.dumps({"target": target, "error": str(error), "findings": findings, "ok": False}, indent=2))
+        console.print_json({"target": target, "error": str(error), "findings": findings, "ok": False})
     elif output is Format.github:
         _print_annotations_of_none(target, "not run", str(error), error.findings)
     elif error.findings:
@@ -54,7 +54,7 @@ def print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
 def print_bug(target: str, error: Exception, output: Format) -> None:
     """Print a document or an annotation for a bug of ours; the caller prints the error itself."""
     if output is Format.json:
-        typer.echo(json.dumps({"target": target, "error": str(error), "ok": False, "bug": True}, indent=2))
+        console.print_json({"target": target, "error": str(error), "ok": False, "bug": True})
     elif output is Format.github:
         _print_annotations_of_none(target, "bug", str(error))
 
@@ -64,12 +64,10 @@ def progress_of(total: int) -> Iterator[Callable[["Entry"], None]]:
     """Show on a terminal how many targets are done; give what is to be told of each."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from normkit.cli.console import err
-
     columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    hidden = not err.is_terminal
+    hidden = not console.err.is_terminal
     # refreshed by hand: a thread that does so may hold a lock when a target is forked
-    with Progress(*columns, console=err, transient=True, auto_refresh=False, disable=hidden) as progress:
+    with Progress(*columns, console=console.err, transient=True, auto_refresh=False, disable=hidden) as progress:
         task = progress.add_task("checking", total=total)
         progress.refresh()
 
@@ -89,7 +87,7 @@ def print_summary(summary: "Summary", output: Format, *, reports: bool) -> None:
         reports: Whether to print each report too, before the table; JSON has them all the same.
     """
     if output is Format.json:
-        typer.echo(json.dumps(summary.to_dict(), indent=2))
+        console.print_json(summary.to_dict())
         return
     for entry in summary.entries:
         if output is Format.github:
@@ -147,50 +145,47 @@ def _print_table(summary: "Summary") -> None:
     from rich.text import Text
 
     from normkit.checking.summary import COLUMNS, aligned
-    from normkit.cli.console import out
 
-    if not out.is_terminal:
+    if not console.out.is_terminal:
         typer.echo(str(summary))
         return
     rows = [entry.row() for entry in summary.entries]
     folder = os.path.commonpath([row[0] for row in rows]) if len(rows) > 1 else ""
     if os.path.isdir(folder):
-        out.print(Text(folder, style="bold"))
+        console.out.print(Text(folder, style="bold"))
         rows = [(row[0].removeprefix(folder).lstrip(os.sep), *row[1:]) for row in rows]
     head, *lines = aligned([COLUMNS, *rows])
-    one_line = all(len(cells) + len(reason) <= out.width for cells, reason in (head, *lines))
-    out.print(Text(f"{head[0]}{head[1] if one_line else ''}".rstrip(), style="dim"), soft_wrap=True)
+    one_line = all(len(cells) + len(reason) <= console.out.width for cells, reason in (head, *lines))
+    console.out.print(Text(f"{head[0]}{head[1] if one_line else ''}".rstrip(), style="dim"), soft_wrap=True)
     for (cells, reason), entry in zip(lines, summary.entries, strict=True):
         line = Text(cells)
         line.highlight_regex(rf"(?<=  ){entry.status}(?=  )", _VERDICTS[entry.status])
         if one_line:
             line.append(reason)
-        out.print(line, soft_wrap=True)
+        console.out.print(line, soft_wrap=True)
         if reason and not one_line:
-            out.print(Padding(Text(reason, style="dim"), (0, 0, 0, 4)))
-    out.print()
-    out.print(Text(summary.conclusion(), style="bold"))
+            console.out.print(Padding(Text(reason, style="dim"), (0, 0, 0, 4)))
+    console.out.print()
+    console.out.print(Text(summary.conclusion(), style="bold"))
 
 
 def _print_blocks(target: str, sections: Iterable["Section"], conclusion: str = "", style: str = "") -> None:
     """Print plain text to a file or a pipe; use colours and the full width on a terminal."""
-    from rich.console import Console
     from rich.text import Text
 
     from normkit.checking.report import wrapped
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.out.is_terminal:
         blocks = [target, *map(str, sections), *([wrapped(conclusion)] if conclusion else [])]
         typer.echo("\n\n".join(blocks))
         return
-    console.print(Text(target, style="bold"))
+    console.out.print(Text(target, style="bold"))
     for section in sections:
-        console.print()
-        _print_section(console, section)
+        console.out.print()
+        _print_section(section)
     if conclusion:
-        console.print()
-        console.print(Text(conclusion, style=style))
+        console.out.print()
+        console.out.print(Text(conclusion, style=style))
 
 
 _VERDICTS = {
@@ -205,12 +200,12 @@ _VERDICTS = {
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan", None: "bold"}
 
 
-def _print_section(console: Any, section: "Section") -> None:
-    console.print(_heading(section))
-    _print_below(console, section, indent=2)
+def _print_section(section: "Section") -> None:
+    console.out.print(_heading(section))
+    _print_below(section, indent=2)
 
 
-def _print_below(console: Any, section: "Section", indent: int) -> None:
+def _print_below(section: "Section", indent: int) -> None:
     """Print the lines of a section and the sections within it."""
     from rich.padding import Padding
     from rich.table import Table
@@ -221,10 +216,10 @@ def _print_below(console: Any, section: "Section", indent: int) -> None:
     table.add_column()
     for label, text in section.lines:
         table.add_row(label, Text(text))
-    console.print(Padding(table, (0, 0, 0, indent)), end="")
+    console.out.print(Padding(table, (0, 0, 0, indent)), end="")
     for part in section.parts:
-        console.print(Padding(_heading(part), (0, 0, 0, indent)))
-        _print_below(console, part, indent + 2)
+        console.out.print(Padding(_heading(part), (0, 0, 0, indent)))
+        _print_below(part, indent + 2)
 
 
 def _heading(section: "Section") -> Any:
@@ -238,7 +233,6 @@ def _heading(section: "Section") -> Any:
 
 def print_list() -> None:
     """Print every check, a line each."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -248,12 +242,11 @@ def print_list() -> None:
         (code, rule.severity, "core" if rule.core else "edge" if rule.edge else "", rule.section("what"))
         for code, rule in RULES.items()
     ]
-    console = Console(highlight=False)
-    if console.is_terminal:
+    if console.out.is_terminal:
         table = Table.grid(padding=(0, 2))
         for code, severity, place, what in rows:
             table.add_row(Text(code, style="bold", no_wrap=True), Text(severity), Text(place), Text(what))
-        console.print(table)
+        console.out.print(table)
     else:
         width = max(len(code) for code in RULES)
         for code, severity, place, what in rows:
@@ -268,16 +261,14 @@ def print_explanation(code: str) -> None:
     """Print what a check looks for, why it matters and how to fix it."""
     from difflib import get_close_matches
 
-    from rich.console import Console
-
     from normkit.checking.rules import RULES
 
     if code not in RULES:
         close = get_close_matches(code, RULES, n=1)
         hint = f"did you mean {close[0]}?" if close else "normkit check --list names them all"
         raise UserError(f"no check has the code {code!r}: {hint}")
-    console, section = Console(highlight=False), RULES[code].documentation()
-    if console.is_terminal:
-        _print_section(console, section)
+    section = RULES[code].documentation()
+    if console.out.is_terminal:
+        _print_section(section)
     else:
         typer.echo(str(section))

@@ -1,6 +1,5 @@
 """``normkit conventions``."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -39,7 +38,7 @@ def conventions(
     if unknown:
         raise UserError(f"expected libraries among {', '.join(CONVENTIONS)}; got {unknown[0]!r}")
     if output == "json":
-        typer.echo(json.dumps({library: CONVENTIONS[library].to_dict() for library in chosen}))
+        console.print_json({library: CONVENTIONS[library].to_dict() for library in chosen})
         return
     table = rows(chosen)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -1,6 +1,5 @@
 """``normkit diagnose``."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,8 @@ import typer
 
 from normkit.cli import console
 from normkit.cli.models import BatchSize, Data, Force, Target, Weights, load_data, load_model
-from normkit.cli.options import Format, writable
-from normkit.errors import UserError
+from normkit.cli.options import Format
+from normkit.extras import require
 
 if TYPE_CHECKING:
     from normkit.model.diagnose.report import Diagnosis
@@ -48,11 +47,11 @@ def diagnose(
     Exit status: 0 healthy; 1 causes were found; 2 bad input.
     """
     from normkit.model.diagnose import diagnose as examine
+    from normkit.model.files import check_new
 
     if html is not None:
-        writable(html, ".html")
-        if html.exists() and not force:
-            raise UserError(f"{html} exists: name another file, or give --force to overwrite it")
+        require("a page", "cli", "matplotlib", "jinja2")
+        check_new(html, force=force, endings=(".html",))
     model, inputs = load_model(target, weights)
     loader, forward = load_data(data, batch_size, inputs)
     with _progress() as done:
@@ -63,7 +62,7 @@ def diagnose(
         save(found, html)
         console.err.print(f"written: {html}", soft_wrap=True)
     if output == "json":
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        console.print_json(found.to_dict())
     else:
         _print(found)
     raise typer.Exit(0 if found.healthy else 1)

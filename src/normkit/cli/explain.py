@@ -1,6 +1,5 @@
 """``normkit explain``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -212,7 +211,7 @@ def _show(shown: "Drawn | ModelNorms", lang: str, output: str, out: Path | None 
             console.err.print(words(lang)("no cjk font"))
         console.err.print(f"written: {out}", soft_wrap=True)
     if output == "json":
-        typer.echo(json.dumps(shown.to_dict()))
+        console.print_json(shown.to_dict())
     elif out is None:
         console.out.print(render(shown, lang))
 

@@ -1,6 +1,5 @@
 """What the commands on models share: arguments, loading of models, weights and data, writing and printing."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +101,7 @@ def print_result(result: Any, output: str, options: Mapping[str, str] | None = N
         options: The options of arguments that the text names.
     """
     if output == "json":
-        typer.echo(json.dumps(result.to_dict()))
+        console.print_json(result.to_dict())
     else:
         console.out.print(name_options(str(result), options or {}), markup=False, soft_wrap=True)
 

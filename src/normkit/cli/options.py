@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from normkit.errors import UserError
+from normkit.extras import require
 
 
 def _one_of_formats(output: str) -> str:
@@ -29,7 +30,10 @@ def writable(file: Path, *suffixes: str) -> Path:
 
 
 def _picture(file: Path | None) -> Path | None:
-    return None if file is None else writable(file, ".png", ".svg", ".pdf")
+    if file is None:
+        return None
+    require("a picture", "cli", "matplotlib")
+    return writable(file, ".png", ".svg", ".pdf")
 
 
 Format = Annotated[

@@ -1,7 +1,6 @@
 """``normkit train``."""
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,7 +187,7 @@ def _run(config: "TrainConfig", out: Path | None, resume: Path | None, trace: bo
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if output == "json":
-        print(json.dumps({**result.to_json(), **({"trace": shapes} if trace else {})}, allow_nan=False))
+        console.print_json({**result.to_json(), **({"trace": shapes} if trace else {})})
     else:
         print_result(result)
     if not result.passed:

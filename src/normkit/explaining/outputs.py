@@ -11,6 +11,7 @@ from normkit.explaining.models import ModelNorms
 from normkit.explaining.normalization import Normalization
 from normkit.explaining.running import RunningStatistics
 from normkit.explaining.words import language_of_locale
+from normkit.extras import require
 from normkit.files import require_place, write_atomic
 
 PICTURES: Final = (".svg", ".png")
@@ -40,11 +41,15 @@ def check_path(path: str | Path) -> Path:
     """Return a path that can be saved to.
 
     Raises:
-        UserError: another ending, or no such folder.
+        UserError: another ending, no such folder, or a package is missing.
     """
     path = Path(path)
     place = path.with_suffix(path.suffix.lower()) if path.suffix else path
     require_place(place, (*PICTURES, PAGE))
+    if place.suffix == PAGE:
+        require("a page", "cli", "jinja2")
+    else:
+        require("a picture", "cli", "matplotlib")
     return path
 
 

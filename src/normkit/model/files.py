@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from normkit.errors import UserError
+from normkit.extras import require
 from normkit.files import require_place, write_atomic
 
 SAFETENSORS: Final = ".safetensors"
@@ -59,6 +60,8 @@ def read_state(path: Path) -> State:
         raise UserError(f"expected weights in {SAFETENSORS} or {', '.join(PICKLES)}; got {path}")
     if not path.is_file():
         raise UserError(f"{path} does not exist: name a file of weights")
+    if path.suffix == SAFETENSORS:
+        require(f"reading {path}", "cli", "safetensors")
     try:
         if path.suffix == SAFETENSORS:
             from safetensors.torch import load
@@ -66,8 +69,6 @@ def read_state(path: Path) -> State:
             tree: Any = load(path.read_bytes())
         else:
             tree = torch.load(path, map_location="cpu", weights_only=True)
-    except ModuleNotFoundError:
-        raise UserError(f"reading {path} needs safetensors: pip install 'normkit[cli]'") from None
     except Exception as error:  # torch and safetensors name no common base for damage
         raise UserError(
             f"cannot read {path} as weights alone ({type(error).__name__}): a pickle that holds more than tensors "
@@ -101,9 +102,12 @@ def check_new(path: Path, *, force: bool, endings: tuple[str, ...] = WEIGHTS) ->
     """Return a path that a file of these endings may be written to.
 
     Raises:
-        UserError: another ending, no such folder, or a file that would be overwritten without ``force``.
+        UserError: another ending, no such folder, a package is missing, or a file would be overwritten without
+            ``force``.
     """
     require_place(path, endings)
+    if path.suffix == SAFETENSORS:
+        require(f"writing {path}", "cli", "safetensors")
     if path.exists() and not force:
         raise UserError(f"{path} exists: name another file, or give `force` to overwrite it")
     return path

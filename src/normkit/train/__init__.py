@@ -5,23 +5,12 @@
     result = train.run(train.TrainConfig(data="digits", norms=["batch", "none"]))
     print(result.norms[0].epochs[-1].test_accuracy, "in", result.folder)
 
-Needs the extra ``train``: ``pip install 'normkit[train]'``.
+Needs the extra ``train``: ``pip install '.[train]'`` in the folder of normkit's source.
 """
 
-from importlib.util import find_spec
+from normkit.extras import require
 
-from normkit.errors import UserError
-
-_EXTRA = ("matplotlib", "sklearn", "idx2numpy", "rich")
-
-
-class MissingExtraError(UserError, ImportError):
-    """A package of the extra ``train`` is not installed."""
-
-
-_missing = [name for name in _EXTRA if find_spec(name) is None]
-if _missing:
-    raise MissingExtraError(f"training needs {', '.join(_missing)}: pip install 'normkit[train]'")
+require("training", "train", "matplotlib", "sklearn")
 
 from normkit.train.config import IMPLS, NORMS, TrainConfig  # noqa: E402
 from normkit.train.contenders import Contender, contenders  # noqa: E402
@@ -42,7 +31,6 @@ __all__ = [
     "Interrupted",
     "LineProgress",
     "LiveProgress",
-    "MissingExtraError",
     "NormResult",
     "Progress",
     "QuantityVerdict",

@@ -1,11 +1,11 @@
 """The results of a run: plain records that go into checkpoints, tables, JSON and pictures."""
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from normkit.json_types import finite
 from normkit.train.config import TrainConfig
 from normkit.train.quantities import Difference
 
@@ -209,14 +209,5 @@ class RunResult:
             "epochs": [record(row) for result in self.norms for row in result.epochs],
             "files": self.files,
         }
-        finite = _finite(tree)
-        assert isinstance(finite, dict)
-        return finite
-
-
-def _finite(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _finite(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+        found: dict[str, Any] = finite(tree)
+        return found
