@@ -1,5 +1,6 @@
 """BatchNormAct2d: norm and activation in one pass are what they are in two."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -233,3 +234,26 @@ class TestLayer:
         layer, x = normkit.BatchNormAct2d(64), torch.randn(8, 64, 40, 40, requires_grad=True)
         for value in (x, channels_last(x)):
             assert "Normalize" in type(layer(value).grad_fn).__name__
+
+
+def test_a_converter_that_would_drop_the_activation_is_stopped() -> None:
+    layer = normkit.BatchNormAct2d(4)
+    layer(torch.randn(3, 4, 2, 2))
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 1), layer)
+    state = copy.deepcopy(layer.state_dict())
+    with pytest.raises(normkit.UserError, match=r"normkit\.convert_sync_batchnorm"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert model[1] is layer
+    torch.testing.assert_close(layer.state_dict(), state, rtol=0, atol=0)
+    normkit.convert_sync_batchnorm(model)
+    assert type(model[1].act) is nn.ReLU
+    plain = normkit.BatchNormAct2d(4, apply_act=False)
+    assert type(nn.SyncBatchNorm.convert_sync_batchnorm(plain)) is nn.SyncBatchNorm
+
+
+def test_a_qconfig_can_be_set_and_asked_for() -> None:
+    layer: Any = normkit.BatchNormAct2d(4)
+    assert "qconfig" not in dir(layer)
+    layer.qconfig = None
+    assert layer.qconfig is None
+    assert not hasattr(layer, "no_such_attribute")

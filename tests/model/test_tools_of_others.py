@@ -157,3 +157,26 @@ def synchronize(model: nn.Module) -> Any:
 )
 def test_tools_that_ask_isinstance_or_watch_operations_need_nothing(tool: Callable[[Any], Any]) -> None:
     torch.testing.assert_close(tool(accelerated()), tool(network()))
+
+
+def act_layer(cls: Any) -> Any:
+    torch.manual_seed(0)
+    layer = cls(3)
+    layer(X)  # statistics of its own
+    return layer.eval()
+
+
+@pytest.mark.parametrize("name", ["freeze_batch_norm_2d", "convert_sync_batchnorm"])
+def test_timms_converters_keep_the_activation_of_timms_class_and_are_stopped_or_documented_at_ours(name: str) -> None:
+    timm: Any = pytest.importorskip("timm.layers")
+    convert = getattr(timm, name)
+    theirs, ours = act_layer(timm.BatchNormAct2d), act_layer(normkit.BatchNormAct2d)
+    expected = theirs(X)
+    normkit.accelerate(theirs)
+    torch.testing.assert_close(convert(theirs)(X), expected)
+    if name == "convert_sync_batchnorm":
+        with pytest.raises(normkit.UserError, match=r"normkit\.convert_sync_batchnorm"):
+            convert(ours)
+    else:  # what docs/pytorch.md warns of
+        assert not torch.allclose(convert(ours)(X), expected)
+    torch.testing.assert_close(ours(X), expected)

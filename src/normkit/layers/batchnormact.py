@@ -13,6 +13,7 @@ from normkit.backends import Epilogue
 from normkit.backends.masked_operations import without_padding
 from normkit.backends.masks import read_mask
 from normkit.backends.torch_internals import has_global_hooks
+from normkit.errors import UserError
 from normkit.layers.batchnorm import BatchNorm2d
 from normkit.spec import ShapeError
 
@@ -108,6 +109,19 @@ class BatchNormAct2d(BatchNorm2d):
         result: Tensor = self.act(y if residual is None else y + residual)
         return without_padding(result, read_mask(input, mask, lengths)) if masked else result
 
+    def __getattr__(self, name: str) -> Any:
+        """Raise where a converter asks that puts a plain norm in place of this layer: the activation would be lost.
+
+        The convert_sync_batchnorm of torch and timm ask for ``qconfig``. timm's keeps the activation of its own class.
+        """
+        if name == "qconfig" and type(self.act) is not nn.Identity and not _is_of_timm(type(self)):
+            raise UserError(
+                f"{type(self).__name__} was asked for a qconfig: the convert_sync_batchnorm of torch.nn and timm does, "
+                "which puts a norm without the activation in its place. Call normkit.convert_sync_batchnorm(model), "
+                "which keeps it; for torch.ao, set qconfig on the layer first"
+            )
+        return super().__getattr__(name)
+
     def _is_one_pass(self) -> bool:
         """Whether norm, residual and activation are one operation; False: drop and act are to be called."""
         modules: dict[str, Any] = self._modules
@@ -120,6 +134,10 @@ class BatchNormAct2d(BatchNorm2d):
             and not _is_watched(act)
             and not _is_watched(drop)
         )
+
+
+def _is_of_timm(cls: type[nn.Module]) -> bool:
+    return any(base.__module__.startswith("timm.") for base in cls.__mro__)
 
 
 def _check_residual(input: Tensor, residual: Tensor) -> None:
