@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,19 +128,6 @@ def in_threads(number: int, function: Callable[[], T]) -> list[T]:
     return found
 
 
-@pytest.fixture(params=["openmp", "threads"])
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each threading layer."""
-    if request.param == "threads":
-        monkeypatch.setattr(threads, "_parallel", lambda: None)
-    elif threads._parallel() is None:
-        pytest.skip("no OpenMP runtime here")
-    threads._layer.cache_clear()
-    yield request.param
-    monkeypatch.undo()
-    threads._layer.cache_clear()
-
-
 def test_both_layers_give_the_same_bits(kind: str) -> None:
     assert threads.threading_layer() == kind
     num_threads = torch.get_num_threads()
@@ -202,6 +189,15 @@ def test_torch_says_how_many_threads(num_threads: int, monkeypatch: pytest.Monke
     finally:
         torch.set_num_threads(before)
     assert asked == [num_threads, num_threads]  # forward and backward
+
+
+def test_parts_are_done_in_turn_where_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = bits()
+    monkeypatch.setattr(threads, "_layer", lambda: threads._with_threads)
+    monkeypatch.setattr(threads, "_team", lambda: pytest.fail("a thread that has ended is waited for"))
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    torch.set_num_threads(3)
+    assert bits() == expected
 
 
 def test_a_small_input_wakes_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,21 @@ compete with torch's workers, which go on spinning for a while after each parall
 pool of its own took twice as long right after a torch operation as in torch's. Where no OpenMP runtime can be reached,
 and in a forked child (whose parent's OpenMP threads do not exist any more), Python threads do the work: kernels run
 without the interpreter lock.
+
+Neither way leaves a call before all threads are done with it, whatever interrupts the call: the tensors that they write
+to are freed soon after.
 """
 
 import ctypes
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+import sys
+from collections import deque
 from functools import lru_cache
+from itertools import repeat
+from queue import SimpleQueue
 from struct import Struct
-from typing import Any, Protocol
+from threading import Lock, Thread
+from typing import Any, Final, NamedTuple, Protocol
 
 from llvmlite import binding
 
@@ -56,18 +63,86 @@ def _function(address: int) -> Any:
 def _with_threads(record: bytes, num_threads: int) -> None:
     function, phases = _FIRST.unpack_from(record)
     kernel = _function(function)
+    if sys.is_finalizing():  # the other threads have ended
+        for phase in _PHASES[phases]:
+            for part in range(num_threads):
+                kernel(record, part, num_threads, phase)
+        return
+    put = _team().with_threads(num_threads - 1).put
+    latches = _take_latches(num_threads - 1)
     for phase in _PHASES[phases]:
-        others: list[Future[None]] = [
-            _pool(num_threads - 1).submit(kernel, record, part, num_threads, phase) for part in range(1, num_threads)
-        ]
-        kernel(record, 0, num_threads, phase)
-        for other in others:
-            other.result()
+        parts = [_Part(kernel, record, part, num_threads, phase, latch) for part, latch in enumerate(latches, 1)]
+        start, wait = map(put, parts), map(_acquire, latches, repeat(1))
+        # An interrupt is raised after a call, or where a loop or a function of Python begins. So none comes while `any`
+        # calls all that a map holds (None each time), nor between an exception here and the wait.
+        try:
+            any(start)
+            kernel(record, 0, num_threads, phase)
+        finally:
+            any(wait)
+    _idle_latches.extend(latches)
+
+
+class _Part(NamedTuple):
+    """What one thread does in one phase of a kernel; it opens the latch when it is done."""
+
+    kernel: Any
+    record: bytes
+    part: int
+    num_threads: int
+    phase: int
+    latch: int
+
+
+class _Team:
+    """Python threads that wait for parts to do."""
+
+    def __init__(self) -> None:
+        self._parts: SimpleQueue[_Part] = SimpleQueue()
+        self._size = 0
+        self._grows = Lock()
+
+    def with_threads(self, number: int) -> "SimpleQueue[_Part]":
+        """Return the queue of parts, which at least this many threads take from."""
+        if self._size < number:
+            with self._grows:
+                while self._size < number:
+                    Thread(target=_work, args=(self._parts,), name="normkit", daemon=True).start()
+                    self._size += 1
+        return self._parts
+
+
+def _work(parts: "SimpleQueue[_Part]") -> None:
+    while True:
+        kernel, record, part, num_threads, phase, latch = parts.get()
+        kernel(record, part, num_threads, phase)
+        _release(latch)
 
 
 @lru_cache(maxsize=1)
-def _pool(num_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads, thread_name_prefix="normkit")
+def _team() -> _Team:
+    return _Team()
+
+
+# A latch is a lock of the interpreter that is held until a part is done. Python's own are no use: waiting for one ends
+# with an exception where a signal comes.
+_allocate = ctypes.CFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))
+_acquire = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", ctypes.pythonapi))
+_release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("PyThread_release_lock", ctypes.pythonapi))
+_idle_latches: Final[deque[int]] = deque()
+
+
+def _take_latches(number: int) -> list[int]:
+    """Return latches that nobody else uses, all of them closed; those of a call that was interrupted do not return."""
+    latches: list[int] = []
+    while len(latches) < number:
+        try:
+            latches.append(_idle_latches.pop())
+        except IndexError:
+            latch = _allocate()
+            _acquire(latch, 1)
+            latches.append(latch)
+    return latches
 
 
 @lru_cache(maxsize=1)
@@ -99,7 +174,7 @@ def _parallel() -> Any:
 
 def _after_fork() -> None:
     _layer.cache_clear()
-    _pool.cache_clear()
+    _team.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
