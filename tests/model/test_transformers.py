@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -88,3 +89,26 @@ def test_accelerated_model_is_the_same_model(name: str) -> None:
     torch.testing.assert_close(model.state_dict(), reference.state_dict())
     normkit.restore(model)
     assert [type(module) for module in model.modules()] == [type(module) for module in reference.modules()]
+
+
+FLOAT32_INSIDE = {
+    "llama": "LlamaRMSNorm",
+    "t5": "T5LayerNorm",
+    "gemma": "GemmaRMSNorm",
+    "olmo2": "Olmo2RMSNorm",
+    "deberta": "DebertaLayerNorm",
+    "helium": "HeliumRMSNorm",
+    "cohere": "CohereLayerNorm",
+}
+
+
+@pytest.mark.parametrize("name", FLOAT32_INSIDE)
+def test_norms_that_compute_in_float32_have_its_digits_in_float64(name: str) -> None:
+    module = import_module(f"transformers.models.{name}.modeling_{name}")
+    layer: Any = getattr(module, FLOAT32_INSIDE[name])(64).double()
+    x = 2 * torch.randn(8, 5, 64, dtype=torch.float64)
+    expected, shifted = layer(x), layer(x * (1 + 1e-10))  # the norm of both is the same, but for rounding
+    scale = float(expected.abs().max())
+    assert float((shifted - expected).abs().max()) > 1e-11 * scale
+    assert len(normkit.accelerate(layer).swapped) == 1
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=3e-7 * scale)
