@@ -256,6 +256,16 @@ def torchscript(row: Layer) -> None:
 
 
 @feature
+def symbolically_traced(row: Layer) -> None:
+    """torch.fx records a layer as one call of the module; numbers and buffers are the twin's."""
+    model, twin = nn.Sequential(row.ours(), nn.Sigmoid()), nn.Sequential(row.twin(), nn.Sigmoid())
+    traced = torch.fx.symbolic_trace(model)
+    assert [(node.op, node.target) for node in traced.graph.nodes][1:3] == [("call_module", "0"), ("call_module", "1")]
+    assert_same(step(traced, row.input()), step(twin, row.input()))
+    assert_same(step(traced.eval(), row.input(1)), step(twin.eval(), row.input(1)))
+
+
+@feature
 def copied_to_another_type(row: Layer) -> None:
     """float(), half() and bfloat16() move parameters and buffers; results are right to the type's rounding."""
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 4e-2), (torch.float16, 1e-2)):
@@ -288,7 +298,7 @@ def accelerated(row: Layer) -> None:
 @pytest.fixture(params=["auto", "numba"])
 def _backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """torch's own operations, which auto takes for inputs as small as these, and the kernels where they can."""
-    refused = {"meta_device", "autocast", "torchscript"}
+    refused = {"meta_device", "autocast", "torchscript", "symbolically_traced"}
     if request.param == "numba" and request.getfixturevalue("column") in refused:
         pytest.skip("the kernels are never chosen for it")
     with normkit.use_backend(request.param):

@@ -15,6 +15,7 @@ from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import Mask, read_mask
 from normkit.backends.torch_internals import BatchNormBase
 from normkit.layers.fast_attributes import get_state
+from normkit.layers.tracing import is_no_tensor, record
 from normkit.spec import Norm
 from normkit.statistics import Running
 
@@ -34,6 +35,8 @@ class BatchNormForward(BatchNormBase):
             mask: Which positions count (bool), or how much (weights); of shape (N, *), (N, 1, *) or that of the input.
             lengths: How many positions of each sample count, of an input (N, C, L).
         """
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, BatchNormForward.forward, input, mask=mask, lengths=lengths)
         if mask is None and lengths is None:
             return self._normalize(input, None)
         return self._normalize_masked(self._call(input, None), read_mask(input, mask, lengths))
@@ -68,6 +71,8 @@ class LazyBatchNormForward(BatchNormForward):
 
     def initialize_parameters(self, input: Tensor, **_masks: object) -> None:
         """Take the number of channels from an input."""
+        if type(input) is not Tensor and is_no_tensor(input):
+            record(self, type(self).forward, input)  # raises: this runs in a hook, which a trace would lose
         super().initialize_parameters(input)  # type: ignore[misc]
 
 

@@ -15,6 +15,7 @@ from normkit.backends.masks import read_mask
 from normkit.backends.torch_internals import has_global_hooks
 from normkit.errors import UserError
 from normkit.layers.batchnorm import BatchNorm2d
+from normkit.layers.tracing import is_no_tensor, record
 from normkit.spec import ShapeError
 
 # Activations that hold each element between two bounds (None: there are none), and do nothing else.
@@ -100,6 +101,8 @@ class BatchNormAct2d(BatchNorm2d):
         A mask is that of :meth:`BatchNorm2d.forward`; padding of the result is 0, whatever the residual and the
         activation make of it.
         """
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, BatchNormAct2d.forward, input, residual, mask=mask, lengths=lengths)
         if residual is not None and not is_compiling():  # its error comes before anything is updated
             _check_residual(input, residual)
         masked = mask is not None or lengths is not None

@@ -9,6 +9,7 @@ from normkit.backends.call import group_spec
 from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import read_mask
 from normkit.layers.fast_attributes import get_affine
+from normkit.layers.tracing import is_no_tensor, record
 
 
 class GroupNorm(nn.GroupNorm):
@@ -43,6 +44,8 @@ class GroupNorm(nn.GroupNorm):
             mask: Which positions count (bool), or how much (weights); of shape (N, *), (N, 1, *) or that of the input.
             lengths: How many positions of each sample count, of an input (N, C, L).
         """
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, GroupNorm.forward, input, mask=mask, lengths=lengths)
         weight, bias = get_affine(self)
         call = Call(input, group_spec(self.num_groups), weight, bias, self.eps)
         if mask is None and lengths is None:

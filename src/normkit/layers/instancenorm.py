@@ -10,6 +10,7 @@ from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import read_mask
 from normkit.backends.torch_internals import InstanceNormBase
 from normkit.layers.fast_attributes import get_state
+from normkit.layers.tracing import is_no_tensor, record
 from normkit.spec import Norm, ShapeError
 
 _INSTANCE = Norm("instance")
@@ -31,6 +32,8 @@ class InstanceNormForward(InstanceNormBase):
             mask: Which positions count (bool), or how much (weights); of shape (N, *), (N, 1, *) or that of the input.
             lengths: How many positions of each sample count, of an input (N, C, L).
         """
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, InstanceNormForward.forward, input, mask=mask, lengths=lengths)
         if mask is None and lengths is None:
             result: Tensor = super().forward(input)
             return result
@@ -56,6 +59,8 @@ class LazyInstanceNormForward(InstanceNormForward):
 
     def initialize_parameters(self, input: Tensor, **_masks: object) -> None:
         """Take the number of channels from an input."""
+        if type(input) is not Tensor and is_no_tensor(input):
+            record(self, type(self).forward, input)  # raises: this runs in a hook, which a trace would lose
         super().initialize_parameters(input)  # type: ignore[misc]
 
 

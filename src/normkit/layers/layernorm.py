@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from normkit.backends import Call, normalize
 from normkit.backends.call import layer_spec
 from normkit.layers.fast_attributes import get_affine
+from normkit.layers.tracing import is_no_tensor, record
 from normkit.spec import Norm, ShapeError
 
 _CHANNEL = Norm("channel")
@@ -33,6 +34,8 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the last axes."""
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, LayerNorm.forward, input)
         weight, bias = get_affine(self)
         return normalize(Call(input, layer_spec(self.normalized_shape), weight, bias, self.eps))
 
@@ -75,6 +78,8 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the channels."""
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, LayerNorm2d.forward, input)
         shape, (channels,) = input.shape, self.normalized_shape
         if len(shape) < 2 or shape[1] != channels:
             raise ShapeError(f"LayerNorm2d expected an input of shape (N, {channels}, *); got {tuple(shape)}")

@@ -6,6 +6,7 @@ from normkit.backends import Call, normalize
 from normkit.backends.call import layer_spec
 from normkit.backends.dtypes import machine_eps
 from normkit.layers.fast_attributes import get_weight
+from normkit.layers.tracing import is_no_tensor, record
 
 
 class RMSNorm(nn.RMSNorm):
@@ -29,5 +30,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide by the root of the mean square over the last axes."""
+        if type(x) is not Tensor and is_no_tensor(x):
+            return record(self, RMSNorm.forward, x)
         norm = layer_spec(self.normalized_shape, subtract_mean=False)
         return normalize(Call(x, norm, get_weight(self), None, machine_eps(x.dtype) if self.eps is None else self.eps))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normkit.backends.torch_internals import fast_apply, is_tracing, is_transforming
+from normkit.layers.tracing import is_no_tensor, record
 from normkit.model.classes import Cover, base_class, set_cover
 from normkit.model.norms import channel_axis, has_known_forward, running_stats
 
@@ -53,6 +54,8 @@ class FrozenAffine(Frozen):
 
     def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """Evaluate; keep the input for the backward pass only where a gradient needs it."""
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, FrozenAffine.forward, input, *args, **kwargs)
         if args or kwargs or not _is_scaling(self, input):
             return super().forward(input, *args, **kwargs)
         return _apply(input, super().forward, _factor(self, input))

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from normkit.layers.tracing import is_no_tensor, record
+
 __all__ = ["PROVEN", "Recipe"]
 
 # The attribute that holds, on a swapped module, the (input, weight) dtypes in which its recipe was proven equal.
@@ -38,6 +40,8 @@ class Recipe(nn.Module):
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         """Normalize where that is proven equal; otherwise run the module's own code."""
         tensors = (*args, *kwargs.values())
+        if len(tensors) == 1 and is_no_tensor(tensors[0]):
+            return record(self, Recipe.forward, *args, **kwargs)
         if len(tensors) == 1 and not torch.is_autocast_enabled(tensors[0].device.type):
             (x,) = tensors
             if (x.dtype, self.weight.dtype) in vars(self)[PROVEN]:

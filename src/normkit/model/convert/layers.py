@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from normkit.layers.instancenorm import InstanceNormForward
+from normkit.layers.tracing import is_no_tensor, record
 
 RUNNING_STATE = ("running_mean", "running_var", "num_batches_tracked")
 """What a checkpoint from before the conversion holds, and the layer does not."""
@@ -21,6 +22,8 @@ class InstanceNorm(InstanceNormForward):
         self, input: Tensor, *, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
     ) -> Tensor:
         """Normalize each channel of each sample."""
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, InstanceNorm.forward, input, mask=mask, lengths=lengths)
         if mask is not None or lengths is not None:
             return super().forward(input, mask=mask, lengths=lengths)
         self._check_input_dim(input)
@@ -46,6 +49,8 @@ class NormAct(nn.Module):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalize, add the residual and apply the activation."""
+        if type(input) is not Tensor and is_no_tensor(input):
+            return record(self, NormAct.forward, input, residual)
         y = self.drop(super().forward(input))
         result: Tensor = self.act(y if residual is None else y + residual)
         return result
