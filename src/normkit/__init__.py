@@ -10,7 +10,7 @@ from normkit.errors import UserError
 
 if TYPE_CHECKING:
     from normkit import backends, bench, functional, layers, model, reference, spec, statistics, testing, train  # noqa: F401
-    from normkit.backends import choose, use_backend
+    from normkit.backends import choose, set_backend, use_backend
     from normkit.checking import check
     from normkit.explaining import explain
     from normkit.layers import (
@@ -104,6 +104,7 @@ __all__ = [
     "restore",
     "restored",
     "revert_sync_batchnorm",
+    "set_backend",
     "skip_nonfinite",
     "unfreeze",
     "use_backend",
@@ -121,7 +122,13 @@ _MODULES: Final = (
     "testing",
     "train",
 )
-_HOMES: Final = {"check": "checking", "choose": "backends", "explain": "explaining", "use_backend": "backends"}
+_HOMES: Final = {
+    "check": "checking",
+    "choose": "backends",
+    "explain": "explaining",
+    "set_backend": "backends",
+    "use_backend": "backends",
+}
 """The packages of single names; all others come from layers or model."""
 
 

@@ -1,14 +1,18 @@
 """Which back end runs, why, and how one is forced."""
 
+import asyncio
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import normkit
-from normkit.backends import NAMES, choose, eligibility, use_backend
+from normkit.backends import NAMES, choose, eligibility, set_backend, use_backend
 from normkit.backends.eligibility import MANY_CHANNELS, MIN_NUMEL, NEVER, THRESHOLDS, Traits, min_numel
 from normkit.spec import Norm
 
@@ -192,16 +196,18 @@ def test_an_error_ends_a_block() -> None:
 def test_a_setting_of_the_process_holds_in_other_threads() -> None:
     found = []
     try:
-        normkit.use_backend("eager")
+        normkit.set_backend("eager")
         thread = threading.Thread(target=lambda: found.append(choose(LARGE).name))
         thread.start()
         thread.join()
         with use_backend("aten"):
             found.append(choose(LARGE).name)
         found.append(choose(LARGE).name)
+        with use_backend("auto"):
+            found.append(choose(LARGE).name)
     finally:
-        normkit.use_backend("auto")
-    assert [*found, choose(LARGE).name] == ["eager", "aten", "eager", "numba"]
+        normkit.set_backend("auto")
+    assert [*found, choose(LARGE).name] == ["eager", "aten", "eager", "numba", "numba"]
 
 
 def test_a_block_holds_in_its_own_thread_only() -> None:
@@ -213,18 +219,57 @@ def test_a_block_holds_in_its_own_thread_only() -> None:
     assert found == ["numba"]
 
 
-def test_blocks_of_threads_that_overlap_leave_nothing_behind() -> None:
-    first, second = use_backend("eager"), use_backend("aten")  # both made before either is entered
-    with first:
-        pass
-    with second:
-        pass
-    assert choose(LARGE).name == "numba"
+def test_a_block_holds_nowhere_before_it_is_entered() -> None:
+    block = use_backend("eager")  # another thread may look now
+    before = choose(LARGE).name
+    with block:
+        inside = choose(LARGE).name
+    assert [before, inside, choose(LARGE).name] == ["numba", "eager", "numba"]
 
 
-def test_an_unknown_name_lists_the_known() -> None:
+def test_a_block_that_is_never_entered_is_told_of() -> None:
+    with pytest.warns(RuntimeWarning, match=r"use_backend\('eager'\) .* normkit\.set_backend\('eager'\)"):
+        use_backend("eager")
+
+
+def test_a_backward_pass_on_the_cpu_asks_in_the_thread_that_calls_it() -> None:
+    asked = []
+
+    class Ask(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, dy: Tensor) -> Tensor:
+            asked.append(choose(LARGE).name)
+            return dy
+
+    x = torch.randn(3, requires_grad=True)
+    with use_backend("eager"):
+        Ask.apply(x).sum().backward()
+    assert asked == ["eager"]
+
+
+def test_a_block_in_one_task_does_not_hold_in_another() -> None:
+    async def block() -> None:
+        with use_backend("eager"):
+            await asyncio.sleep(0)
+
+    async def both() -> str:
+        task = asyncio.create_task(block())
+        await asyncio.sleep(0)  # the other is inside of its block
+        found = choose(LARGE).name
+        await task
+        return found
+
+    assert asyncio.run(both()) == "numba"
+
+
+@pytest.mark.parametrize("function", [use_backend, set_backend])
+def test_an_unknown_name_lists_the_known(function: Callable[[str], object]) -> None:
     with pytest.raises(ValueError, match=r"expected a back end .*got 'cuda'") as caught:
-        use_backend("cuda")
+        function("cuda")
     assert all(name in str(caught.value) for name in NAMES)
 
 

@@ -14,6 +14,6 @@ graph holds torch's own operations. :mod:`normkit.backends.dispatch` decides.
 
 from normkit.backends.call import Call, Epilogue
 from normkit.backends.dispatch import Choice, choose, normalize
-from normkit.backends.setting import NAMES, use_backend
+from normkit.backends.setting import NAMES, set_backend, use_backend
 
-__all__ = ["NAMES", "Call", "Choice", "Epilogue", "choose", "normalize", "use_backend"]
+__all__ = ["NAMES", "Call", "Choice", "Epilogue", "choose", "normalize", "set_backend", "use_backend"]

@@ -31,7 +31,7 @@ class Choice(NamedTuple):
 
 
 _BATCH: Final = Norm("batch")
-_FORCED: Final = {name: Choice(name, "forced by normkit.use_backend") for name in NAMES}
+_FORCED: Final = {name: Choice(name, "forced by normkit.use_backend or set_backend") for name in NAMES}
 _TRANSFORMED: Final = Choice(
     "eager", "torch.func or forward-mode differentiation is active: only plain operations follow it"
 )
@@ -114,7 +114,8 @@ def _choose(call: Call) -> Choice:
         reason = unsupported_reason(x, weight, bias) if forced == "numba" else None
         if reason is not None:
             raise RuntimeError(
-                f"the numba back end was forced, but {reason}; use normkit.use_backend('auto') to let it choose"
+                f"the numba back end was forced, but {reason}; let it choose with normkit.use_backend('auto') in a "
+                "block, or with normkit.set_backend('auto') in the process"
             )
         return _FORCED[forced]
     if is_transforming(x, weight, bias):
