@@ -1,4 +1,4 @@
-"""The table: its rows, its bars, and choosing from it."""
+"""The table: its rows, its targets, and choosing from it."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,7 @@ from normkit.bench import memory
 from normkit.bench.cases import (
     BOTH,
     DEFAULT,
-    DEFAULT_BAR,
+    DEFAULT_TARGET,
     EVALUATION,
     FORWARD,
     ITEM_BYTES,
@@ -93,16 +93,16 @@ def test_a_case_can_be_built_and_judged(case: NormCase) -> None:
         assert case.groups > 1
         assert case.shape[1] % case.groups == 0
     assert case.axes < len(case.shape)
-    assert case.headline or case.bars == (DEFAULT_BAR, DEFAULT_BAR), "a bar of its own makes a headline"
-    assert min(case.bars) >= DEFAULT_BAR
+    assert case.headline or case.targets == (DEFAULT_TARGET, DEFAULT_TARGET), "a target of its own makes a headline"
+    assert min(case.targets) >= DEFAULT_TARGET
 
 
 def test_every_bar_belongs_to_a_row() -> None:
     for case in HEADLINES:
-        for pass_, bar in zip((FORWARD, BOTH), case.bars, strict=True):
+        for pass_, target in zip((FORWARD, BOTH), case.targets, strict=True):
             row = ROW_BY_NAME[f"{case.name} {pass_}"]
-            assert row.case.bar(row.pass_, RETAINED) == bar
-        assert max(case.bars) > DEFAULT_BAR
+            assert row.case.target(row.pass_, RETAINED) == target
+        assert max(case.targets) > DEFAULT_TARGET
     assert {case for case in NORM_CASES if case.headline} == set(HEADLINES)
 
 
@@ -124,7 +124,7 @@ def test_memory_is_counted_in_cases_that_are_timed() -> None:
 )
 def test_bars(name: str, forward: float, both: float) -> None:
     (case,) = [case for case in CASES if case.name == name]
-    assert (case.bar(FORWARD, RETAINED), case.bar(BOTH, RETAINED), case.bar(EVALUATION, RETAINED)) == (
+    assert (case.target(FORWARD, RETAINED), case.target(BOTH, RETAINED), case.target(EVALUATION, RETAINED)) == (
         forward,
         both,
         0.9,
@@ -133,10 +133,10 @@ def test_bars(name: str, forward: float, both: float) -> None:
 
 def test_bars_of_a_default_process() -> None:
     large, small = NormCase("BatchNorm2d", (64, 64, 112, 112), (4, 3)), NormCase("BatchNorm1d", (8, 64), (4, 3))
-    assert large.bar(FORWARD, DEFAULT) == 2.0
-    assert small.bar(FORWARD, DEFAULT) == 0.9
-    assert ModelCase("mobilenet", (1.7, 1.0)).bar(STEP, RETAINED) == 1.7
-    assert ModelCase("mobilenet", (1.7, 1.0)).bar(STEP, DEFAULT) == 1.0
+    assert large.target(FORWARD, DEFAULT) == 2.0
+    assert small.target(FORWARD, DEFAULT) == 0.9
+    assert ModelCase("mobilenet", (1.7, 1.0)).target(STEP, RETAINED) == 1.7
+    assert ModelCase("mobilenet", (1.7, 1.0)).target(STEP, DEFAULT) == 1.0
 
 
 def test_select_by_words_in_any_case() -> None:

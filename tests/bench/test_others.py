@@ -46,7 +46,7 @@ def test_accuracy_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert section.columns == ("case", "", "1e0", "1e1")
     assert len(section.rows) == 3 * len(accuracy.CASES)
     assert "E[x²] - E[x]²" in section.notes[0]
-    assert section.notes[1].endswith("(bar 4: pass).")
+    assert section.notes[1].endswith("(target 4: reached).")
     points = json.loads(json.dumps(found.to_json()))["accuracy"]
     assert set(points[0]["errors"]) == {"ours", "torch", "one pass"}
     found.draw(tmp_path / "accuracy.png")
@@ -58,7 +58,7 @@ def test_accuracy_report_of_an_interrupted_run() -> None:
         0
     ]
     assert section.rows[0][2:4] == ("5", "")
-    assert section.notes[1].endswith("MISS).")
+    assert section.notes[1].endswith("missed).")
 
 
 def test_saved_memory_counts_blocks_once_and_no_parameters() -> None:
@@ -80,9 +80,9 @@ def test_memory_report(monkeypatch: pytest.MonkeyPatch) -> None:
     found.run(Progress())
     assert [row.input for row in found.rows] == [131_072, 2_048]
     assert all(row.ours >= row.input and row.torch >= row.input for row in found.rows)
-    assert found.sections()[0].rows[1][-1] == "pass"
+    assert found.sections()[0].rows[1][-1] == "as much"
     found.rows.append(memory.Saved("worse", 10, 21, 20))
-    assert found.sections()[0].rows[2] == ("worse", "10", "21", "20", "2.100 / 2.000", "MISS")
+    assert found.sections()[0].rows[2] == ("worse", "10", "21", "20", "2.100 / 2.000", "more")
     assert found.sections()[0].notes[0].startswith("We keep more than torch.nn in 1 of 3 cases.")
     assert json.loads(json.dumps(found.to_json()))["memory"][2]["ours"] == 21
 
@@ -90,8 +90,8 @@ def test_memory_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_start_report() -> None:
     found = start.Start({"import torch": [1.0], "import normkit": [0.1, 0.2, 0.3], "cold": [12.0], "warm": []})
     (section,) = found.sections()
-    assert section.rows[1][1:] == ("200 ms", "100 ms … 300 ms", "0.3 s", "pass")
-    assert section.rows[2][1:] == ("12 s", "12 s … 12 s", "10 s", "MISS")
+    assert section.rows[1][1:] == ("200 ms", "100 ms … 300 ms", "0.3 s", "reached")
+    assert section.rows[2][1:] == ("12 s", "12 s … 12 s", "10 s", "missed")
     assert len(section.rows) == 3
     assert found.to_json()["start"]["cold"]["target"] == 10.0
 

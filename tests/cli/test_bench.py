@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from normkit.cli import bench_output, console, main
 Run = Callable[..., tuple[object, str, str]]
 ROW = "BatchNorm1d (8,64) float32 evaluation"
 TIMING = Timing(1e-3, 1e-3, 1e-3, 3)
-RESULT = Result(ROW_BY_NAME[ROW], "kept", 2, 1.0, dict.fromkeys(("ours", "torch", "copy"), TIMING))
+RESULT = Result(ROW_BY_NAME[ROW], "retained", 2, 1.0, dict.fromkeys(("ours", "torch", "copy"), TIMING))
 OTHERS = {
     "accuracy": (Accuracy, "accuracy"),
     "memory": (Memory, "memory"),
@@ -64,20 +65,20 @@ def test_one_row_as_a_table_and_a_picture(run: Run, tmp_path: Path) -> None:
     code, out, err = run("times", *options)
     assert code == 0, err
     assert "BatchNorm1d (8,64) float32" in out
-    assert "The bars are those for 2 threads" in out
+    assert "The targets are those for 2 threads" in out
     assert "threads" in out
     assert f"1/1  {ROW}, default: " in err
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_row_as_json(run: Run) -> None:
-    options = ["--filter", ROW, "--quick", "--regime", "kept", "--threads", "1", "--format", "json"]
+    options = ["--filter", ROW, "--quick", "--regime", "retained", "--threads", "1", "--format", "json"]
     code, out, err = run("times", *options)
     assert code == 0, err
     report = json.loads(out)
     assert report["environment"]["threads"] == "1"
     (row,) = report["rows"]
-    assert (row["name"], row["regime"], row["passed"]) == (ROW, "kept", None)
+    assert (row["name"], row["regime"], row["passed"]) == (ROW, "retained", None)
 
 
 def test_without_a_command_it_times(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +215,7 @@ def test_a_document_as_json_too(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_p
         (["report", "bench.md", "--plot", "bench.png"], "No such option: --plot"),
         (["report", "folder.md"], "folder.md cannot be written (Is a directory)"),
         (["times", "--plot", "folder.png"], "folder.png cannot be written (Is a directory)"),
-        (["memory", "--regime", "kept"], "No such option: --regime"),
+        (["memory", "--regime", "retained"], "No such option: --regime"),
         (["times", "--threads", "0"], "--threads must be between 1 and 256, not 0"),
         (["crossover", "--threads", "1000000"], "--threads must be between 1 and 256, not 1000000"),
         (["sync", "--threads", "0"], "--threads must be between 1 and 256, not 0"),
@@ -243,3 +244,38 @@ def test_a_table_loses_nothing_on_a_narrow_terminal(width: int, monkeypatch: pyt
     shown = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
     assert all(cell in " ".join(shown.split()) for cell in row)
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_narrow_terminal_gets_the_cases_above_aligned_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=screen, force_terminal=True, width=80, highlight=False))
+    case = "BatchNorm2d (32,64,56,56) channels_last float32"
+    rows = ((case, "forward", "1 ms"), (case, "forward+backward", "12.5 ms"), ("LayerNorm", "forward", "9 ms"))
+    bench_output.print_section(Section("A title", ("case", "pass", "a wide column " * 2), rows))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue()).splitlines()
+    assert [line.split() for line in shown[2:7]] == [
+        case.split(), ["forward", "1", "ms"], ["forward+backward", "12.5", "ms"], ["LayerNorm"], ["forward", "9", "ms"],
+    ]  # fmt: skip
+    assert len({len(line) for line in (shown[1], shown[3], shown[4], shown[6])}) == 1
+
+
+def test_a_busy_machine_is_told_before_and_in_the_results(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "run", nothing)
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    code, out, err = run("memory")
+    assert code == 0
+    assert err.startswith("This machine was busy before: a load of 99.0 on ")
+    assert "This machine was busy before" in out
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    code, out, err = run("memory")
+    assert (code, err) == (0, "")
+    assert "busy" not in out
+
+
+def test_no_word_of_makers_on_a_screen(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    unsteady = replace(RESULT, timings={name: Timing(1.0, 0.5, 1.5, 9) for name in RESULT.timings})
+    monkeypatch.setattr(Times, "run", lambda self, progress: self.results.extend([RESULT, unsteady]))
+    times = run("times", "--filter", ROW)[1]
+    assert "Unsteady, 1 of 2 rows" in times
+    for out in (times, *(run(*name.split())[1] for name in ("--help", "times --help", "memory --help"))):
+        assert not re.search(r"\b(bars?|MISS|kept|in copies)\b", out), out

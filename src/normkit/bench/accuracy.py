@@ -16,16 +16,16 @@ from normkit.bench.cases import NormCase
 from normkit.bench.contenders import LABELS, OURS, TORCH, layer
 from normkit.bench.environment import describe
 from normkit.bench.progress import Progress
-from normkit.bench.section import Section
+from normkit.bench.section import Section, reached
 from normkit.spec import Norm, view
 
 ONE_PASS: Final = "one pass"
 CONTENDERS: Final = (OURS, TORCH, ONE_PASS)
 EXPONENTS: Final = range(8)
 SEEDS: Final = 3
-BAR: Final = 4.0
-BAR_LIMIT: Final = 1e4
-"""The largest mean/std at which the error should be at most BAR."""
+TARGET: Final = 4.0
+TARGET_LIMIT: Final = 1e4
+"""The largest mean/std at which the error should be at most TARGET."""
 
 CASES: Final = (
     NormCase("BatchNorm2d", (16, 32, 28, 28), affine=False),
@@ -78,7 +78,7 @@ class Accuracy:
             for case in CASES
             for contender in CONTENDERS
         ]
-        judged = [point.errors[OURS] for point in self.points if point.ratio <= BAR_LIMIT]
+        judged = [point.errors[OURS] for point in self.points if point.ratio <= TARGET_LIMIT]
         notes = [
             "Units in the last place of float32, at the scale of the largest output: "
             f"max |y - reference| / (2⁻²³ · max |reference|), the largest of {SEEDS} draws. The reference is computed "
@@ -86,8 +86,10 @@ class Accuracy:
             "error. One pass is the variance as E[x²] - E[x]², in float32."
         ]
         if judged:
-            verdict = "pass" if max(judged) <= BAR else "MISS"
-            notes.append(f"Ours up to mean/std {BAR_LIMIT:g}: at most {max(judged):.2g} (bar {BAR:g}: {verdict}).")
+            verdict = reached(max(judged) <= TARGET)
+            notes.append(
+                f"Ours up to mean/std {TARGET_LIMIT:g}: at most {max(judged):.2g} (target {TARGET:g}: {verdict})."
+            )
         columns = ("case", "", *(f"{10.0**e:.0e}".replace("e+0", "e") for e in EXPONENTS))
         return [Section("Error by mean/std", columns, tuple(rows), tuple(notes))]
 
@@ -115,7 +117,14 @@ class Accuracy:
                     marker="o",
                     markersize=3.5,
                 )
-            axes.plot([1, BAR_LIMIT], [BAR, BAR], color="black", linestyle="--", linewidth=1, label=f"bar: {BAR:g}")
+            axes.plot(
+                [1, TARGET_LIMIT],
+                [TARGET, TARGET],
+                color="black",
+                linestyle="--",
+                linewidth=1,
+                label=f"target: {TARGET:g}",
+            )
             axes.axhline(
                 1 / torch.finfo(torch.float32).eps, color="#999999", linewidth=1, label="as large as the output"
             )

@@ -1,6 +1,6 @@
-"""The form of a benchmark's cases: one layer and one input, or one network, and the bar that it should reach.
+"""The form of a benchmark's cases: one layer and one input, or one network, and the target that it should reach.
 
-A bar is torch.nn's time divided by ours, with two threads. Higher is better, and 1.0 means as fast.
+A target is torch.nn's time divided by ours, with two threads. Higher is better, and 1.0 means as fast.
 """
 
 import math
@@ -15,14 +15,14 @@ STEP: Final = "training step"
 PASSES: Final = (FORWARD, EVALUATION, BOTH)
 
 DEFAULT: Final = "default"
-RETAINED: Final = "kept"
+RETAINED: Final = "retained"
 
-THREADS_OF_BARS: Final = 2
-DEFAULT_BAR: Final = 0.9
-"""The bar of every case without one of its own: no slower than torch.nn, up to the noise of a measurement."""
+THREADS_OF_TARGETS: Final = 2
+DEFAULT_TARGET: Final = 0.9
+"""The target of every case without one of its own: no slower than torch.nn, up to the noise of a measurement."""
 LARGE_BYTES: Final = 64_000_000
-LARGE_BAR: Final = 2.0
-"""The bar of inputs over LARGE_BYTES in a default process, where fresh memory is most of what they cost."""
+LARGE_TARGET: Final = 2.0
+"""The target of inputs over LARGE_BYTES in a default process, where fresh memory is most of what they cost."""
 
 ITEM_BYTES: Final = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -35,20 +35,20 @@ class NormCase:
         norm: The layer's class, the same name in torch.nn and in normkit (torch.nn's LayerNorm2d and BatchNormAct2d
             are several layers).
         shape: Of the input.
-        bars: For forward and for forward+backward.
+        targets: For forward and for forward+backward.
         channels_last: The channels are innermost in memory (three axes: a transposed N L C).
         dtype: Of the input, and of the parameters unless ``mixed``.
         mixed: The parameters are float32.
         groups: For GroupNorm.
         affine: Whether there are weight and bias; None: the class's own default.
         axes: Number of last axes that LayerNorm and RMSNorm normalize over.
-        headline: The case has bars of its own.
+        headline: The case has targets of its own.
         smallest: The case belongs to a quick run because it is small.
     """
 
     norm: str
     shape: tuple[int, ...]
-    bars: tuple[float, float] = (DEFAULT_BAR, DEFAULT_BAR)
+    targets: tuple[float, float] = (DEFAULT_TARGET, DEFAULT_TARGET)
     channels_last: bool = False
     dtype: str = "float32"
     mixed: bool = False
@@ -90,13 +90,13 @@ class NormCase:
         """The passes that are timed."""
         return PASSES
 
-    def bar(self, pass_: str, regime: str) -> float:
+    def target(self, pass_: str, regime: str) -> float:
         """Return the least ratio of torch.nn's time to ours that is asked for."""
         if pass_ == EVALUATION:
-            return DEFAULT_BAR
+            return DEFAULT_TARGET
         if regime == DEFAULT:
-            return LARGE_BAR if self.nbytes > LARGE_BYTES else DEFAULT_BAR
-        return self.bars[pass_ == BOTH]
+            return LARGE_TARGET if self.nbytes > LARGE_BYTES else DEFAULT_TARGET
+        return self.targets[pass_ == BOTH]
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class ModelCase:
 
     Args:
         model: Its name in :mod:`normkit.bench.models`.
-        bars: With memory kept, and in a default process.
+        targets: With memory retained, and in a default process.
         channels_last: Model and input are in that memory format.
         fused: Our batch norms with an activation behind them are a BatchNormAct2d.
     """
 
     model: str
-    bars: tuple[float, float] = (1.0, 1.0)
+    targets: tuple[float, float] = (1.0, 1.0)
     channels_last: bool = False
     fused: bool = False
     headline: bool = True
@@ -128,9 +128,9 @@ class ModelCase:
         """The passes that are timed."""
         return (STEP,)
 
-    def bar(self, pass_: str, regime: str) -> float:
+    def target(self, pass_: str, regime: str) -> float:
         """Return the least ratio of torch.nn's time to ours that is asked for."""
-        return self.bars[regime == DEFAULT]
+        return self.targets[regime == DEFAULT]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ KEEP_MEMORY: Final = {
 }
 """With these, glibc's allocator hands freed memory out again rather than back to the system."""
 
+BUSY: Final = 0.25
+"""The load of each core above which a machine is not quiet."""
+
 _CACHES: Final = "/sys/devices/system/cpu/cpu0/cache"
 
 REGIMES: Final = {
@@ -48,17 +51,27 @@ def describe() -> dict[str, str]:
         + f", Python {platform.python_version()}",
     }
     if hasattr(os, "getloadavg"):
-        facts["load before"] = (
-            f"{os.getloadavg()[0]:.1f} (much above 0: others computed too, and times are not to be trusted)"
-        )
+        facts["load before"] = f"{os.getloadavg()[0]:.1f}"
     if os.environ.get("LD_PRELOAD"):
         facts["preloaded"] = os.environ["LD_PRELOAD"]
     return {name: value for name, value in facts.items() if value}
 
 
+def busy(facts: Mapping[str, str]) -> str:
+    """Say that others computed on the machine before a measurement; nothing where they did not."""
+    load, cores = float(facts.get("load before", "0")), int(facts.get("cores", "1"))
+    if load <= BUSY * cores:
+        return ""
+    return (
+        f"This machine was busy before: a load of {load:.1f} on {cores} core{'s' * (cores > 1)}. Times and ratios are "
+        "not to be trusted; measure again when nothing else runs."
+    )
+
+
 def section(facts: Mapping[str, str]) -> Section:
     """Return the facts as a table."""
-    return Section("Machine", ("what", "is"), tuple(facts.items()))
+    note = busy(facts)
+    return Section("Machine", ("what", "is"), tuple(facts.items()), (note,) if note else ())
 
 
 def cpu_name() -> str:

@@ -53,7 +53,7 @@ class Memory:
                 f"{row.ours:,}",
                 f"{row.torch:,}",
                 f"{row.ours / row.input:.3f} / {row.torch / row.input:.3f}",
-                "pass" if row.ours <= row.torch else "MISS",
+                "more" if row.ours > row.torch else "as much" if row.ours == row.torch else "less",
             )
             for row in self.rows
         )
@@ -62,7 +62,7 @@ class Memory:
             f"We keep more than torch.nn in {more} of {len(rows)} cases. Counted are the memory blocks that autograd "
             "holds after forward, the input itself among them, parameters and buffers not."
         )
-        columns = ("case", "input, bytes", "ours", "torch.nn", "in inputs", "verdict")
+        columns = ("case", "input, bytes", "ours", "torch.nn", "in inputs", "we keep")
         return [Section("Memory kept for backward", columns, rows, (note,))]
 
     def to_json(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from normkit.bench.results import Result
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLOURS: Final = {OURS: "#0072B2", TORCH: "#E69F00", COMPILED: "#CC79A7"}
-SHORT: Final = {"default": "default process", "kept": "memory kept"}
+SHORT: Final = {"default": "default process", "retained": "memory retained"}
 DPI: Final = 110
 MAX_CASES: Final = 24
 MAX_COPIES: Final = 30.0
@@ -24,7 +24,7 @@ def draw(results: Sequence[Result], cpu: str, path: Path) -> None:
     """Write a bar chart: a row of panels for each regime, a panel for each pass.
 
     Times are drawn in copies of the input where there are such results, else in milliseconds. More cases than fit are
-    reduced to those with a bar of their own.
+    reduced to those with a target of their own.
     """
     shown = [result for result in results if result.in_copies(OURS) is not None] or results
     if len({result.row.case.name for result in shown}) > MAX_CASES:
@@ -67,7 +67,7 @@ def _panel(axes: Axes, cases: Sequence[str], results: Sequence[Result]) -> None:
     axes.set_yticks(range(len(cases)), [case.replace(" float32", "") for case in cases], fontsize=8)
     axes.set_ylim(len(cases) - 0.4, -0.6)
     axes.margins(x=0.14)
-    axes.set_xlabel("time, in copies of the input" if in_copies else "milliseconds")
+    axes.set_xlabel("time, relative to a copy of the input" if in_copies else "milliseconds")
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

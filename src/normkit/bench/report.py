@@ -1,16 +1,13 @@
 """Tables of times."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from normkit.bench.cases import LARGE_BYTES, RETAINED, THREADS_OF_BARS
+from normkit.bench.cases import LARGE_BYTES, RETAINED, THREADS_OF_TARGETS
 from normkit.bench.contenders import OURS, TORCH
 from normkit.bench.environment import REGIMES
 from normkit.bench.measure import Timing, geometric_mean
-from normkit.bench.results import Result
-from normkit.bench.section import Section, duration
-
-UNSTEADY: Final = 0.1  # of the median: a spread beyond which a ratio says little
+from normkit.bench.results import UNSTEADY, Result
+from normkit.bench.section import Section, duration, reached
 
 
 def sections(results: Sequence[Result]) -> list[Section]:
@@ -21,9 +18,9 @@ def sections(results: Sequence[Result]) -> list[Section]:
 
 def _section(regime: str, results: Sequence[Result]) -> Section:
     compiled = any(result.compiled_ratio is not None for result in results)
-    columns = ["case", "pass", "ours", "torch.nn", "torch/ours", "bar", "verdict", "in copies"]
+    columns = ["case", "pass", "ours", "torch.nn", "ratio", "target", "verdict", "× a copy"]
     if compiled:
-        columns.insert(5, "compiled/ours")
+        columns.insert(5, "compiled")
     rows = []
     for result in results:
         cells = [
@@ -32,7 +29,7 @@ def _section(regime: str, results: Sequence[Result]) -> Section:
             time_text(result.timings[OURS]),
             time_text(result.timings[TORCH]),
             f"{result.ratio:.2f}",
-            f"{result.bar:g}",
+            f"{result.target:g}",
             verdict(result),
             _copies_text(result),
         ]
@@ -43,15 +40,10 @@ def _section(regime: str, results: Sequence[Result]) -> Section:
 
 
 def verdict(result: Result) -> str:
-    """Return pass or miss, "slower" where torch.nn is faster, and "unsteady" where the times vary much."""
-    slower = result.ratio < 1.0
-    if result.passed is None:
-        words = ["slower"] if slower else []
-    else:
-        words = [("pass" if result.passed else "MISS") + (" (slower)" if slower else "")]
-    if max(result.timings[name].spread for name in (OURS, TORCH)) > UNSTEADY:
-        words.append("unsteady")
-    return ", ".join(words)
+    """Say whether a row reaches its target, or where it has none that torch.nn is faster; or that times vary."""
+    if not result.steady:
+        return "unsteady"
+    return reached(result.passed) or ("slower" if result.ratio < 1.0 else "")
 
 
 def time_text(timing: Timing) -> str:
@@ -71,21 +63,26 @@ def _notes(regime: str, results: Sequence[Result]) -> Iterable[str]:
         f"torch.nn is faster in {slower} of {len(results)} rows; torch.nn's time is {geometric_mean(ratios):.2f} times "
         f"ours in the geometric mean, {min(ratios):.2f} at the least and {max(ratios):.2f} at the most."
     )
-    judged = [result for result in results if result.passed is not None]
+    yield "ratio: torch.nn's time divided by ours, above 1 where we are faster."
+    judged = [result for result in results if result.passed is not None and result.steady]
     if judged:
         missed = sum(not result.passed for result in judged)
-        yield f"{len(judged) - missed} of {len(judged)} rows reach their bar, {missed} miss it."
-    else:
-        yield f"The bars are those for {THREADS_OF_BARS} threads, so there is no verdict."
+        yield f"{len(judged) - missed} of {len(judged)} steady rows reach their target, {missed} miss it."
+    elif all(result.passed is None for result in results):
+        yield f"The targets are those for {THREADS_OF_TARGETS} threads, so there is no verdict."
     if any(result.in_copies(OURS) for result in results):
         yield (
             "Times are medians, ± half the distance between the quartiles. A copy is y.copy_(x) into a tensor that "
-            "exists, timed in turn with the row; the last column is ours / torch.nn's in such copies; the least that "
-            "must be moved is 1 copy, and 2.5 with backward."
+            "exists, timed in turn with the row; the last column is the time of ours / torch.nn's divided by the "
+            "copy's; the least that must be moved is 1 copy, and 2.5 with backward."
         )
     if regime == RETAINED:
-        yield "A bar is the least torch/ours that we ask of ourselves for a row in this regime: 0.9, or more."
+        yield "A target is the least ratio that we ask of ourselves for a row in this regime: 0.9, or more."
     else:
-        yield f"Bars here: as fast as torch.nn (0.9 allows for noise), and twice that over {LARGE_BYTES // 10**6} MB."
-    if any("unsteady" in verdict(result) for result in results):
-        yield f"Unsteady: a spread of more than {100 * UNSTEADY:.0f}%. Time the row again, on a quieter machine."
+        yield f"Targets: as fast as torch.nn (0.9 allows for noise), and twice that over {LARGE_BYTES // 10**6} MB."
+    unsteady = sum(not result.steady for result in results)
+    if unsteady:
+        yield (
+            f"Unsteady, {unsteady} of {len(results)} rows: a spread of more than {100 * UNSTEADY:.0f}%, so the ratio "
+            "says little. Time them again, on a quieter machine."
+        )

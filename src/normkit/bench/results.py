@@ -3,11 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from normkit.bench.cases import THREADS_OF_BARS, ModelCase, Row
+from normkit.bench.cases import THREADS_OF_TARGETS, ModelCase, Row
 from normkit.bench.contenders import COMPILED, COPY, OURS, TORCH
 from normkit.bench.measure import Timing
 from normkit.bench.table import ROW_BY_NAME
 
+UNSTEADY: Final = 0.1
+"""The spread, relative to the median, beyond which a ratio says little."""
 SMALL_BYTES: Final = 1_000_000
 
 
@@ -35,19 +37,24 @@ class Result:
         return self.timings[TORCH].median / self.timings[OURS].median
 
     @property
+    def steady(self) -> bool:
+        """True where the times vary so little that the ratio can be trusted."""
+        return max(self.timings[name].spread for name in (OURS, TORCH)) <= UNSTEADY
+
+    @property
     def compiled_ratio(self) -> float | None:
         """The compiled torch.nn's time divided by ours; None where it was not timed."""
         return self.timings[COMPILED].median / self.timings[OURS].median if COMPILED in self.timings else None
 
     @property
-    def bar(self) -> float:
+    def target(self) -> float:
         """The least ratio that is asked for."""
-        return self.row.case.bar(self.row.pass_, self.regime)
+        return self.row.case.target(self.row.pass_, self.regime)
 
     @property
     def passed(self) -> bool | None:
-        """True where the ratio reaches the bar; None where the number of threads is not the bars'."""
-        return self.ratio >= self.bar if self.threads == THREADS_OF_BARS else None
+        """True where the ratio reaches the target; None where the number of threads is not the targets'."""
+        return self.ratio >= self.target if self.threads == THREADS_OF_TARGETS else None
 
     def in_copies(self, contender: str) -> float | None:
         """Return a contender's time as a multiple of a copy of the input.
@@ -81,10 +88,11 @@ class Result:
             "threads": self.threads,
             "seconds": {name: asdict(timing) for name, timing in self.timings.items()},
             "ratio": self.ratio,
+            "steady": self.steady,
             "compiled_ratio": self.compiled_ratio,
             "copies": {name: self.in_copies(name) for name in self.timings if name != COPY},
             "copies_limit": self.copies or None,
-            "bar": self.bar,
+            "target": self.target,
             "passed": self.passed,
         }
 

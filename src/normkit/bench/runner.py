@@ -45,7 +45,7 @@ class Times:
         """Plan to time rows.
 
         Args:
-            regime: "default", "kept", or "both".
+            regime: "default", "retained", or "both".
             threads: None: torch's choice.
             quick: Take fewer samples.
             compiled: Also time torch.compile of torch.nn's layers.
@@ -77,7 +77,8 @@ class Times:
         result = Result.from_json(line)
         self.results.append(result)
         ours = duration(result.timings[OURS].median)
-        progress.step(f"{result.row.name}, {result.regime}: {ours}, torch/ours {result.ratio:.2f}")
+        note = "" if result.steady else ", unsteady"
+        progress.step(f"{result.row.name}, {result.regime}: {ours}, ratio {result.ratio:.2f}{note}")
 
     def sections(self) -> list[Section]:
         """Return a table for each regime."""

@@ -46,6 +46,11 @@ class Benchmark(Protocol):
         """Return the results in plain JSON types."""
 
 
+def reached(passed: bool | None) -> str:  # noqa: FBT001
+    """Return the verdict on a target, for people; nothing where there is none."""
+    return "" if passed is None else "reached" if passed else "missed"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as text, in the unit that suits them."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):

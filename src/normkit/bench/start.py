@@ -9,7 +9,7 @@ from normkit.bench.environment import describe
 from normkit.bench.measure import Timing
 from normkit.bench.process import json_lines
 from normkit.bench.progress import Progress
-from normkit.bench.section import Section, duration
+from normkit.bench.section import Section, duration, reached
 
 COLD_STARTS: Final = 2
 WARM_STARTS: Final = 5
@@ -70,7 +70,7 @@ class Start:
         for name, samples in self.samples.items():
             if samples:
                 median, target = Timing.of(samples).median, TARGETS.get(name)
-                verdict = "" if target is None else "pass" if median <= target else "MISS"
+                verdict = reached(None if target is None else median <= target)
                 spread = f"{duration(min(samples))} … {duration(max(samples))}"
                 rows.append((NAMES[name], duration(median), spread, f"{target:g} s" if target else "", verdict))
         columns = ("what", "median", "range", "target", "verdict")

@@ -7,29 +7,29 @@ from normkit.bench.cases import ModelCase, NormCase, Row
 from normkit.errors import UserError
 
 
-def _bar(norm: str, shape: tuple[int, ...], forward: float, both: float, **options: Any) -> NormCase:
+def _target(norm: str, shape: tuple[int, ...], forward: float, both: float, **options: Any) -> NormCase:
     return NormCase(norm, shape, (forward, both), headline=True, **options)
 
 
 HEADLINES: Final = (
-    _bar("BatchNorm2d", (32, 64, 56, 56), 3.3, 2.5),
-    _bar("BatchNorm2d", (32, 64, 56, 56), 1.0, 1.0, channels_last=True),
-    _bar("BatchNorm2d", (32, 256, 14, 14), 6.0, 5.0),
-    _bar("BatchNorm2d", (32, 256, 14, 14), 2.0, 2.2, channels_last=True),
-    _bar("BatchNorm2d", (64, 64, 112, 112), 4.0, 3.0),
-    _bar("BatchNorm3d", (4, 32, 16, 28, 28), 4.0, 3.5),
-    _bar("BatchNorm1d", (4096, 1024), 1.0, 1.2),
-    _bar("BatchNorm1d", (64, 128, 500), 3.0, 2.5),
-    _bar("LayerNorm", (8192, 768), 0.95, 1.0),
-    _bar("LayerNorm", (4096, 1024), 2.0, 3.0, dtype="bfloat16"),
-    _bar("RMSNorm", (8192, 768), 2.0, 4.5),
-    _bar("RMSNorm", (8192, 4096), 6.0, 8.0, dtype="bfloat16"),
-    _bar("GroupNorm", (8, 320, 64, 64), 0.95, 1.15, groups=32),
-    _bar("GroupNorm", (8, 320, 64, 64), 0.95, 1.2, groups=32, channels_last=True),
-    _bar("InstanceNorm2d", (8, 320, 64, 64), 3.5, 2.0),
-    _bar("InstanceNorm2d", (8, 320, 64, 64), 4.0, 4.0, channels_last=True),
-    _bar("LayerNorm2d", (32, 96, 56, 56), 1.9, 2.8),
-    _bar("BatchNorm2d", (32, 64, 56, 56), 1.8, 2.0, dtype="bfloat16"),
+    _target("BatchNorm2d", (32, 64, 56, 56), 3.3, 2.5),
+    _target("BatchNorm2d", (32, 64, 56, 56), 1.0, 1.0, channels_last=True),
+    _target("BatchNorm2d", (32, 256, 14, 14), 6.0, 5.0),
+    _target("BatchNorm2d", (32, 256, 14, 14), 2.0, 2.2, channels_last=True),
+    _target("BatchNorm2d", (64, 64, 112, 112), 4.0, 3.0),
+    _target("BatchNorm3d", (4, 32, 16, 28, 28), 4.0, 3.5),
+    _target("BatchNorm1d", (4096, 1024), 1.0, 1.2),
+    _target("BatchNorm1d", (64, 128, 500), 3.0, 2.5),
+    _target("LayerNorm", (8192, 768), 0.95, 1.0),
+    _target("LayerNorm", (4096, 1024), 2.0, 3.0, dtype="bfloat16"),
+    _target("RMSNorm", (8192, 768), 2.0, 4.5),
+    _target("RMSNorm", (8192, 4096), 6.0, 8.0, dtype="bfloat16"),
+    _target("GroupNorm", (8, 320, 64, 64), 0.95, 1.15, groups=32),
+    _target("GroupNorm", (8, 320, 64, 64), 0.95, 1.2, groups=32, channels_last=True),
+    _target("InstanceNorm2d", (8, 320, 64, 64), 3.5, 2.0),
+    _target("InstanceNorm2d", (8, 320, 64, 64), 4.0, 4.0, channels_last=True),
+    _target("LayerNorm2d", (32, 96, 56, 56), 1.9, 2.8),
+    _target("BatchNorm2d", (32, 64, 56, 56), 1.8, 2.0, dtype="bfloat16"),
 )
 
 SMALLEST: Final = (

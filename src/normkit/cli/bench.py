@@ -71,8 +71,8 @@ def times(
     regime: Annotated[
         str,
         typer.Option(
-            metavar="default|kept|both",
-            help="Whether the C library's allocator works as it does by default, or keeps freed memory.",
+            metavar="default|retained|both",
+            help="Whether the C library's allocator works as it does by default, or retains freed memory.",
         ),
     ] = "both",
     threads: Threads = None,
@@ -142,7 +142,7 @@ def memory(output: Format = "table") -> None:
 
     The cases in which we keep more than torch.nn:
 
-        normkit bench memory | grep MISS
+        normkit bench memory | grep more
     """
     from normkit.bench.memory import Memory
 
