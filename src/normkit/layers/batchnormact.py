@@ -13,7 +13,6 @@ from normkit.backends import Epilogue
 from normkit.backends.masked_operations import without_padding
 from normkit.backends.masks import read_mask
 from normkit.backends.torch_internals import has_global_hooks
-from normkit.errors import UserError
 from normkit.layers.batchnorm import BatchNorm2d
 from normkit.layers.tracing import is_no_tensor, record
 from normkit.spec import ShapeError
@@ -64,7 +63,8 @@ class BatchNormAct2d(BatchNorm2d):
             residual: (N, C, H, W), or what broadcasts to it
     Raises:
         ValueError: another number of axes; one value per channel in training; no activation of this name.
-        RuntimeError: a residual of a shape that cannot be added to the input, or on another device.
+        RuntimeError: a residual of a shape that cannot be added to the input, or on another device; a converter is
+            about to put a norm without the activation in the place of this layer.
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1 and section 3.2.
     """
@@ -118,7 +118,7 @@ class BatchNormAct2d(BatchNorm2d):
         The convert_sync_batchnorm of torch and timm ask for ``qconfig``. timm's keeps the activation of its own class.
         """
         if name == "qconfig" and type(self.act) is not nn.Identity and not _is_of_timm(type(self)):
-            raise UserError(
+            raise RuntimeError(
                 f"{type(self).__name__} was asked for a qconfig: the convert_sync_batchnorm of torch.nn and timm does, "
                 "which puts a norm without the activation in its place. Call normkit.convert_sync_batchnorm(model), "
                 "which keeps it; for torch.ao, set qconfig on the layer first"
