@@ -1,8 +1,8 @@
 """The backward kernel of `columns`.
 
-With g = dy · weight, dx = rstd · (g - mean(g) - x_hat · mean(g · x_hat)): `sums.py` takes the sums, `coefficients.py`
-makes of them what each column needs. dweight and dbias are the same sums, or, where each row has its own weight, taken
-while dx is written.
+With g = dy · weight, dx = rstd · (g - mean(g) - x_hat · mean(g · x_hat)), or rstd · g if mean and rstd are precomputed:
+`sums.py` takes the sums, `coefficients.py` makes of them what each column needs. dweight and dbias are the same sums,
+or, where each row has its own weight, taken while dx is written.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from normkit.backends.numba.weight_grads import reduce_partials
 
 
 @inline
-def column_params(c, n, zero, tensors, tables, mask_table, bounds):
+def column_params(c, n, zero, tensors, precomputed, tables, mask_table, bounds):
     """Return mean_hi, rstd, the coefficients of dy, x_hat and 1 in dx, and the mask parameters of n columns."""
     size = tables.size // 6
     mean_hi, rstd = load_masked(tables, c, n, zero), load_masked(tables, size + c, n, zero)
@@ -31,7 +31,7 @@ def column_params(c, n, zero, tensors, tables, mask_table, bounds):
 
 
 @inline
-def columns_dx(offset, n, zero, params, tensors, tables, mask_table, bounds):
+def columns_dx(offset, n, zero, params, tensors, precomputed, tables, mask_table, bounds):
     """Return dx of elements whose columns have their own weight."""
     x, dy = tensors
     mean_hi, rstd, dy_factor, x_hat_factor, constant, mask = params
@@ -39,6 +39,8 @@ def columns_dx(offset, n, zero, params, tensors, tables, mask_table, bounds):
     prefetch(dy, offset + PREFETCH_ELEMENTS)
     d = load_masked(x, offset, n, zero) - mean_hi
     masked_dy = relu_backward(load_masked(dy, offset, n, zero), d, mask)
+    if precomputed:  # x has no part in it: 0 · x_hat would be NaN where x is NaN or infinite
+        return masked_dy * dy_factor
     return masked_dy * dy_factor - fma(d * rstd, x_hat_factor, constant)
 
 
@@ -115,7 +117,7 @@ def make_kernel(storage, compute, has_bounds):
         shifts = pointer(g.shift, compute)
         zero, one = compute(0), np.int64(1)
         bounds = bounds_of(g, zero, has_bounds)
-        streams = g.stream != 0
+        streams, precomputed = g.stream != 0, g.precomputed != 0
         rows, width = g.r, g.k * g.s
         chunks = (rows + g.chunk - 1) // g.chunk
         tiles = (width + g.tile - 1) // g.tile
@@ -177,7 +179,7 @@ def make_kernel(storage, compute, has_bounds):
                 while row < bottom:
                     fold = g.fold if row + g.fold <= bottom else one
                     at, n = (a * rows + row) * width + left, columns * fold
-                    height, operands = (bottom - row) // fold, (tensors, tables, mask_table, bounds)
+                    height, operands = (bottom - row) // fold, (tensors, precomputed, tables, mask_table, bounds)
                     write_rows(dx, at, height, width * fold, n, streams, zero, *operands)
                     row += height * fold
         for scratch in (all_means, sums, all_tables, all_masks):

@@ -1,7 +1,7 @@
 """The backward kernel of `runs`.
 
-With g = dy · weight, dx = rstd · (g - mean(g) - x_hat · mean(g · x_hat)). dweight and dbias are the sums of dy · x_hat
-and of dy.
+With g = dy · weight, dx = rstd · (g - mean(g) - x_hat · mean(g · x_hat)), or rstd · g if mean and rstd are precomputed.
+dweight and dbias are the sums of dy · x_hat and of dy.
 """
 
 import numpy as np
@@ -22,25 +22,30 @@ from normkit.backends.numba.weight_grads import partial_offsets, reduce_partials
 
 @inline
 def segment_params(run, tensors, ahead, table, g, stat, masking):
-    """Return mean_hi, rstd, shift, the coefficients of 1, x_hat and dy in dx, and the mask parameters of a segment."""
+    """Return mean_hi, rstd, shift, the coefficients of 1, x_hat and dy in dx, and the mask parameters of a segment.
+
+    Last, whether the statistics are precomputed.
+    """
     at, x = 6 * run, tensors[0]
     mean_hi, rstd, shift = table[at], table[at + 1], table[at + 2]
     constant, x_hat_factor, dy_factor = table[at + 3], table[at + 4], table[at + 5]
     params = mask_params(g, stat + run, *masking)
     scaling = canonicalize_nan(x, mean_hi), canonicalize_nan(x, rstd), canonicalize_nan(x, shift)
     factors = canonicalize_nan(x, constant), canonicalize_nan(x, x_hat_factor), canonicalize_nan(x, dy_factor)
-    return *scaling, *factors, params
+    return *scaling, *factors, params, g.precomputed != 0
 
 
 @jit
 def segment_dx(start, i, n, zero, params, tensors, ahead, table, g, stat, masking):
     """Return dx of elements that share a weight."""
     x, dy = tensors
-    mean_hi, rstd, shift, constant, x_hat_factor, dy_factor, mask = params
+    mean_hi, rstd, shift, constant, x_hat_factor, dy_factor, mask, precomputed = params
     if ahead:
         prefetch(x, start + i + ahead)
         prefetch(dy, start + i + ahead)
     d, masked_dy = masked_terms(start, i, n, zero, x, dy, mean_hi, mask)
+    if precomputed:  # x has no part in it: 0 · x_hat would be NaN where x is NaN or infinite
+        return masked_dy * splat(dy_factor)
     x_hat = fma(d, splat(rstd), splat(shift))
     return fma(masked_dy, splat(dy_factor), fma(x_hat, splat(x_hat_factor), splat(constant)))
 
