@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.parallel import DistributedDataParallel
 
 import normkit
@@ -92,6 +93,19 @@ def test_statistics_that_require_grad_are_refused_as_torch_does(mode: str, backe
                     getattr(normkit.functional, name)(torch.randn(shape), *statistics, None, None, mode == "training")
                 with normkit.use_backend(backend), torch.no_grad():
                     getattr(normkit.functional, name)(torch.randn(shape), *statistics, None, None, mode == "training")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # of torch's own forward mode
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_forward_mode_takes_statistics_for_constants_as_torch_does(name: str, mode: str) -> None:
+    x = torch.randn(4, 3, 5)
+    for which in (0, 1):
+        with forward_ad.dual_level():
+            statistics = [torch.zeros(3), torch.ones(3)]
+            statistics[which] = forward_ad.make_dual(statistics[which], torch.ones(3))
+            y = getattr(normkit.functional, name)(x, *statistics, None, None, mode == "training")
+            assert forward_ad.unpack_dual(y).tangent is None
 
 
 def two_forwards_one_backward(rank: int) -> list[dict[str, Tensor | None]]:

@@ -36,7 +36,8 @@ def normalize(call: Call) -> Tensor:
             update_running(running, mean.detach().reshape(shape), var.detach().reshape(shape), v.count)
     else:
         assert running is not None  # functional.py has checked it
-        mean, var = (statistic.to(compute).reshape(v.affine_sizes) for statistic in running[:2])
+        # detached: forward mode would take a tangent of theirs, which torch's operation ignores
+        mean, var = (statistic.detach().to(compute).reshape(v.affine_sizes) for statistic in running[:2])
         factors = factors - mean
     y = factors * torch.rsqrt(var + call.eps)
     if call.weight is not None:
