@@ -41,6 +41,9 @@ def _batch_norm(call: Call) -> Tensor:
     x, _, weight, bias, eps, running, use_input_stats, _ = call
     if running is not None and isinstance(running.momentum, Tensor):
         return _with_tensor_momentum(call, running, running.momentum)
+    if _has_axes_to_merge(call):
+        return _with_merged_axes(call)
+    weight = _dense(weight)
     mean, var, momentum, tracked = _running_of(call)
     if tracked is not None:
         tracked.add_(1)  # before, as a checkpoint ends its second pass inside of the operation
@@ -53,6 +56,29 @@ def _batch_norm(call: Call) -> Tensor:
     if use_input_stats and y.requires_grad:
         fix_higher_derivatives(y, eps)
     return y
+
+
+def _dense(weight: Tensor | None) -> Tensor | None:
+    """Return the weight of a batch norm in contiguous memory: torch's gradient reads it as if it were."""
+    return weight if weight is None or weight.is_contiguous() else weight.contiguous()
+
+
+def _has_axes_to_merge(call: Call) -> bool:
+    """Whether torch's gradient of a batch norm may be wrong, as x or dy has an odd stride at an axis of size 1.
+
+    It then walks one of the two in another memory order. Of two or three axes it does not.
+    """
+    return call.x.dim() > 3 and 1 in call.x.shape and _is_recording() and needs_graph(call)
+
+
+def _with_merged_axes(call: Call) -> Tensor:
+    """Normalize a batch of many axes as (N, C, L), or as (N · L, C) where it is channels last."""
+    x = call.x
+    if memory_order(x) is None:
+        return _batch_norm(call._replace(x=x.contiguous().flatten(2))).view(x.shape)
+    to_last, back = _PERMUTATIONS[x.dim()]
+    last = x.permute(to_last)
+    return _batch_norm(call._replace(x=last.flatten(0, -2))).view(last.shape).permute(back)
 
 
 def _layer_norm(call: Call) -> Tensor:
@@ -92,7 +118,9 @@ def _group_norm(call: Call) -> Tensor:
 
 
 def _safe_group_norm(x: Tensor, num_groups: int, call: Call) -> Tensor:
-    """Call torch.group_norm, also where it would kill the process."""
+    """Call torch.group_norm, also where it would fail or kill the process."""
+    if call.weight is None and call.bias is not None and _is_recording():
+        call = call._replace(weight=torch.ones_like(call.bias))  # torch's gradient of a bias alone fails
     if not x.requires_grad and _is_recording() and memory_order(x) is not None:
         # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)
         return channels_last(torch.group_norm(x.contiguous(), num_groups, call.weight, call.bias, call.eps))
@@ -108,10 +136,13 @@ def _instance_norm(call: Call) -> Tensor:
         return y if x.is_contiguous() else _in_layout_of(x, y)
     if call.running is not None and isinstance(call.running.momentum, Tensor):
         return _with_tensor_momentum(call, call.running, call.running.momentum)
+    if _has_axes_to_merge(call):  # torch makes a batch norm of it
+        y = _instance_norm(call._replace(x=x.contiguous().flatten(2))).view(x.shape)
+        return y if x.is_contiguous() else _in_layout_of(x, y)
     mean, var, momentum, _ = _running_of(call)
     y = torch.instance_norm(
         x,
-        call.weight,
+        _dense(call.weight),
         call.bias,
         mean,
         var,
@@ -122,9 +153,6 @@ def _instance_norm(call: Call) -> Tensor:
     )
     if call.use_input_stats and y.requires_grad:
         fix_higher_derivatives(y, call.eps)
-        if x.shape[0] == 1 and _is_recording():
-            # torch's gradient of a single sample is wrong where dy is channels last
-            y.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     return y if x.is_contiguous() else _in_layout_of(x, y)
 
 
