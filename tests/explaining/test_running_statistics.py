@@ -9,7 +9,7 @@ from torch import nn
 
 from normkit.errors import UserError
 from normkit.explaining import render, running_statistics
-from normkit.explaining.text import plain
+from normkit.renderable import text_of
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.9, 0.0, 1.0, None])
@@ -45,7 +45,7 @@ def test_the_biased_variance_gives_another_evaluation() -> None:
 
 
 def test_two_numbers_that_are_the_same_look_the_same() -> None:
-    text = plain(render(running_statistics("instance")))
+    text = text_of(render(running_statistics("instance")))
     assert "torch.nn.InstanceNorm2d(4, track_running_stats=True)" in text
     assert "each channel of a sample has n = 4 values" in text
     rows = [line.split() for line in text.splitlines() if line[:1].isdigit() and len(line.split()) >= 4]
@@ -55,8 +55,8 @@ def test_two_numbers_that_are_the_same_look_the_same() -> None:
 
 def test_the_same_array_in_every_step_is_said() -> None:
     x = np.random.default_rng(0).normal(size=(4, 3))
-    assert "Every step sees the same array." in plain(render(running_statistics(x=x, steps=2)))
-    assert "Every step" not in plain(render(running_statistics(steps=2)))
+    assert "Every step sees the same array." in text_of(render(running_statistics(x=x, steps=2)))
+    assert "Every step" not in text_of(render(running_statistics(steps=2)))
 
 
 def test_generated_batches_differ_and_are_the_same_in_every_run() -> None:

@@ -12,8 +12,9 @@ from torch import nn, ones
 
 from normkit.explaining import compare, explain, norms_of, render, running_statistics
 from normkit.explaining.palette import letters
-from normkit.explaining.text import format_number, plain
+from normkit.explaining.text import format_number
 from normkit.explaining.words import WORDS, language_of_locale, words
+from normkit.renderable import text_of
 
 SHOWN = [
     explain("group"),
@@ -29,7 +30,7 @@ SHOWN = [
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: type(shown).__name__)
 def test_it_fits_sixty_columns(shown: object, lang: str) -> None:
-    lines = plain(render(shown, lang), 60).splitlines()  # type: ignore[arg-type]
+    lines = text_of(render(shown, lang), 60).splitlines()  # type: ignore[arg-type]
     assert max(map(cell_len, lines)) <= 60
     assert not any("…" in line for line in lines)
     assert any("\u4e00" <= character <= "\u9fff" for line in lines for character in line) == (lang == "zh")
@@ -37,7 +38,7 @@ def test_it_fits_sixty_columns(shown: object, lang: str) -> None:
 
 def test_the_letters_are_the_sets() -> None:
     seen = explain("group")
-    lines = plain(render(seen)).splitlines()
+    lines = text_of(render(seen)).splitlines()
     rows = [line for line in lines if re.match(r"N\d C\d", line)]
     found = [re.findall(r"(-?\d+\.\d\d) ([A-Z])", row) for row in rows]
     both = np.stack([seen.x, seen.y])
@@ -48,13 +49,13 @@ def test_the_letters_are_the_sets() -> None:
 
 def test_what_is_left_out_is_said() -> None:
     seen = explain("instance", np.random.default_rng(0).normal(size=(8, 16, 10, 10)))
-    text = plain(render(seen), 60)
+    text = text_of(render(seen), 60)
     assert "Shown: 32 of 128 rows, 3 of 100 columns." in text
     assert "Shown: 32 of 128 sets." in text
 
 
 def test_the_last_set_that_fits_is_shown() -> None:
-    text = plain(render(explain("instance", np.random.default_rng(0).normal(size=(4, 8, 3)))))
+    text = text_of(render(explain("instance", np.random.default_rng(0).normal(size=(4, 8, 3)))))
     assert "Shown" not in text
     assert " AF " in text
 
@@ -64,23 +65,23 @@ def test_colours_are_added_to_letters() -> None:
     Console(file=coloured, force_terminal=True, color_system="truecolor", width=80).print(render(explain("batch")))
     assert "\x1b[" in coloured.getvalue()
     stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured.getvalue())
-    assert [line.rstrip() for line in stripped.splitlines()] == plain(render(explain("batch"))).splitlines()
+    assert [line.rstrip() for line in stripped.splitlines()] == text_of(render(explain("batch"))).splitlines()
 
 
 def test_english_needs_no_more_than_ascii() -> None:
     for shown in SHOWN:
-        assert plain(render(shown)).isascii()  # type: ignore[arg-type]
+        assert text_of(render(shown)).isascii()  # type: ignore[arg-type]
 
 
 def test_rms_norm_speaks_of_mean_squares() -> None:
-    text = plain(render(explain("rms")))
+    text = text_of(render(explain("rms")))
     assert "mean square" in text
     assert "bias" not in text
     assert "(x - mean)" not in text
 
 
 def test_the_comparison_tells_layer_norm_from_group_norm() -> None:
-    text = plain(render(compare(num_groups=1)), 100)
+    text = text_of(render(compare(num_groups=1)), 100)
     images, sequences, _ = (part.splitlines() for part in text.split("Input ")[1:])
 
     def cells(lines: list[str], name: str) -> str:

@@ -1,7 +1,6 @@
 """The outcome of a check: plain frozen data, the same in every process and in JSON, and its text for people.
 
-The text is cut into sections of (label, text) lines. The plain text here and the coloured one of the command line show
-the same sections.
+The text is cut into sections of (label, text) lines. The plain text and the coloured one show the same sections.
 """
 
 import dataclasses
@@ -9,9 +8,14 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from normkit.checking.families import CONVENTIONS, TITLES
+from normkit.renderable import Renderable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -27,10 +31,19 @@ WIDTH = 100
 """Of plain text, in characters."""
 
 _LABEL = 16
+STYLES: Mapping[str, str] = {
+    "error": "bold red",
+    "warning": "bold yellow",
+    "note": "bold cyan",
+    "equivalent": "bold green",
+    "not equivalent": "bold red",
+    "not judged": "bold yellow",
+}
+"""Colours of severities and verdicts."""
 
 
 @dataclass(frozen=True)
-class Section:
+class Section(Renderable):
     """A heading with (label, text) lines below it, and sections within it; findings carry their severity."""
 
     heading: str
@@ -48,6 +61,37 @@ class Section:
             yield wrapped(text, first=prefix, rest=" " * len(prefix))
         for part in self.parts:
             yield from part._text(f"{indent}  ")
+
+    def __rich__(self) -> "RenderableType":
+        from rich.console import Group
+
+        return Group(*self._rendered())
+
+    def _rendered(self) -> Iterator["RenderableType"]:
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
+        yield self._title()
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", min_width=_LABEL, no_wrap=True)
+        table.add_column()
+        for label, text in self.lines:
+            table.add_row(label, Text(text))
+        below: list[RenderableType] = [table, *self.parts] if self.lines else [*self.parts]
+        for part in below:
+            yield Padding(part, (0, 0, 0, 2))
+
+    def _title(self) -> "Text":
+        """The heading; of a finding, its severity and code in colour."""
+        from rich.text import Text
+
+        title = Text(self.heading)
+        if self.severity is None:
+            title.stylize("bold")
+        else:
+            title.stylize(STYLES[self.severity], 0, len(self.heading.partition(": ")[0]))
+        return title
 
 
 @dataclass(frozen=True)
@@ -116,7 +160,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Renderable):
     """The outcome of one check.
 
     Attributes:
@@ -217,6 +261,15 @@ class Report:
         tails += [f"{len(self.failed)} could not be measured"] if self.failed else []
         tails += [f"{len(self.blocked)} skipped until others pass"] if self.blocked else []
         return f"{relation} {', '.join(tails)}."
+
+    def __rich__(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[RenderableType] = [Text(self.target, style="bold")]
+        for section in self.sections():
+            parts += ["", section]
+        return Group(*parts, "", Text(self.conclusion(), style=STYLES[self.verdict]))
 
     def __str__(self) -> str:
         return "\n\n".join([self.target, *map(str, self.sections()), wrapped(self.conclusion())])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -33,8 +33,10 @@ def print_report(report: "Report", output: Format) -> None:
     elif output is Format.github:
         _print_annotations(report)
         typer.echo(report.conclusion())
+    elif console.out.is_terminal:
+        console.out.print(report)
     else:
-        _print_blocks(report.target, report.sections(), report.conclusion(), style=_VERDICTS[report.verdict])
+        typer.echo(str(report))
 
 
 def print_stopped(target: str, error: "CannotRunError", output: Format) -> None:
@@ -105,7 +107,7 @@ def _print_entry(entry: "Entry") -> None:
         print_report(entry.report, Format.text)
     else:
         sections = [finding.section() for finding in entry.findings]
-        _print_blocks(entry.target, sections, f"{entry.status}: {entry.error}", _VERDICTS[entry.status])
+        _print_blocks(entry.target, sections, f"{entry.status}: {entry.error}", _style(entry.status))
     typer.echo("\n")
 
 
@@ -159,7 +161,7 @@ def _print_table(summary: "Summary") -> None:
     console.out.print(Text(f"{head[0]}{head[1] if one_line else ''}".rstrip(), style="dim"), soft_wrap=True)
     for (cells, reason), entry in zip(lines, summary.entries, strict=True):
         line = Text(cells)
-        line.highlight_regex(rf"(?<=  ){entry.status}(?=  )", _VERDICTS[entry.status])
+        line.highlight_regex(rf"(?<=  ){entry.status}(?=  )", _style(entry.status))
         if one_line:
             line.append(reason)
         console.out.print(line, soft_wrap=True)
@@ -182,53 +184,20 @@ def _print_blocks(target: str, sections: Iterable["Section"], conclusion: str = 
     console.out.print(Text(target, style="bold"))
     for section in sections:
         console.out.print()
-        _print_section(section)
+        console.out.print(section)
     if conclusion:
         console.out.print()
         console.out.print(Text(conclusion, style=style))
 
 
-_VERDICTS = {
-    "equivalent": "bold green",
-    "not equivalent": "bold red",
-    "not judged": "bold yellow",
-    "not run": "bold yellow",
-    "no layer": "dim",
-    "bug": "bold magenta",
-    "interrupted": "dim",
-}
-_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan", None: "bold"}
+_STATUS_STYLES = {"not run": "bold yellow", "no layer": "dim", "bug": "bold magenta", "interrupted": "dim"}
+"""Colours of what is no verdict."""
 
 
-def _print_section(section: "Section") -> None:
-    console.out.print(_heading(section))
-    _print_below(section, indent=2)
+def _style(status: str) -> str:
+    from normkit.checking.report import STYLES
 
-
-def _print_below(section: "Section", indent: int) -> None:
-    """Print the lines of a section and the sections within it."""
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", min_width=16, no_wrap=True)
-    table.add_column()
-    for label, text in section.lines:
-        table.add_row(label, Text(text))
-    console.out.print(Padding(table, (0, 0, 0, indent)), end="")
-    for part in section.parts:
-        console.out.print(Padding(_heading(part), (0, 0, 0, indent)))
-        _print_below(part, indent + 2)
-
-
-def _heading(section: "Section") -> Any:
-    """The heading of a section; of a finding, its severity and code in colour."""
-    from rich.text import Text
-
-    heading = Text(section.heading)
-    heading.stylize(_STYLES[section.severity], 0, len(section.heading.partition(": ")[0]) if section.severity else None)
-    return heading
+    return STYLES.get(status) or _STATUS_STYLES[status]
 
 
 def print_list() -> None:
@@ -269,6 +238,6 @@ def print_explanation(code: str) -> None:
         raise UserError(f"no check has the code {code!r}: {hint}")
     section = RULES[code].documentation()
     if console.out.is_terminal:
-        _print_section(section)
+        console.out.print(section)
     else:
         typer.echo(str(section))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from normkit.cli import console
 from normkit.cli.models import BatchSize, Data, Force, Target, Weights, load_data, load_model
 from normkit.cli.options import Format
 from normkit.extras import require
-
-if TYPE_CHECKING:
-    from normkit.model.diagnose.report import Diagnosis
 
 
 def diagnose(
@@ -64,7 +61,7 @@ def diagnose(
     if output == "json":
         console.print_json(found.to_dict())
     else:
-        _print(found)
+        console.out.print(found)
     raise typer.Exit(0 if found.healthy else 1)
 
 
@@ -77,19 +74,3 @@ def _progress() -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
         task = progress.add_task("evaluation form", total=None)
         yield lambda doing: progress.update(task, advance=1, description=doing, refresh=True)
-
-
-def _print(found: "Diagnosis") -> None:
-    from rich.markup import escape
-    from rich.padding import Padding
-
-    from normkit.model.diagnose.report import COLUMNS, details, heading, row
-
-    console.out.print(f"[bold]{escape(found.headline)}[/bold]", soft_wrap=True)
-    for number, finding in enumerate(found.findings, 1):
-        console.out.print(f"\n[bold]{number}. {heading(finding)}[/bold]")
-        for line in details(finding):
-            console.out.print(Padding(escape(line), (0, 0, 0, 3)))
-    if found.layers:
-        console.out.print()
-        console.print_table("", COLUMNS, [row(layer) for layer in found.layers])

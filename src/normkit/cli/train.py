@@ -9,7 +9,6 @@ import typer
 
 from normkit.cli import console
 from normkit.cli.options import Format, Threads
-from normkit.cli.train_output import print_result, print_trace
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def _run(config: "TrainConfig", out: Path | None, resume: Path | None, trace: bo
     shapes = _traced(config) if trace else {}
     if output == "table":
         for label, layers in shapes.items():
-            print_trace(label, layers)
+            _print_trace(label, layers)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what an own layer prints is no result
             result = training.run(
@@ -189,6 +188,14 @@ def _run(config: "TrainConfig", out: Path | None, resume: Path | None, trace: bo
     if output == "json":
         console.print_json({**result.to_json(), **({"trace": shapes} if trace else {})})
     else:
-        print_result(result)
+        console.out.print(result, crop=False)
     if not result.passed:
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _print_trace(label: str, layers: list[tuple[str, tuple[int, ...]]]) -> None:
+    """Print each layer's output shape for one image, as the publication does."""
+    console.out.print(f"LeNet, norm {label}:")
+    for name, shape in layers:
+        console.out.print(f"  {name + ' output shape:':<28} {shape}")
+    console.out.print()

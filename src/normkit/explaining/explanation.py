@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
+from rich.console import RenderableType
 
 from normkit.explaining.case import case_of
 from normkit.explaining.example import example
 from normkit.explaining.normalization import Normalization, as_array, normalization_of
 from normkit.explaining.notebook import html_of
 from normkit.explaining.outputs import save
-from normkit.explaining.text import plain, render
+from normkit.explaining.text import render
 from normkit.explaining.words import language_of_locale
+from normkit.renderable import Renderable, text_of
 
 
-class Explanation(Normalization):
+class Explanation(Normalization, Renderable):
     """One normalization of one array.
 
     ``str()`` is the text that ``normkit explain`` prints, Chinese where the locale is; a notebook shows it with colours
@@ -26,7 +28,10 @@ class Explanation(Normalization):
 
     def __str__(self) -> str:
         """Return the text without colours, for 80 columns."""
-        return plain(render(self, language_of_locale()))
+        return text_of(render(self, language_of_locale()))
+
+    def __rich__(self) -> RenderableType:
+        return render(self, language_of_locale())
 
     def _repr_html_(self) -> str:
         """Return picture and text for a notebook."""

@@ -1,6 +1,5 @@
 """What ``normkit explain`` prints of one normalization: rich renderables, which also give plain text and HTML."""
 
-import io
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,15 +50,6 @@ def render(seen: Normalization, lang: str = "en") -> RenderableType:
 def formula(kind: str) -> str:
     """Return the formula of a norm, in characters that every terminal has."""
     return "x / sqrt(mean(x^2) + eps) * weight" if kind == "rms" else "(x - mean) / sqrt(var + eps) * weight + bias"
-
-
-def plain(renderable: RenderableType, width: int = WIDTH) -> str:
-    """Return the text of a renderable, without colours."""
-    text = io.StringIO()
-    Console(
-        file=text, width=width, color_system=None, force_terminal=False, force_jupyter=False, highlight=False
-    ).print(renderable)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def plain_table(*columns: str, title: str | None = None) -> Table:

@@ -16,6 +16,7 @@ from normkit.model.classes import require_module
 from normkit.model.experiment import adds_one, normalizes
 from normkit.model.norms import kind_of
 from normkit.model.summary import shorten
+from normkit.renderable import Renderable
 
 __all__ = ["ParameterGroups", "Placed", "parameter_groups"]
 
@@ -42,7 +43,7 @@ class Placed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ParameterGroups:
+class ParameterGroups(Renderable):
     """The parameters of a model in groups. Give it to an optimizer; print it to see what went where.
 
     Args:

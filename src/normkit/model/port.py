@@ -10,6 +10,7 @@ from normkit.errors import UserError
 from normkit.model.arrays import as_given_to, flat_arrays, nested, separator
 from normkit.model.named_norms import Arrays, FoundNorm, find_norms
 from normkit.model.summary import Skipped, shorten
+from normkit.renderable import Renderable
 
 __all__ = ["Ported", "PortedLayer", "port"]
 
@@ -31,7 +32,7 @@ class PortedLayer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ported:
+class Ported(Renderable):
     """Norm layers' arrays in the form of another library. Print it to see what was done.
 
     Args:

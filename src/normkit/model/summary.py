@@ -4,6 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from normkit.renderable import Renderable
+
 # for each verb what was done, and what some layers were before
 _WORDS: Final = {
     "accelerate": ("swapped", "normkit's"),
@@ -22,7 +24,7 @@ class Skipped(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Renderable):
     """The layers that a tool changed in place, and those that it did not and why. Print it.
 
     Args:

@@ -15,10 +15,11 @@ require("training", "train", "matplotlib", "sklearn")
 from normkit.train.config import IMPLS, NORMS, TrainConfig  # noqa: E402
 from normkit.train.contenders import Contender, contenders  # noqa: E402
 from normkit.train.data import Dataset, load_dataset  # noqa: E402
-from normkit.train.experiment import Interrupted, lost_note, resume_config, run  # noqa: E402
+from normkit.train.experiment import Interrupted, resume_config, run  # noqa: E402
 from normkit.train.model import lenet, trace  # noqa: E402
 from normkit.train.progress import LineProgress, LiveProgress, Progress, Step, for_console  # noqa: E402
-from normkit.train.results import EpochMetrics, NormResult, QuantityVerdict, RunResult, StepDifference, Verdict  # noqa: E402
+from normkit.train.results import EpochMetrics, NormResult, QuantityVerdict, StepDifference, Verdict  # noqa: E402
+from normkit.train.run_result import RunResult, lost_note  # noqa: E402
 from normkit.train.sync import join, launched_with  # noqa: E402
 from normkit.train.verify import conclusion  # noqa: E402
 

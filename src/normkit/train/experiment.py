@@ -17,9 +17,10 @@ from normkit.train.data import load_dataset
 from normkit.train.drift_picture import drift_picture
 from normkit.train.guard import OwnLayerError
 from normkit.train.loop import Training
-from normkit.train.own import check_command, shown
+from normkit.train.own import shown
 from normkit.train.progress import Progress
-from normkit.train.results import EpochMetrics, NormResult, RunResult, StepDifference
+from normkit.train.results import EpochMetrics, StepDifference
+from normkit.train.run_result import RunResult, lost_note
 from normkit.train.verify import verdict
 
 
@@ -96,16 +97,6 @@ def _check_same(out: Path, inputs: run_folder.Inputs) -> None:
     for target, fingerprint in inputs.layers_sha256.items():
         if saved.layers_sha256.get(target) != fingerprint:
             raise UserError(f"{out}: {shown(target)} was changed since this run began: start a new run")
-
-
-def lost_note(result: NormResult) -> str:
-    """Say what a layer does not save, and what would."""
-    what = " and ".join(result.lost_on_save)
-    return (
-        f"{shown(result.target)} loses its {what} on save: register_buffer would keep them in its state_dict (for "
-        "weight and bias, torch.nn.Parameter). A resumed training goes on with those of a fresh layer, so its numbers "
-        f"differ from those of an uninterrupted one. {check_command(result.target)} says more"
-    )
 
 
 def _train(out: Path, config: TrainConfig, trainings: list[Training], progress: Progress) -> None:

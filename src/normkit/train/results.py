@@ -1,12 +1,9 @@
 """The results of a run: plain records that go into checkpoints, tables, JSON and pictures."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from normkit.json_types import finite
-from normkit.train.config import TrainConfig
 from normkit.train.quantities import Difference
 
 
@@ -166,48 +163,3 @@ def label_of(norm: str, impl: str) -> str:
 def record(row: EpochMetrics | StepDifference | Verdict) -> dict[str, Any]:
     """Return the fields of a record; without the implementation where the run has one alone."""
     return {name: value for name, value in asdict(row).items() if name != "impl" or value}
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A run, finished or not: its folder, its options and one result a contender, for those with an epoch done."""
-
-    folder: Path
-    config: TrainConfig
-    norms: list[NormResult]
-    verdicts: list[Verdict]
-    files: list[str]
-
-    @property
-    def passed(self) -> bool:
-        """True where every verification was within its tolerances, or none was asked for."""
-        return all(verdict.passed for verdict in self.verdicts)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that ``metrics.json`` holds; numbers that are not finite are null."""
-        summary = []
-        for result in self.norms:
-            last = result.epochs[-1]
-            summary.append(
-                {
-                    "norm": result.norm,
-                    **({"impl": result.impl} if result.impl else {}),
-                    "epochs": last.epoch,
-                    "parameters": result.parameters,
-                    "train_accuracy": last.train_accuracy,
-                    "test_accuracy": last.test_accuracy,
-                    "seconds_per_epoch": result.seconds_per_epoch,
-                    "final_loss": last.train_loss,
-                    "lost_on_save": result.lost_on_save,
-                }
-            )
-        tree = {
-            "folder": str(self.folder),
-            "config": self.config.to_json(),
-            "results": summary,
-            "verify": [record(verdict) for verdict in self.verdicts],
-            "epochs": [record(row) for result in self.norms for row in result.epochs],
-            "files": self.files,
-        }
-        found: dict[str, Any] = finite(tree)
-        return found

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from normkit.model.summary import Skipped, shorten
+from normkit.renderable import Renderable
 
 __all__ = ["NO_BATCH_NORM", "Conversion", "Converted", "Drift", "Match"]
 
@@ -58,7 +59,7 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Renderable):
     """What became of the norms of a model. Print it.
 
     Args:

@@ -3,7 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from normkit.renderable import Renderable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Renderable):
     """Why a model evaluates unlike it trains: causes, the one that explains most first. Print it.
 
     Args:
@@ -167,6 +172,25 @@ class Diagnosis:
         return "\n".join(
             [*lines, "", *align([COLUMNS, *(row(layer) for layer in self.layers)])] if self.layers else lines
         )
+
+    def __rich__(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[RenderableType] = [Text(self.headline, style="bold")]
+        for number, finding in enumerate(self.findings, 1):
+            parts += ["", Text(f"{number}. {heading(finding)}", style="bold")]
+            parts += [Padding(Text(line), (0, 0, 0, 3)) for line in details(finding)]
+        if self.layers:
+            table = Table()
+            for column, title in enumerate(COLUMNS):
+                table.add_column(title, justify="left" if column == 0 else "right")
+            for layer in self.layers:
+                table.add_row(*map(Text, row(layer)))
+            parts += ["", table]
+        return Group(*parts)
 
     @property
     def headline(self) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from normkit.renderable import Renderable
+
 __all__ = ["FoldedNorm", "Folding", "Gain", "Proof"]
 
 
@@ -54,7 +56,7 @@ class Gain(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Folding:
+class Folding(Renderable):
     """What :func:`normkit.fold` did with each norm of a model, and what it proved and measured. Print it.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from normkit.model.summary import Skipped
+from normkit.renderable import Renderable
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Recalibrated:
 
 
 @dataclass(frozen=True)
-class Recalibration:
+class Recalibration(Renderable):
     """What :func:`normkit.recalibrate` has changed. Print it.
 
     Args:
