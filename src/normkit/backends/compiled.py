@@ -15,10 +15,12 @@ from torch import Tensor
 
 from normkit.backends import kernel_passes
 from normkit.backends.call import Call
+from normkit.backends.checks import check_tensors, running_or_none
 from normkit.backends.dtypes import compute_dtype
-from normkit.backends.layout import channels_last_format, memory_order, output_is_channels_last
+from normkit.backends.eligibility import unreadable_reason
+from normkit.backends.layout import channels_last_format, channels_last_order, memory_order, output_is_channels_last
 from normkit.spec import Norm
-from normkit.statistics import Running, update_running
+from normkit.statistics import update_running
 
 
 def normalize(call: Call) -> Tensor:
@@ -41,6 +43,8 @@ def _encode(norm: Norm) -> list[int]:
 
 
 def _decode(kind: str, values: Sequence[int]) -> Norm:
+    if len(values) < 2:
+        raise ValueError(f"expected a norm as [subtract_mean, num_groups, *normalized_shape]; got {list(values)}")
     subtract_mean, num_groups, *normalized_shape = values
     return Norm(kind, bool(subtract_mean), num_groups, tuple(normalized_shape))
 
@@ -57,14 +61,26 @@ def _forward(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return y, mean, var, rstd."""
-    running = None if running_mean is None or running_var is None else Running(running_mean, running_var, 0.0)
+    decoded = _decode(kind, norm)
+    running = running_or_none(
+        f"{decoded.name}_norm", running_mean, running_var, 0.0, use_input_stats=running_mean is None
+    )
+    call = Call(x, decoded, weight, bias, eps, running, running is None)
+    _check(call)
     if x.numel() == 0:
         y, mean, var, rstd = _fake_forward(x, weight, bias, running_mean, running_var, kind, norm, eps)
         return y, mean.fill_(torch.nan), var.fill_(torch.nan), rstd.fill_(torch.nan)
-    call = Call(x, _decode(kind, norm), weight, bias, eps, running, running is None)
-    y, mean, var, rstd, _ = kernel_passes.forward(call)
+    y, mean, var, rstd, *_ = kernel_passes.forward(call)
     # an operator may not return its input
     return y, *((mean, var) if running is None else (mean.clone(), var.clone())), rstd
+
+
+def _check(call: Call) -> None:
+    """Raise where the kernels cannot take what an operator was given: anybody may call it."""
+    check_tensors(call)
+    reason = unreadable_reason(call.x, call.weight, call.bias)
+    if reason is not None:
+        raise RuntimeError(f"normkit's operators expected other tensors: {reason}")
 
 
 @_forward.register_fake
@@ -109,14 +125,18 @@ def _backward(
 
     Args:
         parameters: Weight and bias, as far as there are any.
-        flags: Whether there is a weight, whether there is a bias, whether the statistics are those of x.
+        flags: Whether there is a weight, whether there is a bias, whether the statistics are those of x, and whether x
+            lay in channels-last memory when they were taken.
     """
     weight, bias = _parameters(parameters, flags)
+    decoded = _decode(kind, norm)
+    _check(Call(x, decoded, weight, bias))
     if x.numel() == 0:
         dweight, dbias = (x.new_empty(0) if p is None else torch.zeros_like(p) for p in (weight, bias))
         return _like(x), dweight, dbias
     like_bias = None if bias is None else (bias.shape, bias.dtype)
-    saved = kernel_passes.Saved(x, weight, mean, rstd, _decode(kind, norm), like_bias, flags[2])
+    order = channels_last_order(x) if flags[3] else None
+    saved = kernel_passes.Saved(x, weight, mean, rstd, order, decoded, like_bias, flags[2])
     gradients = kernel_passes.backward(dy, saved, (True, weight is not None, bias is not None))
     dx, dweight, dbias = (x.new_empty(0) if gradient is None else gradient for gradient in gradients)
     return dx, dweight, dbias
@@ -139,6 +159,11 @@ def _fake_backward(
 
 def _parameters(parameters: Sequence[Tensor], flags: Sequence[bool]) -> tuple[Tensor | None, Tensor | None]:
     """Return weight and bias, each None if there is none."""
+    if len(flags) != 4 or len(parameters) != flags[0] + flags[1]:
+        raise ValueError(
+            "expected four flags, and as many parameters as the first two of them name; got flags "
+            f"{list(flags)} and {len(parameters)} parameters"
+        )
     left = list(parameters)
     weight = left.pop(0) if flags[0] else None
     return weight, left.pop(0) if flags[1] else None
@@ -148,13 +173,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     x, weight, bias, running_mean, _, *ctx.norm, _ = inputs
     _, mean, _, rstd = output
     ctx.save_for_backward(x, weight, bias, mean, rstd)
-    ctx.use_input_stats = running_mean is None
+    ctx.use_input_stats, ctx.channels_last = running_mean is None, memory_order(x) is not None
 
 
 def _gradient(ctx: Any, dy: Tensor, *_unused: Tensor) -> tuple[Any, ...]:
     x, weight, bias, mean, rstd = ctx.saved_tensors
     parameters = [parameter for parameter in (weight, bias) if parameter is not None]
-    flags = [weight is not None, bias is not None, ctx.use_input_stats]
+    flags = [weight is not None, bias is not None, ctx.use_input_stats, ctx.channels_last]
     dx, dweight, dbias = _backward(dy, x, parameters, mean, rstd, *ctx.norm, flags)
     return dx, None if weight is None else dweight, None if bias is None else dbias, *[None] * 5
 

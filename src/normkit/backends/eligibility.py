@@ -194,6 +194,18 @@ def unsupported_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) ->
         return "the input is what torch.func has left behind of a transform that is over"
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is a subclass of Tensor with rules of its own"
+    reason = unreadable_reason(x, weight, bias)
+    if reason is not None:
+        return reason
+    if x.numel() == 0:
+        return "the input is empty"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is active on the CPU"
+    return MISSING
+
+
+def unreadable_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
+    """Return why the kernels cannot read these tensors, wherever they are called from; None if they can."""
     if not x.is_cpu or x.layout is not torch.strided:
         return f"the input is on {x.device.type} ({x.layout}), and the kernels read dense CPU memory"
     if x.dtype not in KERNEL_DTYPES:
@@ -201,13 +213,9 @@ def unsupported_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) ->
     for parameter in (weight, bias):
         if parameter is not None and not (parameter.is_cpu and parameter_fits(parameter.dtype, x.dtype)):
             return f"weight and bias are {parameter.dtype} on {parameter.device.type} beside an input in {x.dtype}"
-    if x.numel() == 0:
-        return "the input is empty"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is active on the CPU"
     if MISSING is None and x.dtype is torch.float16 and not has("f16c"):  # LLVM would abort the process
         return "this processor has no instructions that convert float16"
-    return MISSING
+    return None
 
 
 def graph_takes(call: Call) -> bool:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from normkit.backends import numba
+from normkit.backends.addresses import address, describe
 from normkit.backends.call import Call
 from normkit.backends.dtypes import HALF_DTYPES, KERNEL_DTYPES, compute_dtype
 from normkit.backends.huge_pages import empty_like
-from normkit.backends.layout import channels_last, channels_last_format, memory_order, output_is_channels_last
+from normkit.backends.layout import channels_last_format, format_of_order, memory_order, output_is_channels_last
 from normkit.spec import Norm, View, view
 from normkit.statistics import Running, update_running
 
@@ -26,6 +27,7 @@ class Forward(NamedTuple):
         y: The result.
         mean, var, rstd: The statistics, each of shape (A · K,), in the compute dtype.
         shift: What was added last to each of them, where bounds hold the result and there is no residual.
+        order: The axes of x in memory: see :func:`~normkit.backends.layout.memory_order`. It is that of statistics too.
     """
 
     y: Tensor
@@ -33,6 +35,7 @@ class Forward(NamedTuple):
     var: Tensor
     rstd: Tensor
     shift: Tensor | None
+    order: tuple[int, ...] | None
 
 
 def forward(call: Call) -> Forward:
@@ -41,6 +44,7 @@ def forward(call: Call) -> Forward:
     if x.is_neg():  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
         x = x.resolve_neg()
     order = None if x.is_contiguous() else memory_order(x)
+    layout = format_of_order(x, order)
     if order is None:
         x = x.contiguous()
     bounds, residual = call.bounds, call.residual
@@ -65,8 +69,7 @@ def forward(call: Call) -> Forward:
     rstd = torch.empty(launch.num_stats, dtype=compute, device=CPU)
     shift = None if bounds is None or residual is not None else torch.empty_like(rstd)
     if residual is not None:
-        residual = residual.resolve_neg()
-        residual = residual.contiguous() if order is None else channels_last(residual)
+        residual = residual.resolve_neg().contiguous(memory_format=layout)
     update = _NO_UPDATE
     if use_input_stats:
         mean, var = torch.empty_like(rstd), torch.empty_like(rstd)
@@ -77,19 +80,20 @@ def forward(call: Call) -> Forward:
         mean = _precomputed(running.mean, launch.num_stats, compute)
         var = _precomputed(running.var, launch.num_stats, compute)
     scratch = torch.empty(launch.scratch_bytes, dtype=torch.uint8, device=CPU) if launch.scratch_bytes else None
+    numel, num_stats, affine_size = x.numel(), launch.num_stats, launch.affine_size
     pointers = numba.ForwardPointers(
-        _address(x),
+        address("the input", x, numel, x.dtype, layout),
         y.data_ptr(),
-        _address(residual),
-        _address(w),
-        _address(b),
-        _address(mean),
-        _address(var),
+        address("the residual", residual, numel, x.dtype, layout),
+        address("weight", w, affine_size, compute),
+        address("bias", b, affine_size, compute),
+        address("the mean", mean, num_stats, compute),
+        address("the variance", var, num_stats, compute),
         rstd.data_ptr(),
-        _address(shift),
-        _address(update.mean),
-        _address(update.var),
-        _address(update.num_batches_tracked),
+        0 if shift is None else shift.data_ptr(),
+        address("running_mean", update.mean, num_stats, compute),
+        address("running_var", update.var, num_stats, compute),
+        address("num_batches_tracked", update.num_batches_tracked, 1, torch.int64),
     )
     scratch_address = 0 if scratch is None else scratch.data_ptr()
     numba.forward(
@@ -97,7 +101,7 @@ def forward(call: Call) -> Forward:
     )
     if use_input_stats and running is not None:
         _finish_update(running, update, mean, var, v.count)
-    return Forward(y, mean, var, rstd, shift)
+    return Forward(y, mean, var, rstd, shift, order)
 
 
 class _LaunchKey(NamedTuple):
@@ -133,19 +137,6 @@ def _launch(key: _LaunchKey) -> tuple[View, numba.Launch]:
     return v, numba.launch(variant)
 
 
-def _address(tensor: Tensor | None) -> int:
-    """Return where the elements of a tensor lie; 0 for none."""
-    if tensor is None:
-        return 0
-    address = tensor.data_ptr()
-    if address == 0:
-        raise RuntimeError(
-            f"a normalization expected tensors with memory; one of shape {tuple(tensor.shape)} has none: "
-            "its storage was freed"
-        )
-    return address
-
-
 class _Update(NamedTuple):
     """What a kernel updates: running statistics in the compute dtype, and a count of batches."""
 
@@ -167,7 +158,8 @@ def _update_by_kernel(running: Running, num_stats: int, compute: torch.dtype) ->
         if not all(_is_plain(stat, stat.dtype) and stat.dtype in HALF_DTYPES for stat in (mean, var)):
             return _NO_UPDATE
         mean, var = mean.to(compute), var.to(compute)
-    return _Update(mean, var, tracked if tracked is not None and _is_plain(tracked, torch.int64) else None, momentum)
+    counts = tracked is not None and tracked.numel() == 1 and _is_plain(tracked, torch.int64)
+    return _Update(mean, var, tracked if counts else None, momentum)
 
 
 def _finish_update(running: Running, update: _Update, mean: Tensor, var: Tensor, count: int) -> None:
@@ -217,7 +209,7 @@ class Saved(NamedTuple):
 
     Args:
         x, weight: As they were given.
-        mean, rstd: As in :class:`Forward`.
+        mean, rstd, order: As in :class:`Forward`.
         norm: Which axes.
         bias: Shape and dtype of the bias; None: there is none.
         use_input_stats: Whether the statistics depend on x.
@@ -229,6 +221,7 @@ class Saved(NamedTuple):
     weight: Tensor | None
     mean: Tensor
     rstd: Tensor
+    order: tuple[int, ...] | None
     norm: Norm
     bias: tuple[torch.Size, torch.dtype] | None
     use_input_stats: bool
@@ -244,36 +237,41 @@ def backward(dy: Tensor, saved: Saved, needed: tuple[bool, ...] = (True, True, T
         saved: What the forward pass has left.
         needed: Which of the three; the others are None.
     """
-    x, weight, mean, rstd, norm, bias, use_input_stats, shift, bounds = saved
+    x, weight, mean, rstd, order, norm, bias, use_input_stats, shift, bounds = saved
     needs_x, needs_weight, needs_bias = needed
-    x, dy = (tensor.resolve_neg() if tensor.is_neg() else tensor for tensor in (x, dy))
-    order = memory_order(x)
-    if order is not None:
-        dy = channels_last(dy)
-    elif not (x.is_contiguous() and dy.is_contiguous()):
-        x, dy = x.contiguous(), dy.contiguous()
+    if dy.shape != x.shape or dy.dtype is not x.dtype:
+        raise RuntimeError(
+            f"a normalization expected a gradient of {x.dtype} of shape {tuple(x.shape)}, as its input is; got "
+            f"{describe(dy)}"
+        )
+    layout = format_of_order(x, order)
+    x, dy = (
+        (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous(memory_format=layout) for tensor in (x, dy)
+    )
+    mean, rstd, shift = mean.contiguous(), rstd.contiguous(), None if shift is None else shift.contiguous()
     has_affine = weight is not None or bias is not None
     key = _LaunchKey(
         norm, x.shape, order, x.dtype, has_affine, not use_input_stats, backward=True, has_bounds=bounds is not None
     )
     v, launch = _launch(key)
-    w = None if weight is None else _in_memory_order(weight, v, mean.dtype)
+    compute, numel, num_stats, affine_size = compute_dtype(x.dtype), x.numel(), launch.num_stats, launch.affine_size
+    w = None if weight is None else _in_memory_order(weight, v, compute)
     dx = empty_like(x) if needs_x or launch.needs_dx else None
     dweight = dbias = None
     if needs_bias or (weight is not None and needs_weight):
-        dweight = torch.empty(launch.affine_size, dtype=mean.dtype, device=CPU)
+        dweight = torch.empty(affine_size, dtype=compute, device=CPU)
         dbias = torch.empty_like(dweight)
     scratch = torch.empty(launch.scratch_bytes, dtype=torch.uint8, device=CPU)
     pointers = numba.BackwardPointers(
-        _address(x),
-        _address(dy),
-        _address(dx),
-        _address(w),
-        _address(mean),
-        _address(rstd),
-        _address(shift),
-        _address(dweight),
-        _address(dbias),
+        address("the input", x, numel, x.dtype, layout),
+        address("the gradient", dy, numel, x.dtype, layout),
+        0 if dx is None else dx.data_ptr(),
+        address("weight", w, affine_size, compute),
+        address("the mean", mean, num_stats, compute),
+        address("rstd", rstd, num_stats, compute),
+        address("the shift", shift, num_stats, compute),
+        0 if dweight is None else dweight.data_ptr(),
+        0 if dbias is None else dbias.data_ptr(),
     )
     held = _NO_BOUNDS if bounds is None else finite_bounds(bounds)
     numba.backward(launch, pointers, held, scratch.data_ptr(), torch.get_num_threads())

@@ -10,6 +10,7 @@ from normkit.backends.call import Call, needs_graph
 from normkit.backends.epilogue import bounds_backward
 from normkit.backends.higher_order import differentiable_gradients
 from normkit.backends.kernel_passes import Saved, finite_bounds
+from normkit.backends.saved_tensors import save_for_backward, saved_tensors
 from normkit.backends.torch_internals import fast_apply
 from normkit.statistics import Running
 
@@ -36,13 +37,13 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, call: Call
     ) -> Tensor:
-        y, mean, _, rstd, shift = kernel_passes.forward(call)
+        y, mean, _, rstd, shift, ctx.order = kernel_passes.forward(call)
         bounds = call.bounds
         # where bounds hold a sum, it is the result that tells where
         ctx.sum_bounds = None if residual is None else bounds
         result = None if ctx.sum_bounds is None else y
         precomputed = () if call.use_input_stats or call.running is None else call.running[:2]
-        ctx.save_for_backward(x, weight, mean, rstd, shift, result, *precomputed)
+        save_for_backward(ctx, x, weight, mean, rstd, shift, result, *precomputed)
         ctx.norm, ctx.eps, ctx.use_input_stats = call.norm, call.eps, call.use_input_stats
         ctx.bounds = bounds if residual is None else None
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
@@ -50,10 +51,10 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd, shift, result, *precomputed = ctx.saved_tensors
+        x, weight, mean, rstd, shift, result, *precomputed = saved_tensors(ctx)
         if result is not None:
             dy = bounds_backward(dy, result, ctx.sum_bounds)
-        saved = Saved(x, weight, mean, rstd, ctx.norm, ctx.bias, ctx.use_input_stats, shift, ctx.bounds)
+        saved = Saved(x, weight, mean, rstd, ctx.order, ctx.norm, ctx.bias, ctx.use_input_stats, shift, ctx.bounds)
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():
             if shift is not None:
@@ -74,7 +75,7 @@ _apply = fast_apply(_Normalize)  # whatever torch.func has wrapped goes elsewher
 
 def _inside_bounds(dy: Tensor, saved: Saved) -> Tensor:
     """Return dy where no bound holds the result, as the kernels tell it; zeros elsewhere."""
-    x, weight, mean, rstd, _, _, _, shift, bounds = saved
+    x, weight, mean, rstd, _, _, _, _, shift, bounds = saved
     assert shift is not None
     assert bounds is not None
     factor = rstd if weight is None else rstd * weight.detach().to(rstd.dtype)

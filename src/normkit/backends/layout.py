@@ -11,16 +11,24 @@ def memory_order(x: Tensor) -> tuple[int, ...] | None:
     """Return the axes of a channels-last x, outermost in memory first; None: take them as they are."""
     if x.is_contiguous() or hides_layout(x):
         return None
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return (0, 2, 3, 1)
-    if x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
-        return (0, 2, 3, 4, 1)
+    if x.dim() in (4, 5) and x.is_contiguous(memory_format=channels_last_format(x)):
+        return channels_last_order(x)
     return None
+
+
+def channels_last_order(x: Tensor) -> tuple[int, ...]:
+    """Return the axes of channels-last memory, outermost first, for an x of four or five axes."""
+    return (0, 2, 3, 1) if x.dim() == 4 else (0, 2, 3, 4, 1)
 
 
 def channels_last(x: Tensor) -> Tensor:
     """Return x, of four or five axes, in channels-last memory."""
     return x.contiguous(memory_format=channels_last_format(x))
+
+
+def format_of_order(x: Tensor, order: tuple[int, ...] | None) -> torch.memory_format:
+    """Return the name of the memory layout that `memory_order` has told by its axes."""
+    return torch.contiguous_format if order is None else channels_last_format(x)
 
 
 def channels_last_format(x: Tensor) -> torch.memory_format:

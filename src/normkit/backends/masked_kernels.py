@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from normkit.backends.addresses import address
 from normkit.backends.call import Call, needs_graph
-from normkit.backends.dtypes import KERNEL_DTYPES
+from normkit.backends.dtypes import KERNEL_DTYPES, compute_dtype
 from normkit.backends.higher_order import differentiable_gradients
 from normkit.backends.huge_pages import empty_like
 from normkit.backends.kernel_passes import CPU
@@ -15,6 +16,7 @@ from normkit.backends.layout import channels_last, memory_order
 from normkit.backends.masked_operations import channels_together, normalize_by_operations, update_running_masked
 from normkit.backends.masks import Mask, Sums, sums_of
 from normkit.backends.numba import masked
+from normkit.backends.saved_tensors import save_for_backward, saved_tensors
 from normkit.backends.torch_internals import fast_apply
 
 
@@ -63,14 +65,14 @@ class _Normalize(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: Call, mask: Mask, sums: Sums
     ) -> Tensor:
         y, saved = _forward(call, mask, sums)
-        ctx.save_for_backward(x, weight, *mask[:2], *saved)
+        save_for_backward(ctx, x, weight, *mask[:2], *saved)
         ctx.norm, ctx.eps, ctx.weighted = call.norm, call.eps, mask.weighted
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)  # its values have no part in any gradient
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, valid, weights, *saved = ctx.saved_tensors
+        x, weight, valid, weights, *saved = saved_tensors(ctx)
         mask, needed = Mask(valid, weights, ctx.weighted), ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
 
@@ -93,36 +95,32 @@ class _Normalize(torch.autograd.Function):
 _apply = fast_apply(_Normalize)  # whatever torch.func has wrapped goes elsewhere
 
 
-def _launch(call: Call) -> masked.Launch:
+def _geometry(call: Call) -> masked.Geometry:
     samples, channels, *spatial = call.x.shape
-    size = prod(spatial)
-    over_batch = call.norm.kind == "batch"
-    geometry = masked.Geometry(samples, channels, size, over_batch, channels_together(call))
-    return masked.launch(geometry, KERNEL_DTYPES[call.x.dtype])
+    return masked.Geometry(samples, channels, prod(spatial), call.norm.kind == "batch", channels_together(call))
 
 
 def _forward(call: Call, mask: Mask, sums: Sums) -> tuple[Tensor, _Saved]:
     """Return the result, and what a backward pass needs."""
-    x = _in_rows(call.x)
-    compute = mask.weights.dtype
+    x, geometry = _in_rows(call.x), _geometry(call)
+    compute = compute_dtype(x.dtype)
     y = empty_like(x)
     weights = _with_margin(mask.weights)
-    totals = sums.totals * channels_together(call)
-    num_stats = x.shape[1] // channels_together(call)
-    if call.norm.kind == "batch":
+    totals = sums.totals * geometry.spans
+    if geometry.over_batch:
         totals = totals.sum()
-    else:
-        num_stats *= x.shape[0]
-    mean, mean_lo, var, rstd = torch.empty(4, num_stats, dtype=compute, device=CPU).unbind()
+    mean, mean_lo, var, rstd = torch.empty(4, geometry.num_stats, dtype=compute, device=CPU).unbind()
     weight, bias = _parameters(call, compute)
     pointers = masked.ForwardPointers(
-        x.data_ptr(),
+        address("the input", x, x.numel(), x.dtype),
         y.data_ptr(),
-        _behind_margin(weights),
-        totals.data_ptr(),
-        *(tensor.data_ptr() for tensor in (weight, bias, mean, mean_lo, var, rstd)),
+        *_addresses_of_mask(weights, totals, geometry, compute),
+        address("weight", weight, geometry.channels, compute),
+        address("bias", bias, geometry.channels, compute),
+        *(tensor.data_ptr() for tensor in (mean, mean_lo, var, rstd)),
     )
-    masked.run_forward(_launch(call), pointers, call.eps, torch.get_num_threads())
+    launch = masked.launch(geometry, KERNEL_DTYPES[x.dtype])
+    masked.run_forward(launch, pointers, call.eps, torch.get_num_threads())
     if call.running is not None:
         shape = (-1, call.running.mean.numel())
         update_running_masked(call.running, mean.view(shape), var.view(shape), sums)
@@ -131,21 +129,23 @@ def _forward(call: Call, mask: Mask, sums: Sums) -> tuple[Tensor, _Saved]:
 
 def _backward(dy: Tensor, call: Call, saved: _Saved, *, needs_x: bool) -> tuple[Tensor | None, Tensor, Tensor]:
     """Return dx, if it is needed, and dweight and dbias in the compute dtype."""
-    x, dy = _in_rows(call.x), _in_rows(dy)
-    weights, totals, mean, mean_lo, rstd = saved
+    x, dy, geometry = _in_rows(call.x), _in_rows(dy), _geometry(call)
+    compute = compute_dtype(x.dtype)
+    weights, totals, mean, mean_lo, rstd = (tensor.contiguous() for tensor in saved)
     dx = empty_like(x) if needs_x else None
-    by_row = torch.empty(2, mean.numel() * channels_together(call), dtype=mean.dtype, device=CPU)
-    weight, _ = _parameters(call, mean.dtype)
+    by_row = torch.empty(2, geometry.num_stats * geometry.spans, dtype=compute, device=CPU)
+    weight, _ = _parameters(call, compute)
     pointers = masked.BackwardPointers(
-        x.data_ptr(),
-        dy.data_ptr(),
+        address("the input", x, x.numel(), x.dtype),
+        address("the gradient", dy, x.numel(), x.dtype),
         0 if dx is None else dx.data_ptr(),
-        _behind_margin(weights),
-        totals.data_ptr(),
-        *(tensor.data_ptr() for tensor in (weight, mean, mean_lo, rstd, by_row[0], by_row[1])),
+        *_addresses_of_mask(weights, totals, geometry, compute),
+        address("weight", weight, geometry.channels, compute),
+        *(address("a statistic", statistic, geometry.num_stats, compute) for statistic in (mean, mean_lo, rstd)),
+        *(tensor.data_ptr() for tensor in by_row),
     )
-    masked.run_backward(_launch(call), pointers, torch.get_num_threads())
-    dweight, dbias = by_row.view(2, -1, x.shape[1]).sum(1, dtype=torch.float64).to(mean.dtype)
+    masked.run_backward(masked.launch(geometry, KERNEL_DTYPES[x.dtype]), pointers, torch.get_num_threads())
+    dweight, dbias = by_row.view(2, -1, x.shape[1]).sum(1, dtype=torch.float64).to(compute)
     return dx, dweight, dbias
 
 
@@ -173,5 +173,11 @@ def _with_margin(weights: Tensor) -> Tensor:
     return padded
 
 
-def _behind_margin(weights: Tensor) -> int:
-    return weights.data_ptr() + masked.MARGIN * weights.element_size()
+def _addresses_of_mask(
+    weights: Tensor, totals: Tensor, geometry: masked.Geometry, compute: torch.dtype
+) -> tuple[int, int]:
+    """Return where the weights of positions begin, behind their margin, and their totals."""
+    positions = geometry.samples * geometry.size
+    margin = address("the mask", weights, positions + 2 * masked.MARGIN, compute)
+    num_totals = 1 if geometry.over_batch else geometry.samples
+    return margin + masked.MARGIN * weights.itemsize, address("its totals", totals, num_totals, torch.float64)

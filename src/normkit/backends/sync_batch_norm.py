@@ -25,8 +25,10 @@ from normkit.backends.checks import (
 from normkit.backends.dispatch import choose, normalize
 from normkit.backends.dtypes import HALF_DTYPES, compute_dtype
 from normkit.backends.higher_order import differentiable_gradients
+from normkit.backends.layout import memory_order
 from normkit.backends.masked_operations import without_padding
 from normkit.backends.masks import Mask
+from normkit.backends.saved_tensors import save_for_backward, saved_tensors
 from normkit.backends.torch_internals import is_transforming
 from normkit.spec import Norm
 from normkit.statistics import Moments, Running, effective_size, merge_moments, update_running
@@ -124,7 +126,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         compute = compute_dtype(x.dtype)
         var = merged.m2 / merged.size
         mean, rstd = merged.mean.to(compute), torch.rsqrt(var + call.eps).to(compute)
-        ctx.save_for_backward(x, weight, mean, rstd, weights)
+        save_for_backward(ctx, x, weight, mean, rstd, weights)
         ctx.total, ctx.eps, ctx.group = float(merged.size), call.eps, group
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
         if x.numel() == 0:
@@ -141,7 +143,7 @@ class _SyncBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd, weights = ctx.saved_tensors
+        x, weight, mean, rstd, weights = saved_tensors(ctx)
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
 
@@ -266,7 +268,7 @@ def _local(dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Ten
         from normkit.backends import kernel_passes
 
         bias = (mean.shape, mean.dtype)
-        saved = kernel_passes.Saved(x, scale, mean, rstd, _BATCH, bias, use_input_stats=False)
+        saved = kernel_passes.Saved(x, scale, mean, rstd, memory_order(x), _BATCH, bias, use_input_stats=False)
         dx, dweight, dbias = kernel_passes.backward(dy, saved)
         assert dx is not None
         assert dweight is not None
