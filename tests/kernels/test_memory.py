@@ -1,5 +1,6 @@
 """What a training step keeps for its backward pass."""
 
+import tracemalloc
 import warnings
 
 import pytest
@@ -57,3 +58,42 @@ def test_no_more_is_kept_than_by_torch(name: str, dtype: torch.dtype, mixed: boo
     assert x.untyped_storage().data_ptr() in ours  # the input itself, not a copy
     assert sum(ours.values()) <= sum(torchs.values()) + allowed
     assert statistics <= 0.05 * x.nbytes
+
+
+def kept_after(shapes: list[tuple[int, ...]]) -> int:
+    """The bytes that are kept after training steps of layer norms on these shapes."""
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    with normkit.use_backend("numba"):
+        for shape in shapes:
+            layer = normkit.LayerNorm(shape[1:])
+            layer(torch.randn(shape, requires_grad=True)).sum().backward()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return after - before
+
+
+def test_many_batch_sizes_keep_no_weights_each() -> None:
+    weight = 3 * 128 * 128
+    kept_after([(1, 3, 128, 128)])  # compiles, and imports
+    kept = kept_after([(batch, 3, 128, 128) for batch in range(2, 22)])
+    assert kept < 4 * weight  # 20 sizes and 2 passes keep less than one array of a weight's size
+
+
+def test_many_weights_keep_a_few_times_the_largest() -> None:
+    kept_after([(1, 8)])
+    sizes = range(60_000, 80_000, 500)
+    # ones and zeros in float32; each time they are too small they double
+    assert kept_after([(1, size) for size in sizes]) < 2 * 4 * 4 * max(sizes)
+
+
+def test_shared_constants_are_as_long_as_each_launch_needs() -> None:
+    x = torch.randn(2, 90_000)
+    weight, bias = torch.randn(2, 90_000)
+    for size in (7, 70_000, 100, 90_000):  # without weight or bias, constants stand for them
+        part, shape = x[:, :size].contiguous(), (size,)
+        with normkit.use_backend("numba"):
+            scaled = normkit.functional.layer_norm(part, shape, weight[:size])
+            moved = normkit.functional.layer_norm(part, shape, None, bias[:size])
+        torch.testing.assert_close(scaled, nn.functional.layer_norm(part, shape, weight[:size]))
+        torch.testing.assert_close(moved, nn.functional.layer_norm(part, shape, None, bias[:size]))

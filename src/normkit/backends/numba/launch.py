@@ -73,7 +73,7 @@ class Launch:
         scratch_bytes: All scratch, with that for dweight and dbias by part.
         ones: The address of weights of one.
         zeros: The address of biases of zero.
-        constants: The arrays at these addresses.
+        constants: The arrays at these addresses, at least affine_size elements each; other launches have them too.
     """
 
     function: int
@@ -154,8 +154,7 @@ def launch(variant: Variant) -> Launch:
     tile_parts = a * tiles if r_step else a
     num_partials = -(-a // max(cut.chunk, a_period)) if is_runs else tile_parts
     stream = _streams(variant, cut, elementwise_affine)
-    ones: NDArray[Any] = np.ones(affine_size, compute)
-    zeros: NDArray[Any] = np.zeros(affine_size, compute)
+    ones, zeros = _constants(affine_size, compute)
     chunk_sum_bytes = 0 if is_runs else 8 * a * (3 if variant.backward else 2) * chunks * k * s
     coefficient_bytes = 0 if is_runs else ones.itemsize * (3 if variant.backward else 1) * a * k
     partials_bytes = ones.itemsize * 2 * num_partials * affine_size if variant.backward else 0
@@ -182,6 +181,22 @@ def launch(variant: Variant) -> Launch:
         zeros=zeros.ctypes.data,
         constants=(ones, zeros),
     )
+
+
+_shared_constants: dict[type, tuple[NDArray[Any], NDArray[Any]]] = {}
+
+
+def _constants(size: int, dtype: type) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return ones and zeros, this many or more: the same for all launches, which are kept for every shape of an input.
+
+    They at least double where they are too few. So all that were made take no more than four times the memory of the
+    largest that was asked for.
+    """
+    shared = _shared_constants.get(dtype)
+    if shared is None or shared[0].size < size:
+        size = max(size, 0 if shared is None else 2 * shared[0].size)
+        _shared_constants[dtype] = shared = np.ones(size, dtype), np.zeros(size, dtype)
+    return shared
 
 
 def _streams(variant: Variant, cut: Plan, elementwise_affine: bool) -> bool:
