@@ -46,11 +46,22 @@ def update_running(running: Running, mean: Tensor, var: Tensor, count: float) ->
 
 
 def _move(target: Tensor, new: Tensor, momentum: float | Tensor, correction: float) -> None:
-    new = new.to(target.dtype)
+    moved = widened(target)
+    new = new.to(moved.dtype)
     if isinstance(momentum, Tensor):
-        target.mul_(1.0 - momentum).add_(new * (momentum * correction))
+        moved.mul_(1.0 - momentum).add_(new * (momentum * correction))
     else:
-        target.mul_(1.0 - momentum).add_(new, alpha=momentum * correction)
+        moved.mul_(1.0 - momentum).add_(new, alpha=momentum * correction)
+    if moved is not target:
+        target.copy_(moved)
+
+
+def widened(statistic: Tensor) -> Tensor:
+    """Return a running statistic in single precision at least: a batch's own variance may exceed the range of float16.
+
+    It is the statistic itself where it has that already.
+    """
+    return statistic.to(torch.promote_types(statistic.dtype, torch.float32))
 
 
 class Moments(NamedTuple):

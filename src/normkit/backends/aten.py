@@ -16,7 +16,7 @@ from normkit.backends.checks import check_batch, check_group, check_instance
 from normkit.backends.higher_order import fix_higher_derivatives
 from normkit.backends.layout import channels_last, memory_order, output_is_channels_last
 from normkit.backends.torch_internals import KNOWS_NODES, is_tracing
-from normkit.statistics import Running
+from normkit.statistics import Running, widened
 
 
 def normalize(call: Call) -> Tensor:
@@ -28,10 +28,14 @@ def normalize(call: Call) -> Tensor:
 
 def _with_tensor_momentum(call: Call, running: Running, momentum: Tensor) -> Tensor:
     """Normalize where momentum is no number, as torch expects: it writes the batch's own statistics."""
-    batch = Running(torch.zeros_like(running.mean), torch.zeros_like(running.var), 1.0, running.num_batches_tracked)
+    old = [widened(statistic) for statistic in running[:2]]
+    batch = Running(torch.zeros_like(old[0]), torch.zeros_like(old[1]), 1.0, running.num_batches_tracked)
+    if old[0] is not running.mean:  # beside such statistics torch takes no parameters in half precision
+        weight = torch.ones_like(old[1]) if call.weight is None else widened(call.weight)
+        call = call._replace(weight=weight, bias=None if call.bias is None else widened(call.bias))
     y = OPERATIONS[call.norm.kind](call._replace(running=batch))
-    running.mean.lerp_(batch.mean, momentum.to(running.mean.dtype))
-    running.var.lerp_(batch.var, momentum.to(running.var.dtype))
+    for statistic, before, new in zip(running[:2], old, batch[:2], strict=True):
+        statistic.copy_(before.lerp(new, momentum.to(before.dtype)))
     return y
 
 

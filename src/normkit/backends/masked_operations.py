@@ -10,7 +10,7 @@ from normkit.backends.call import Call
 from normkit.backends.dtypes import compute_dtype
 from normkit.backends.layout import memory_order
 from normkit.backends.masks import Mask, Sums
-from normkit.statistics import Running, effective_size
+from normkit.statistics import Running, effective_size, widened
 
 
 def without_padding(x: Tensor, mask: Tensor | Mask) -> Tensor:
@@ -83,7 +83,7 @@ def _move(running: Running, mean: Tensor, unbiased_var: Tensor, known: Tensor) -
     """Update running statistics by a mean and an unbiased variance, if they are known."""
     with torch.no_grad():
         for target, new in ((running.mean, mean), (running.var, unbiased_var)):
-            momentum = running.momentum
-            momentum = momentum.to(target.dtype) if isinstance(momentum, Tensor) else momentum
-            moved = torch.lerp(target, new.to(target.dtype), momentum)
-            target.copy_(torch.where(known, moved, target))
+            momentum, old = running.momentum, widened(target)
+            momentum = momentum.to(old.dtype) if isinstance(momentum, Tensor) else momentum
+            moved = torch.lerp(old, new.to(old.dtype), momentum)
+            target.copy_(torch.where(known, moved, old))
