@@ -13,7 +13,17 @@ graph holds torch's own operations. :mod:`normkit.backends.dispatch` decides.
 """
 
 from normkit.backends.call import Call, Epilogue
-from normkit.backends.dispatch import Choice, choose, normalize
+from normkit.backends.dispatch import Choice, choose, normalize, watched_kernels
 from normkit.backends.setting import NAMES, set_backend, use_backend
 
-__all__ = ["NAMES", "Call", "Choice", "Epilogue", "choose", "normalize", "set_backend", "use_backend"]
+__all__ = [
+    "NAMES",
+    "Call",
+    "Choice",
+    "Epilogue",
+    "choose",
+    "normalize",
+    "set_backend",
+    "use_backend",
+    "watched_kernels",
+]

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from normkit.model.classes import (
     set_base_class,
 )
 from normkit.model.equivalents import EQUIVALENTS, FORWARD, torch_norm
+from normkit.model.gain import measure_gain
 from normkit.model.normact import recognize_norm_act
 from normkit.model.recipe import PROVEN
 from normkit.model.recipes import recognize
@@ -31,7 +34,7 @@ __all__ = ["accelerate", "restore", "restored"]
 _TORCHS = {ours: theirs for theirs, ours in EQUIVALENTS.items()}
 
 
-def accelerate(model: nn.Module) -> Summary:
+def accelerate(model: nn.Module, *, example: Any = None) -> Summary:
     """Let every normalization inside a model run in normkit's kernels, in place and at any depth.
 
     A layer keeps its parameters and buffers (the same objects: optimizers, averages and tied weights stay valid), its
@@ -42,10 +45,13 @@ def accelerate(model: nn.Module) -> Summary:
 
     Args:
         model: Any module, a single layer too.
+        example: A batch to measure on, in the mode that the model is in, with its own norms and with normkit's: which
+            norms run in kernels, and how much faster or slower a pass is. A tensor; a tuple or list that begins with
+            the input; or a mapping of arguments. The model is run some ten to forty times, and left as it was.
     Returns:
-        What was swapped, and what was left and why. Print it.
+        What was swapped, what was left and why, and what it gains on the example. Print it.
     Raises:
-        UserError: model is no torch.nn.Module.
+        UserError: model is no torch.nn.Module; there is an example, and a lazy layer has seen no input.
 
     >>> import normkit
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
@@ -71,8 +77,17 @@ def accelerate(model: nn.Module) -> Summary:
         elif found is not None:
             plan.append(_Swap(name, module, found.cls, {ORIGINAL: cls, **found.attributes}))
     swapped = tuple((swap.name, base_class(swap.module).__name__) for swap in plan)
-    _apply(plan)
-    return Summary("accelerate", swapped, tuple(skipped), already_accelerated)
+    undo = _apply(plan)
+    summary = Summary("accelerate", swapped, tuple(skipped), already_accelerated)
+    if example is None:
+        return summary
+    try:
+        ours = {name: module for name, module in model.named_modules() if _is_ours(base_class(module))}
+        return replace(summary, gain=measure_gain(model, example, ours, partial(restored, model)))
+    except BaseException:
+        for swap in undo:
+            swap.apply()
+        raise
 
 
 def restore(model: nn.Module) -> Summary:
