@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import normkit
+from normkit.spec import ShapeError
 from tests.cases import knows
 
 NAMES = [name for name in normkit.layers.__all__ if hasattr(nn, name) and name != "SyncBatchNorm"]
@@ -357,3 +358,56 @@ def test_quantized_inputs_are_refused_with_the_way_out(size: int) -> None:
         for mode in (True, False):
             with pytest.raises(NotImplementedError, match=r"normkit\.restore\(model\) before torch\.ao"):
                 layer.train(mode)(x)
+
+
+class TestStateSetByHand:
+    """A layer whose tensors were replaced: torch's outcome, on both sides of where kernels begin."""
+
+    SIZES = ((4, 6, 3, 3), (64, 6, 40, 40))
+    LAYERS = ("BatchNorm2d", "SyncBatchNorm", "BatchNormAct2d", "InstanceNorm2d")
+    BOTH = ("running_mean", "running_var")
+
+    @staticmethod
+    def outcome(layer: nn.Module, x: Tensor) -> Tensor | type[Exception]:
+        """The result, or the type of the error."""
+        try:
+            result: Tensor = layer(x)
+        except (RuntimeError, ValueError) as error:
+            return type(error)
+        return result
+
+    @pytest.mark.parametrize("name", LAYERS)
+    @pytest.mark.parametrize("gone", [BOTH, BOTH[:1], BOTH[1:], (*BOTH, "num_batches_tracked")])
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("track", [True, False])
+    def test_statistics_that_are_gone(self, name: str, gone: tuple[str, ...], training: bool, track: bool) -> None:
+        plain = "BatchNorm2d" if "Batch" in name else name
+        ours = getattr(normkit, name)(6, track_running_stats=track).train(training)
+        twin = getattr(nn, plain)(6, track_running_stats=track).train(training)
+        for layer in (ours, twin):
+            for buffer in gone:
+                setattr(layer, buffer, None)
+        for shape in self.SIZES:
+            x = torch.randn(shape)
+            for backend in ("auto", "numba", "eager"):
+                expected = self.outcome(twin, x)
+                with normkit.use_backend(backend):
+                    found = self.outcome(ours, x)
+                if isinstance(expected, Tensor):
+                    expected = expected.relu() if name == "BatchNormAct2d" else expected
+                    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+                else:
+                    assert found is expected
+
+    @pytest.mark.parametrize("name", LAYERS)
+    @pytest.mark.parametrize("parameter", ["weight", "bias"])
+    def test_parameters_of_another_shape_are_refused(self, name: str, parameter: str) -> None:
+        arguments = {"affine": True} if name == "InstanceNorm2d" else {}
+        layer = getattr(normkit, name)(6, **arguments)
+        for parameter_shape in ((1, 6), (6, 1), (1, 6, 1, 1)):
+            setattr(layer, parameter, nn.Parameter(torch.ones(parameter_shape)))
+            for shape in self.SIZES:
+                for training in (True, False):
+                    for backend in ("auto", "numba", "eager"):
+                        with normkit.use_backend(backend), pytest.raises(ShapeError, match=f"{parameter} of shape"):
+                            layer.train(training)(torch.randn(shape))

@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from normkit.backends import Call, normalize
 from normkit.backends.call import group_spec, layer_spec
-from normkit.backends.checks import check_tensors, running_or_none
+from normkit.backends.checks import running_or_none
 from normkit.backends.dtypes import machine_eps
 from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import read_mask
@@ -81,16 +81,13 @@ def batch_norm(
     Shape:
         input, result: (N, C, *);  running_mean, running_var, weight, bias: (C,);  mask: (N, *), (N, 1, *), or as input
     Raises:
-        ValueError: one value per channel in training; eps that is not positive.
+        ValueError: one value per channel, or one of the two running statistics, in training; eps that is not positive.
         RuntimeError: a shape that does not fit; no running statistics in evaluation.
     Reference:
         Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1.
     """
-    mean, var, *affine = cast("tuple[Any, ...]", (running_mean, running_var, weight, bias))
+    mean, var = cast("tuple[Any, Any]", (running_mean, running_var))
     running = running_or_none("batch_norm", mean, var, momentum, use_input_stats=training)
-    for parameter in affine:
-        if isinstance(parameter, Tensor) and parameter.dim() != 1:  # torch's operation takes it, and the kernels do not
-            check_tensors(Call(cast("Any", input), _BATCH, *affine))
     result: ArrayT = _normalize(input, _BATCH, weight, bias, eps, running, training, mask=mask)
     return result
 
@@ -122,7 +119,7 @@ def instance_norm(
     Shape:
         input, result: (N, C, *);  running_mean, running_var, weight, bias: (C,);  mask: (N, *), (N, 1, *), or as input
     Raises:
-        ValueError: one spatial value per channel, with the input's own statistics.
+        ValueError: one spatial value per channel, or one of the two running statistics, with the input's own.
         RuntimeError: a shape that does not fit; no running statistics where they are to be used.
     Reference:
         Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022.

@@ -39,8 +39,12 @@ def check_numbers(call: Call) -> None:
 def check_batch(call: Call) -> None:
     """Raise where the statistics of a batch norm would be taken from one element, or eps is out of range.
 
-    torch's Python function checks this, and its operation does not; so it is for instance and group norm.
+    torch's Python function checks this, and its operation does not; so it is for instance and group norm. The operation
+    takes a weight or bias of any shape with as many elements as there are channels.
     """
+    for parameter in (call.weight, call.bias):
+        if parameter is not None and getattr(parameter, "ndim", 1) != 1:
+            check_tensors(call)
     if call.use_input_stats:
         shape = call.x.shape
         if len(shape) > 1 and shape[0] == 1 and prod(shape[2:]) == 1:
@@ -175,9 +179,10 @@ def _check_device(call: Call, label: str, tensor: Tensor) -> None:
 
 
 def no_running(name: str, mean: Tensor | None, var: Tensor | None, *, use_input_stats: bool) -> None:
-    """Raise where there is one of the two running statistics, or none in evaluation."""
+    """Raise where there is one of the two running statistics, or none in evaluation, with torch's types of errors."""
     if not use_input_stats or mean is not var:
-        raise RuntimeError(
+        error = ValueError if use_input_stats else RuntimeError
+        raise error(
             f"{name} expected running_mean and running_var{'' if use_input_stats else ' in evaluation'}; got "
             f"{'neither' if mean is var else 'only one of the two'}"
         )

@@ -54,7 +54,7 @@ class BatchNormForward(BatchNormBase):
         training = self.training
         use_input_stats = training or (mean is None and var is None)
         if mean is None or var is None or (training and not self.track_running_stats):
-            if not training:
+            if not training or self.track_running_stats:
                 no_running("batch_norm", mean, var, use_input_stats=use_input_stats)
             return Call(input, _BATCH, weight, bias, self.eps, None, use_input_stats, epilogue)
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
