@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
 
 from normkit.backends import Call, normalize
 from normkit.backends.call import group_spec, layer_spec
@@ -44,7 +44,7 @@ def _accepts_arrays(*updated: str) -> Callable[[FunctionT], FunctionT]:
         def call(input: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(input, Tensor):
                 return function(input, *args, **kwargs)
-            if has_torch_function((input,)):  # such as a Proxy of torch.fx
+            if hasattr(input, "__torch_function__"):  # such as a Proxy of torch.fx
                 return handle_torch_function(call, (input,), input, *args, **kwargs)
             arguments = signature.bind(input, *args, **kwargs).arguments
             return _on_arrays(function, arguments, updated)

@@ -4,26 +4,49 @@ They are called without the Python functions around them: what those check, :mod
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling, is_exporting
+from torch.nn import functional as F
 
 from normkit.backends import eager
 from normkit.backends.call import Call, needs_graph
 from normkit.backends.checks import check_batch, check_group, check_instance
 from normkit.backends.higher_order import fix_higher_derivatives
 from normkit.backends.layout import channels_last, memory_order, output_is_channels_last
-from normkit.backends.torch_internals import KNOWS_NODES, is_tracing
+from normkit.backends.torch_internals import KNOWS_NODES, is_tracing, is_transforming
 from normkit.statistics import Running, widened
 
 
 def normalize(call: Call) -> Tensor:
     """Normalize x, right in third derivatives too; the epilogue is left to the caller."""
-    if not KNOWS_NODES and _is_recording() and needs_graph(call):
-        return eager.normalize(call)  # what fixes the third derivatives of torch's is missing
+    if _is_recording() and needs_graph(call) and (not KNOWS_NODES or is_transforming(call.x, call.weight, call.bias)):
+        return eager.normalize(call)  # what fixes the third derivatives of torch's is missing, or cannot see the graph
     return OPERATIONS[call.norm.kind](call)
+
+
+def call_overridden(call: Call) -> Tensor:
+    """Call the public function that tensors override: it works as they have it work, or raises what they raise."""
+    x, norm, weight, bias, eps, running, use_input_stats, _ = call
+    mean, var, momentum, tracked = (None, None, 0.0, None) if running is None else running
+    if norm.kind == "batch":
+        y = F.batch_norm(x, mean, var, weight, bias, use_input_stats, cast("float", momentum), eps)
+        if tracked is not None:
+            tracked.add_(1)
+    elif norm.kind == "instance":
+        y = F.instance_norm(x, mean, var, weight, bias, use_input_stats, cast("float", momentum), eps)
+    elif norm.kind == "group":
+        y = F.group_norm(x, norm.num_groups, weight, bias, eps)
+    elif norm.kind == "channel":
+        to_last, back = _permutations(x.dim())
+        y = F.layer_norm(x.permute(to_last), (x.shape[1],), weight, bias, eps).permute(back)
+    elif norm.subtract_mean:
+        y = F.layer_norm(x, norm.normalized_shape, weight, bias, eps)
+    else:
+        y = F.rms_norm(x, norm.normalized_shape, weight, eps)
+    return y
 
 
 def _with_tensor_momentum(call: Call, running: Running, momentum: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from normkit.backends.eligibility import (
     MIN_NUMEL,
     adds_residual,
     graph_takes,
+    is_overridden,
     is_small,
     unsupported_reason,
 )
@@ -58,13 +59,18 @@ def normalize(call: Call) -> Tensor:
     x = call.x
     # a tiny normalization takes torch a few microseconds: all that is asked here must take less than one
     plain = type(x) is Tensor and is_plain_context() and not is_forced()
-    if plain and (x.numel() < MIN_NUMEL or is_small(call)):
+    if plain:
         try:
-            y = aten.OPERATIONS[call.norm.kind](call)
+            if x.numel() < MIN_NUMEL or is_small(call):
+                y = aten.OPERATIONS[call.norm.kind](call)
+                return y if call.epilogue is None else apply_epilogue(y, call.epilogue)
         except (RuntimeError, IndexError, TypeError, AttributeError):
-            check(call)  # says in our words what does not fit
-            raise
-        return y if call.epilogue is None else apply_epilogue(y, call.epilogue)
+            if not is_overridden(x, call.weight, call.bias):
+                check(call)  # says in our words what does not fit
+                raise
+    if is_overridden(x, call.weight, call.bias):
+        _choose(call)  # raises where the kernels are forced
+        return apply_epilogue(aten.call_overridden(call), call.epilogue)
     check(call)
     if plain:
         name = "numba" if unsupported_reason(x, call.weight, call.bias) is None else "aten"
@@ -113,7 +119,8 @@ def _choose(call: Call) -> Choice:
     x, _, weight, bias, *_ = call
     forced = forced_backend()
     if forced != "auto":
-        reason = unsupported_reason(x, weight, bias) if forced == "numba" else None
+        transformed = _TRANSFORMED.reason if is_transforming(x, weight, bias) else None
+        reason = (transformed or unsupported_reason(x, weight, bias)) if forced == "numba" else None
         if reason is not None:
             raise RuntimeError(
                 f"the numba back end was forced, but {reason}; let it choose with normkit.use_backend('auto') in a "

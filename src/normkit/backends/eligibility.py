@@ -192,6 +192,8 @@ def unsupported_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) ->
         return "the call is intercepted by a dispatch mode"
     if is_wrapped(x):
         return "the input is what torch.func has left behind of a transform that is over"
+    if is_overridden(x, weight, bias):
+        return "the input is nested, or a parameter is a subclass of Tensor with functions of its own"
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is a subclass of Tensor with rules of its own"
     reason = unreadable_reason(x, weight, bias)
@@ -216,6 +218,19 @@ def unreadable_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> 
     if MISSING is None and x.dtype is torch.float16 and not has("f16c"):  # LLVM would abort the process
         return "this processor has no instructions that convert float16"
     return None
+
+
+def is_overridden(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether tensors bring their own versions of torch.nn.functional: nested ones, or parameters of a subclass."""
+    return x.is_nested or _has_own_functions(weight) or _has_own_functions(bias)
+
+
+def _has_own_functions(parameter: Tensor | None) -> bool:
+    """Whether the class of a parameter does without torch's functions, as those of per-sample gradients do."""
+    if parameter is None or type(parameter) in (torch.nn.Parameter, Tensor) or not isinstance(parameter, Tensor):
+        return False
+    # that of Parameter asks for nothing of its own
+    return type(parameter).__torch_function__ is not torch.nn.Parameter.__torch_function__
 
 
 def graph_takes(call: Call) -> bool:
