@@ -17,6 +17,7 @@ NAMES = [
     "_get_tracing_state", "peek_interpreter_stack", "CInterpreter", "is_functorch_wrapped_tensor", "is_batchedtensor",
     "_len_torch_dispatch_stack", "_current_autograd_node", "_register_hook_dict", "_current_level",
     "_has_any_global_hook", "apply", "GraphExecGroup", "_get_deterministic_algorithms",
+    "is_legacy_batchedtensor",
 ]
 
 
@@ -51,6 +52,11 @@ def exercise(normkit):
                     dy = torch.randn(shape)
                     mine, other = (torch.autograd.grad(net(x), x, dy)[0] for net in (layer, theirs))
                     near(mine, other, name + " gradient")
+        x = torch.randn(3, 6, 4, 8, requires_grad=True)
+        dys = torch.randn(2, 3, 6, 4, 8)
+        with normkit.use_backend("numba"):
+            (many,) = torch.autograd.grad(layer(x), x, dys, is_grads_batched=True)
+            near(many[1], torch.autograd.grad(layer(x), x, dys[1])[0], "a batch of gradients")
         # third derivatives, forward mode, torch.func, under a fake mode, traced, with channels last
         x = torch.randn(3, 6, 4, 8, requires_grad=True)
         def third(backend):

@@ -40,7 +40,8 @@ def differentiable_gradients(
     """
     b = None if bias is None else torch.zeros(bias[0], dtype=bias[1], device=x.device, requires_grad=True)
     wanted = [tensor for tensor, need in zip((x, weight, b), needed, strict=False) if need and tensor is not None]
-    found = iter(torch.autograd.grad(plain(b), wanted, dy, create_graph=True))
+    with torch.enable_grad():  # which is off where a batch of gradients is asked for once
+        found = iter(torch.autograd.grad(plain(b), wanted, dy, create_graph=True))
     return tuple(next(found) if need else None for need in needed[:3])
 
 

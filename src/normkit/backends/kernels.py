@@ -11,7 +11,7 @@ from normkit.backends.epilogue import bounds_backward
 from normkit.backends.higher_order import differentiable_gradients
 from normkit.backends.kernel_passes import Saved, finite_bounds
 from normkit.backends.saved_tensors import save_for_backward, saved_tensors
-from normkit.backends.torch_internals import fast_apply
+from normkit.backends.torch_internals import fast_apply, is_batch_of_gradients
 from normkit.statistics import Running
 
 
@@ -56,7 +56,7 @@ class _Normalize(torch.autograd.Function):
             dy = bounds_backward(dy, result, ctx.sum_bounds)
         saved = Saved(x, weight, mean, rstd, ctx.order, ctx.norm, ctx.bias, ctx.use_input_stats, shift, ctx.bounds)
         needed = ctx.needs_input_grad
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_batch_of_gradients(dy):
             if shift is not None:
                 dy = _inside_bounds(dy, saved)
             running = Running(precomputed[0], precomputed[1], 0.0) if precomputed else None

@@ -17,7 +17,7 @@ from normkit.backends.masked_operations import channels_together, normalize_by_o
 from normkit.backends.masks import Mask, Sums, sums_of
 from normkit.backends.numba import masked
 from normkit.backends.saved_tensors import save_for_backward, saved_tensors
-from normkit.backends.torch_internals import fast_apply
+from normkit.backends.torch_internals import fast_apply, is_batch_of_gradients
 
 
 def normalize(call: Call, mask: Mask, sums: Sums) -> Tensor:
@@ -74,7 +74,7 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, valid, weights, *saved = saved_tensors(ctx)
         mask, needed = Mask(valid, weights, ctx.weighted), ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_batch_of_gradients(dy):
 
             def plain(bias: Tensor | None) -> Tensor:
                 return normalize_by_operations(Call(x, ctx.norm, weight, bias, ctx.eps), mask, sums_of(mask))

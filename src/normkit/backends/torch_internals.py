@@ -35,6 +35,7 @@ _peek_interpreter_stack = _private("_C._functorch.peek_interpreter_stack")
 _interpreter = _private("_C._functorch.CInterpreter")
 _is_functorch_wrapped_tensor = _private("_C._functorch.is_functorch_wrapped_tensor")
 _is_batchedtensor = _private("_C._functorch.is_batchedtensor")
+_is_legacy_batchedtensor = _private("_C._functorch.is_legacy_batchedtensor")
 _get_deterministic_algorithms = _private("_C._get_deterministic_algorithms")
 _len_torch_dispatch_stack = _private("_C._len_torch_dispatch_stack")
 _current_autograd_node = _private("_C._current_autograd_node")
@@ -99,9 +100,18 @@ def is_wrapped(x: Tensor) -> bool:
     """Whether a transform of torch.func stands around a tensor."""
     if _is_functorch_wrapped_tensor is not None:
         return bool(_is_functorch_wrapped_tensor(x))
+    return _has_no_memory(x)
+
+
+def is_batch_of_gradients(dy: Tensor) -> bool:
+    """Whether a gradient stands for many, as those that torch.autograd.grad maps over with is_grads_batched."""
+    return _has_no_memory(dy) if _is_legacy_batchedtensor is None else bool(_is_legacy_batchedtensor(dy))
+
+
+def _has_no_memory(x: Tensor) -> bool:
     try:
         x.data_ptr()
-    except RuntimeError:  # it has no memory of its own
+    except RuntimeError:
         return True
     return False
 
