@@ -37,3 +37,17 @@ def tune(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     yield set_constants
     monkeypatch.undo()
     kernel_passes._launch.cache_clear()
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """No kernel is in memory at the beginning, and none of this test for others."""
+    from normkit.backends import kernel_passes
+    from normkit.backends.numba import kernel_cache
+
+    caches = kernel_passes._launch, kernel_cache.address, kernel_cache._once
+    for known in caches:
+        known.cache_clear()
+    yield
+    for known in caches:
+        known.cache_clear()

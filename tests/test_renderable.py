@@ -38,6 +38,7 @@ RESULTS = {
     "port": lambda: port({"n": {"gamma": torch.ones(3)}}, "keras", "torch", kinds={"n": "layer"}),
     "recalibrate": lambda: normkit.recalibrate(network(), batches()),
     "accelerate": lambda: normkit.accelerate(network()),
+    "warmup": lambda: normkit.warmup(network(), batches()[0]),
 }
 
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from normkit.model.running import accumulate_stats, no_stats_update, skip_nonfinite
     from normkit.model.summary import Summary
     from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
+    from normkit.model.warmup import Warmup, warmup
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ __all__ = [
     "Summary",
     "SyncBatchNorm",
     "UserError",
+    "Warmup",
     "accelerate",
     "accumulate_stats",
     "check",
@@ -108,6 +110,7 @@ __all__ = [
     "skip_nonfinite",
     "unfreeze",
     "use_backend",
+    "warmup",
 ]
 
 _MODULES: Final = (

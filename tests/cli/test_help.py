@@ -24,6 +24,7 @@ COMMANDS = (
     "parameter-groups",
     "port",
     "recalibrate",
+    "warmup",
     "bench",
     *(f"bench {name}" for name in BENCHMARKS),
 )

@@ -65,7 +65,7 @@ def test_an_install_that_cannot_be_written_without_a_home(chosen: str, tmp_path:
         PYTHONDONTWRITEBYTECODE="1", HOME=nowhere, XDG_CACHE_HOME="", NUMBA_CACHE_DIR=chosen and nowhere,
     )  # fmt: skip
     assert printed.splitlines()[-1] == "right"
-    assert printed.count("normkit compiles kernels anew in each process, as they cannot be kept on disk") == 1
+    assert printed.count("normkit compiles kernels anew in each process") == 1
 
 
 LOAD = """
@@ -219,13 +219,40 @@ def test_a_damaged_file_is_made_anew(damage: Callable[[bytes], bytes], made: lis
     assert path.read_bytes() == whole
 
 
-def test_a_compilation_is_logged(made: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_says_that_kernels_are_compiled_before_the_first(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_cache.logger, "warning", made.append)
+    for choice in (1, 2, 1):
+        kernel_cache.find("module", choice)
+    line, *compiled = made
+    assert f"they are kept in {tmp_path / 'normkit'} for later processes" in line
+    assert compiled == ["1", "2"]
+
+
+def test_each_compilation_is_logged(made: list[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "normkit"):
         for _ in range(2):
             kernel_cache.find("module")
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("normkit", logging.INFO)
-    assert "compiled kernel module in" in caplog.text
+    assert caplog.text.count("compiled kernel module in") == 1
+
+
+FIRST_USE = """
+import warnings
+warnings.simplefilter("error")
+from normkit.backends.numba import kernel_cache
+kernel_cache.find("thread_start")
+kernel_cache.find("thread_start")
+"""
+
+
+def test_the_line_is_printed_and_is_no_error_where_warnings_are(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_USE],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.count("normkit compiles kernels for this processor") == 1
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def disown(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 def refused(made: list[str], caplog: pytest.LogCaptureFixture) -> str:
     """Ask twice for the kernel that is kept: it is compiled in memory, and one warning says why."""
     before = len(made)
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "normkit"):
         for _ in range(2):
             assert kernel_cache.find("module")

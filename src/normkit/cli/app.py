@@ -17,6 +17,7 @@ from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.cli.port import port
 from normkit.cli.recalibrate import recalibrate
 from normkit.cli.train import train
+from normkit.cli.warmup import warmup
 
 app = typer.Typer(
     name="normkit",
@@ -28,8 +29,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_COMMANDS = (
+    *(check, conventions, convert, diagnose, explain, fold, parameter_groups, port, recalibrate, train),
+    warmup,
+)
 app.add_typer(bench)
-for command in (check, conventions, convert, diagnose, explain, fold, parameter_groups, port, recalibrate, train):
+for command in _COMMANDS:
     app.command(cls=PlainCommand)(command)
 
 

@@ -13,6 +13,7 @@ from normkit.model.recipes import register_norm
 from normkit.model.running import accumulate_stats, no_stats_update, skip_nonfinite
 from normkit.model.summary import Summary
 from normkit.model.sync import convert_sync_batchnorm, revert_sync_batchnorm
+from normkit.model.warmup import Warmup, warmup
 
 __all__ = [
     "Conversion",
@@ -28,6 +29,7 @@ __all__ = [
     "Recalibration",
     "Recipe",
     "Summary",
+    "Warmup",
     "accelerate",
     "accumulate_stats",
     "convert",
@@ -46,4 +48,5 @@ __all__ = [
     "revert_sync_batchnorm",
     "skip_nonfinite",
     "unfreeze",
+    "warmup",
 ]

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from llvmlite import binding
 
@@ -26,7 +26,25 @@ ENTRY: Final = "kernel"
 
 logger = logging.getLogger("normkit")
 
-_warned: Final[list[bool]] = []  # not empty: it was said that kernels are not kept
+FOUND: Final[list["Found"]] = []
+"""The kernels of this process, in the order in which they were first needed."""
+
+_said: Final[set[str]] = set()  # of what was said, as each is said once in a process
+
+
+class Found(NamedTuple):
+    """Where a kernel came from.
+
+    Args:
+        file: Its name on disk.
+        compiled: Whether this process compiled it, as it was not on disk.
+        problem: Why it could not be kept there; None: it is.
+    """
+
+    file: str
+    compiled: bool
+    problem: str | None
+
 
 _loading = RLock()
 if hasattr(os, "register_at_fork"):  # a child has no thread that would let go of it
@@ -57,17 +75,18 @@ def find(module: str, *choices: Any) -> int:
     words = [choice.__name__ if isinstance(choice, type) else str(int(choice)) for choice in choices]
     identity = _identity(name, *words)
     file = f"{'-'.join((name, *words, hashlib.sha256(identity).hexdigest()[:16]))}.o"
+    problem = None
     try:
         code = _verified(kernel_files.read(file), identity)
         if code is None:
             kernel_files.prepare()
-        problem = None
     except OSError as error:
-        code, problem = None, error
+        code, problem = None, str(error)
+    compiled = code is None
     if code is None:
         code = _compile(module, choices, problem)
-        if problem is None:
-            _keep(file, identity, code)
+        problem = problem or _keep(file, identity, code)
+    FOUND.append(Found(file, compiled, problem))
     return _load(code)
 
 
@@ -100,35 +119,51 @@ def _digest(identity: bytes, code: bytes) -> bytes:
     return hashlib.sha256(hashlib.sha256(identity).digest() + code).digest()
 
 
-def _compile(module: str, choices: tuple[Any, ...], problem: OSError | None) -> bytes:
-    if problem is not None:
-        _warn_unkept(problem)
+def _compile(module: str, choices: tuple[Any, ...], problem: str | None) -> bytes:
+    """Compile a kernel; a line says so before all the waiting, once in a process."""
+    if problem is None:
+        _say(
+            "kept",
+            "normkit compiles kernels for this processor, some seconds each; they are kept in "
+            f"{kernel_files.folder()} for later processes",
+        )
+    else:
+        _say_unkept(problem)
     began = time.perf_counter()
     code: bytes = import_module(f"{__package__}.{module}").make_kernel(*choices)
     logger.info("compiled kernel %s in %.1f s", module, time.perf_counter() - began)
     return code
 
 
-def _keep(file: str, identity: bytes, code: bytes) -> None:
+def _keep(file: str, identity: bytes, code: bytes) -> str | None:
+    """Keep the code of a kernel; return why it cannot be."""
     names = assigned()
     if names:
-        logger.info("a kernel is not kept, as this program has set %s in numba.config", ", ".join(names))
-        return
+        return f"this program has set {', '.join(names)} in numba.config, which no later process can know"
     try:
         kernel_files.write(file, _digest(identity, code) + code)
     except OSError as error:
-        _warn_unkept(error)
+        _say_unkept(str(error))
+        return str(error)
+    return None
 
 
-def _warn_unkept(problem: OSError) -> None:
-    """Say once in a process why kernels are neither loaded nor kept, and what to do."""
-    if not _warned:
-        _warned.append(True)
-        logger.warning(
-            "normkit compiles kernels anew in each process, as they cannot be kept on disk: %s. Mend that, or set "
-            "NUMBA_CACHE_DIR to a folder of your own",
-            problem,
-        )
+def _say_unkept(problem: str) -> None:
+    _say(
+        "unkept",
+        "normkit compiles kernels anew in each process, some seconds each, as they cannot be kept on disk: "
+        f"{problem}. Mend that, or set NUMBA_CACHE_DIR to a folder of your own",
+    )
+
+
+def _say(kind: str, message: str) -> None:
+    """Write a line to the log, which Python prints to stderr unless the program has set up logging otherwise.
+
+    It is no warning of Python's, as a program or a test suite may turn those into errors.
+    """
+    if kind not in _said:
+        _said.add(kind)
+        logger.warning(message)
 
 
 _engines: list[Any] = []  # which own the code that is in use
