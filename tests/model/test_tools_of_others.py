@@ -180,3 +180,33 @@ def test_timms_converters_keep_the_activation_of_timms_class_and_are_stopped_or_
     else:  # what docs/pytorch.md warns of
         assert not torch.allclose(convert(ours)(X), expected)
     torch.testing.assert_close(ours(X), expected)
+
+
+class TestFactoriesOfTimm:
+    """What docs/pytorch.md says that they build."""
+
+    def test_a_layer_of_a_factory_is_accelerated(self) -> None:
+        timm: Any = pytest.importorskip("timm.layers")
+        ours, theirs = (nn.Sequential(timm.create_norm_act_layer("batchnorm", 3, act_layer="silu")) for _ in range(2))
+        assert len(normkit.accelerate(ours).swapped) == 1
+        assert isinstance(ours[0], timm.BatchNormAct2d)
+        torch.testing.assert_close(ours(X), theirs(X))
+
+    def test_a_norm_with_an_activation(self) -> None:
+        timm: Any = pytest.importorskip("timm.layers")
+        assert type(timm.create_norm_act_layer(normkit.BatchNorm2d, 3)) is timm.BatchNormAct2d
+        with pytest.raises(AssertionError, match="batchnormact2d"):
+            timm.create_norm_act_layer(normkit.BatchNormAct2d, 3)
+
+        def norm_act(channels: int, **options: Any) -> nn.Module:
+            return normkit.BatchNormAct2d(channels, act_layer=nn.SiLU, **options)
+
+        layer = timm.create_norm_act_layer(norm_act, 3, act_layer="silu")
+        assert type(layer) is normkit.BatchNormAct2d
+        torch.testing.assert_close(layer(X), timm.create_norm_act_layer("batchnorm", 3, act_layer="silu")(X))
+
+    def test_a_layer_norm(self) -> None:
+        timm: Any = pytest.importorskip("timm.layers")
+        layer = timm.create_norm_layer(normkit.LayerNorm2d, 3, eps=1e-6, elementwise_affine=False)
+        assert type(layer) is normkit.LayerNorm2d
+        torch.testing.assert_close(layer(X), timm.LayerNorm2d(3, affine=False)(X))
