@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 WIDTH = 100
 """Of what a notebook shows, in characters."""
@@ -24,6 +25,13 @@ class Renderable:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001  (IPython's signature)
         printer.text("…" if cycle else str(self))
+
+
+def unbroken(text: str, style: str = "") -> "Text":
+    """Return a line that stays one, so that commands and paths can be copied; print it with ``crop=False``."""
+    from rich.text import Text
+
+    return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
 def html_of(shown: "RenderableType") -> str:

@@ -61,7 +61,7 @@ def diagnose(
     if output == "json":
         console.print_json(found.to_dict())
     else:
-        console.out.print(found)
+        console.out.print(found, crop=False)
     raise typer.Exit(0 if found.healthy else 1)
 
 

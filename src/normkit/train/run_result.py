@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normkit.json_types import finite
-from normkit.renderable import Renderable, text_of
+from normkit.renderable import Renderable, text_of, unbroken
 from normkit.train.config import TrainConfig
 from normkit.train.own import check_command, shown
 from normkit.train.quantities import QUANTITIES
@@ -42,10 +42,10 @@ class RunResult(Renderable):
         return Group(*parts, *self._written())
 
     def _written(self) -> Iterator[Text]:
-        yield _line(f"Everything is in {self.folder}:")
+        yield unbroken(f"Everything is in {self.folder}:")
         for kind, suffixes in (("pictures", {".png"}), ("numbers", {".csv", ".json"}), ("checkpoints", {".pt"})):
             names = [name for name in self.files if Path(name).suffix in suffixes]
-            yield _line(f"  {kind:<12} {', '.join(names)}")
+            yield unbroken(f"  {kind:<12} {', '.join(names)}")
 
     @property
     def passed(self) -> bool:
@@ -158,21 +158,23 @@ def _own_layers(verdicts: Sequence[Verdict]) -> Iterator[RenderableType]:
         ],
     )
     tolerances = ", ".join(f"{quantity.title} {quantity.tolerance:.0e}" for quantity in QUANTITIES)
-    yield _line(f"first step: the first beyond the tolerance ({tolerances}); largest: the largest relative difference")
+    yield unbroken(
+        f"first step: the first beyond the tolerance ({tolerances}); largest: the largest relative difference"
+    )
     yield Text()
 
 
 def _conclusions(verdicts: Sequence[Verdict], norms: Sequence[NormResult]) -> Iterator[Text]:
     """Yield a line for each own layer: where it departs and what says why, or that it does not."""
     for verdict in verdicts:
-        yield _line(conclusion(verdict))
-        yield _line(
+        yield unbroken(conclusion(verdict))
+        yield unbroken(
             f"  trained by itself it ends at a test accuracy of {verdict.test_accuracy:.3f}, torch.nn's at "
             f"{verdict.twin_test_accuracy:.3f}"
         )
     for norm in norms:
         if norm.lost_on_save:
-            yield _line(lost_note(norm))
+            yield unbroken(lost_note(norm))
     yield Text()
 
 
@@ -184,11 +186,6 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _line(text: str) -> Text:
-    """Return a line that is never broken, so that commands and paths can be copied."""
-    return Text(text, no_wrap=True, overflow="ignore")
 
 
 def lost_note(result: NormResult) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from normkit.renderable import Renderable
+from normkit.renderable import Renderable, unbroken
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -179,7 +179,7 @@ class Diagnosis(Renderable):
         from rich.table import Table
         from rich.text import Text
 
-        parts: list[RenderableType] = [Text(self.headline, style="bold")]
+        parts: list[RenderableType] = [unbroken(self.headline, "bold")]
         for number, finding in enumerate(self.findings, 1):
             parts += ["", Text(f"{number}. {heading(finding)}", style="bold")]
             parts += [Padding(Text(line), (0, 0, 0, 3)) for line in details(finding)]
