@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parent.parent / "src" / "normkit"
 
 # What each part may import beside itself; nothing knows what is above it. `normkit` is the package's own face.
 _CORE = {"spec", "statistics", "backends"}
-_LIBRARY = {*_CORE, "errors", "functional", "layers", "model"}
+_LIBRARY = {*_CORE, "choices", "errors", "functional", "layers", "model"}
 ALLOWED = {
     "errors": set(),
+    "choices": set(),
     "conventions": set(),
     "threads": {"errors"},
     "spec": set(),
@@ -29,7 +30,7 @@ ALLOWED = {
     "layers": _CORE,
     "bench.measure": set(),
     "model": {*_LIBRARY, "bench.measure", "conventions", "extras", "files", "pages", "renderable"},
-    "checking": {"conventions", "errors", "renderable"},
+    "checking": {"choices", "conventions", "errors", "renderable"},
     "testing": {"errors", "checking"},
     "extras": {"errors"},
     "files": {"errors"},

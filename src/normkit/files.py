@@ -25,6 +25,12 @@ def require_place(path: Path, endings: Sequence[str]) -> None:
         raise UserError(f"the folder of {path} does not exist: make it, or name another file")
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what ``write_atomic`` left in a folder where its process was killed."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, content: bytes, advice: str = "name another file") -> None:
     """Replace a file by this content, or leave it as it was.
 

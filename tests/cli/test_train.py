@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import idx2numpy
 import pytest
 import torch
 
@@ -40,10 +39,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train", digits.train_images[:128], digits.train_labels[:128]),
         ("t10k", digits.test_images[:50], digits.test_labels[:50]),
     ):
-        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz", "wb") as file:
-            idx2numpy.convert_to_file(file, pixels[:, 0].numpy())
-        with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz", "wb") as file:
-            idx2numpy.convert_to_file(file, labels.byte().numpy())
+        for name, array in ((f"{part}-images-idx3", pixels[:, 0]), (f"{part}-labels-idx1", labels)):
+            header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+            packed = gzip.compress(header + array.byte().numpy().tobytes(), 1)
+            (folder / f"{name}-ubyte.gz").write_bytes(packed)
     return folder
 
 
@@ -211,6 +210,12 @@ def test_help_teaches_by_example(normkit: Command) -> None:
     ("options", "says"),
     [
         (["--data", "nowhere"], "nor a folder that exists"),
+        (["--data", "mnist"], "nor a folder that exists. Fetch MNIST's four .gz files from https://"),
+        (["--data", "fashion_mnist"], "did you mean fashion-mnist?"),
+        (["--lr", "fast"], "--lr expects RATE or NORM=RATE, as 0.1 or none=3; got 'fast'"),
+        (["--lr", "=1"], "--lr expects"),
+        (["--lr", "1", "--lr", "batch=2"], "--lr expects one RATE, or a NORM=RATE for each norm"),
+        (["--lr", "none=1"], "--lr names none, and the norms to train are batch: drop it"),
         (["--norm", "btach"], "unknown norm 'btach'"),
         (["--impl", "jax"], "unknown implementation 'jax'"),
         (["--impl", "nowhere.py:Mine"], "nowhere.py does not exist"),
@@ -288,6 +293,12 @@ def test_a_run_is_never_overwritten(normkit: Command, images: Path, tmp_path: Pa
     assert code == 2
     assert "lr is 1.0, asked 0.5" in err
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    code, _, err = normkit("--resume", "run", "--epochs", "2")
+    assert code == 0
+    assert "epoch 2/2" in err
+    assert "epoch 1/2" not in err
+    assert normkit("--resume", "run")[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["epochs"] == 2
 
 
 def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(images: Path, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import idx2numpy
 import pytest
 import torch
+from torch import Tensor
 
 from normkit.train.data import load_digits
 
@@ -19,6 +19,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def idx_bytes(array: Tensor) -> bytes:
+    """Bytes in the IDX form."""
+    header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.byte().numpy().tobytes()
+
+
 @pytest.fixture(scope="session")
 def write_idx() -> Callable[..., Path]:
     """A function that writes the four IDX files with the first digits and returns their folder."""
@@ -30,10 +36,8 @@ def write_idx() -> Callable[..., Path]:
             ("train", digits.train_images, digits.train_labels, train),
             ("t10k", digits.test_images, digits.test_labels, test),
         ):
-            with (folder / f"{part}-images-idx3-ubyte").open("wb") as file:
-                idx2numpy.convert_to_file(file, images[:count, 0].numpy())
-            with (folder / f"{part}-labels-idx1-ubyte").open("wb") as file:
-                idx2numpy.convert_to_file(file, labels[:count].byte().numpy())
+            (folder / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images[:count, 0]))
+            (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels[:count]))
         return folder
 
     return write

@@ -41,6 +41,20 @@ class RightBatchNorm(nn.Module):
         return (x - mean) / torch.sqrt(var + 1e-5) * self.gamma + self.beta
 
 
+class BareBatchNorm(nn.Module):
+    """Without weight and bias."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, training=self.training)
+
+
 class InvertedMomentumBatchNorm(RightBatchNorm):
     """Its momentum weighs the old value, as elsewhere."""
 

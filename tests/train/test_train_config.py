@@ -32,7 +32,19 @@ def test_threads_and_folders_are_filled_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"norms": ["btach"]}, "unknown norm 'btach': choose from batch, layer, group, instance, none"),
+        (
+            {"norms": ["btach"]},
+            "unknown norm 'btach': choose from batch, layer, group, instance, none; did you mean batch",
+        ),
+        ({"impls": ["troch"]}, "did you mean torch"),
+        ({"lr": {"batch": 0.0}}, "`lr` must be a finite number above 0, not 0.0"),
+        ({"lr": {"bacth": 1.0}}, "unknown norm 'bacth'.*did you mean batch"),
+        ({"lr": {"none": 1.0}}, "`lr` names none, and the norms to train are batch"),
+        ({"epochs": "3"}, "`epochs` must be a whole number, not '3'"),
+        ({"epochs": 2.5}, "`epochs` must be a whole number, not 2.5"),
+        ({"seed": True}, "`seed` must be a whole number"),
+        ({"lr": "fast"}, "`lr` must be"),
+        ({"verify": 1}, "`verify` must be True or False"),
         ({"norms": []}, "no norm to train"),
         ({"norms": ["batch", "batch"]}, "more than once"),
         ({"impls": ["jax"]}, "unknown implementation 'jax': choose from normkit, torch, or name a layer of your own"),
@@ -82,3 +94,18 @@ def test_a_resumed_run_accepts_its_own_options_and_no_others() -> None:
     config.check_same({"lr": 0.5, "norms": ["batch", "none"]})
     with pytest.raises(UserError, match=r"lr is 0\.5, asked 0\.1; seed is 0, asked 7"):
         config.check_same({"lr": 0.1, "seed": 7})
+
+
+def test_a_resumed_run_may_grow_but_not_shrink() -> None:
+    config = TrainConfig(epochs=5)
+    config.check_same({"epochs": 9})
+    with pytest.raises(UserError, match="epochs is 5, asked 4"):
+        config.check_same({"epochs": 4})
+
+
+def test_each_norm_has_a_learning_rate() -> None:
+    config = TrainConfig(norms=["batch", "layer", "none"], lr={"none": 0.25, "layer": 0.5})
+    assert [config.lr_of(norm) for norm in config.norms] == [1.0, 0.5, 0.25]
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert TrainConfig(norms=["batch", "none"], lr=0.5).lr == 0.5
+    assert TrainConfig(norms=["batch", "none"], lr={"batch": 0.5, "none": 0.5}).lr == 0.5

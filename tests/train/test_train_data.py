@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from normkit.errors import UserError
-from normkit.train import data
+from normkit.train import data, idx
 from normkit.train.data import epoch_batches, load_dataset
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -99,6 +100,24 @@ def no_images(folder: Path) -> None:
     (folder / IMAGES).write_bytes(header + b"".join(size.to_bytes(4, "big") for size in (0, 28, 28)))
 
 
+def wrap_around(folder: Path) -> None:
+    content = (folder / IMAGES).read_bytes()
+    sizes = b"".join(size.to_bytes(4, "big") for size in (2**31, 2**31, 4))  # 2**64 values, which int64 takes for 0
+    (folder / IMAGES).write_bytes(content[:4] + sizes)
+
+
+def make_folder(folder: Path) -> None:
+    (folder / IMAGES).unlink()
+    (folder / f"{IMAGES}.gz").mkdir()
+
+
+def bomb(folder: Path) -> None:
+    (folder / IMAGES).unlink()
+    packed = zlib.compressobj(9, wbits=31)
+    zeros = bytes(2**20)
+    (folder / f"{IMAGES}.gz").write_bytes(b"".join([*(packed.compress(zeros) for _ in range(9)), packed.flush()]))
+
+
 def remove(folder: Path) -> None:
     (folder / LABELS).unlink()
 
@@ -117,12 +136,21 @@ def remove(folder: Path) -> None:
         (mislabel, LABELS, "label 10 at position 7"),
         (resize, IMAGES, "these are 14×56"),
         (no_images, IMAGES, "holds no images"),
+        (wrap_around, IMAGES, "announces 2147483648 × 2147483648 × 4 values"),
+        (make_folder, IMAGES, "no file"),
+        (bomb, f"{IMAGES}.gz", "holds more than 8 MiB, unpacked"),
         (remove, LABELS, "no file"),
     ],
 )
 def test_bad_folder_is_refused_by_name(
-    write_idx: Callable[..., Path], tmp_path: Path, spoil: Callable[[Path], None], names: str, says: str
+    write_idx: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+    names: str,
+    says: str,
 ) -> None:
+    monkeypatch.setattr(idx, "MOST_BYTES", 2**23)
     folder = write_idx(tmp_path / "images", train=50, test=20)
     load_dataset(str(folder))
     spoil(folder)

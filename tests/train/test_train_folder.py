@@ -55,6 +55,14 @@ def test_create_refuses_what_holds_a_run_or_anything_else(tmp_path: Path) -> Non
         folder.create(tmp_path, inputs)
 
 
+def test_a_run_that_was_killed_while_it_began_leaves_a_folder_to_begin_in(tmp_path: Path) -> None:
+    inputs = folder.Inputs(TrainConfig(), "sum")
+    (tmp_path / f".{folder.CONFIG}.4711.part").write_text('{"opt')
+    folder.create(tmp_path, inputs)
+    assert folder.read_config(tmp_path) == inputs
+    assert [path.name for path in tmp_path.iterdir()] == [folder.CONFIG]
+
+
 def test_create_refuses_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
@@ -70,7 +78,24 @@ def test_create_refuses_a_place_that_cannot_be_written(tmp_path: Path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"options": {}, "data_sha256": ""}'])
+SPOILT: tuple[object, ...] = ([[]], {"a": []}, -1, 1e400)
+
+
+def spoilt(**options: object) -> str:
+    """A configuration with other options."""
+    tree = {"options": {**TrainConfig().to_json(), **options}, "data_sha256": "", "layers_sha256": {}}
+    return json.dumps(tree)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not json", "[]", "{}", '{"options": {}, "data_sha256": ""}', "null", "\x00", "[" * 100_000, '"text"',
+        '{"options": 5, "data_sha256": "", "layers_sha256": {}}',
+        spoilt().replace('"layers_sha256": {}', '"layers_sha256": 5'),
+        *(spoilt(**{name: value}) for name in TrainConfig().to_json() for value in SPOILT),
+    ],
+)  # fmt: skip
 def test_a_configuration_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match="holds no run to resume"):
         folder.read_config(tmp_path)

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import normkit
+from normkit.errors import UserError
 from normkit.train import NORMS, lenet, trace
 from tests.train.layers import PLAIN_ATTRIBUTES, TEXTBOOK
 
@@ -84,3 +86,19 @@ def test_weights_load_from_one_implementation_into_the_other(norm: str) -> None:
 
 def test_the_normkit_namespace_is_the_package() -> None:
     assert isinstance(lenet("batch", "normkit", seed=0).get_submodule("norm1"), normkit.BatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    ("norm", "impl", "says"),
+    [
+        ("bacth", "normkit", "unknown norm 'bacth': choose from .*; did you mean batch"),
+        (None, "normkit", "unknown norm None"),
+        ("batch", "nomrkit", "unknown implementation 'nomrkit': .*did you mean normkit"),
+        ("none", "trch", "unknown implementation 'trch'"),
+    ],
+)
+def test_a_misspelt_norm_is_no_network_without_one(norm: Any, impl: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        lenet(norm, impl, seed=0)
+    with pytest.raises(UserError, match=says):
+        trace(norm, impl)

@@ -280,3 +280,12 @@ def test_larger_images_need_more_memory() -> None:
     assert large > 60 * small
     assert train.step.test_batch(28) == 1024
     assert train.step.test_batch(224) == 16
+
+
+def test_a_layer_without_weight_and_bias_is_told_that_it_lacks_them(small_data: Path, tmp_path: Path) -> None:
+    result = run(small_data, tmp_path / "run", named("BareBatchNorm"))
+    assert [norm.without_affine for norm in result.norms] == [[], [], ["weight", "bias"]]
+    hints = [line for line in str(result).splitlines() if "has no weight and bias" in line]
+    assert len(hints) == 1
+    assert "own_layers.py:BareBatchNorm has no weight and bias, and the layers beside it have" in hints[0]
+    assert "normkit check" in hints[0]

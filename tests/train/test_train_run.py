@@ -3,8 +3,9 @@
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from normkit import train
 from normkit.errors import UserError
-from normkit.train import EpochMetrics, Progress, RunResult, Step, TrainConfig
+from normkit.train import EpochMetrics, NormResult, Progress, RunResult, Step, TrainConfig
 from tests.train.stop import Stop
 
 TIMES = {"seconds", "images_per_second"}
@@ -198,3 +199,60 @@ def test_the_published_result_is_reached(tmp_path: Path) -> None:
     assert batch.test_accuracy > 0.84
     assert none.train_accuracy < batch.train_accuracy - 0.05
     assert result.norms[1].epochs[0].train_accuracy < 0.2 < result.norms[0].epochs[0].train_accuracy
+
+
+def no_model(state: dict[str, Any]) -> None:
+    del state["model"]
+
+
+def other_model(state: dict[str, Any]) -> None:
+    state["model"]["linear3.bias"] = torch.zeros(3)
+
+
+def other_optimizer(state: dict[str, Any]) -> None:
+    state["optimizer"] = {"param_groups": []}
+
+
+def no_result(state: dict[str, Any]) -> None:
+    state["result"] = None
+
+
+def loss_in_words(state: dict[str, Any]) -> None:
+    state["result"]["epochs"][0]["train_loss"] = "low"
+
+
+def other_fields(state: dict[str, Any]) -> None:
+    state["result"]["early"] = [{"colour": "red"}]
+
+
+def no_lockstep(state: dict[str, Any]) -> None:
+    state["lockstep"] = {"free": {}, "optimizer": {}}
+
+
+@pytest.mark.parametrize(
+    "spoil", [no_model, other_model, other_optimizer, no_result, loss_in_words, other_fields, no_lockstep]
+)
+def test_a_checkpoint_of_something_else_is_named(
+    whole_run: RunResult, tmp_path: Path, spoil: Callable[[dict[str, Any]], None]
+) -> None:
+    out = Path(shutil.copytree(whole_run.folder, tmp_path / "run"))
+    state = torch.load(out / "checkpoint-layer.pt", weights_only=True)
+    spoil(state)
+    torch.save(state, out / "checkpoint-layer.pt")
+    with pytest.raises(
+        UserError, match=r"checkpoint-layer\.pt does not fit this run .* remove it to train 'layer' again"
+    ):
+        train.run(whole_run.config, out, resume=True)
+
+
+def test_a_training_that_learned_nothing_is_told_as_that(whole_run: RunResult) -> None:
+    assert "learned nothing" not in str(replace(whole_run, norms=[trained(0.9)]))
+    (said,) = [line for line in str(replace(whole_run, norms=[trained(0.104)])).splitlines() if "learned" in line]
+    assert said.startswith("none: has learned nothing in 7 epochs (accuracy 0.10, chance is 0.10)")
+    assert "--lr none=RATE" in said
+
+
+def trained(accuracy: float) -> NormResult:
+    """A contender with one epoch of these accuracies."""
+    row = EpochMetrics("none", "", 7, 2.3, accuracy, 2.3, accuracy, 1.0, 1.0)
+    return NormResult("none", 1, epochs=[row])

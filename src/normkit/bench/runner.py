@@ -17,6 +17,7 @@ from normkit.bench.progress import Progress
 from normkit.bench.results import Result
 from normkit.bench.section import Section, duration
 from normkit.bench.worker import Job
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 
 
@@ -53,7 +54,8 @@ class Times:
             UserError: there is no such regime.
         """
         if regime not in (*REGIMES, "both"):
-            raise UserError(f"`regime` must be one of {', '.join(REGIMES)}, both, not {regime!r}")
+            meant = did_you_mean(regime, (*REGIMES, "both"))
+            raise UserError(f"`regime` must be one of {', '.join(REGIMES)}, both, not {regime!r}{meant}")
         effort = QUICK if quick else FULL
         chosen = REGIMES if regime == "both" else (regime,)
         return cls([Job(tuple(rows), one, effort, threads, compiled) for one in chosen])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from normkit.bench.cases import ModelCase, NormCase, Row
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 
 
@@ -138,7 +139,8 @@ def select(text: str = "", models: Sequence[str] = (), *, quick: bool = False) -
     """
     for model in models:
         if model not in MODEL_NAMES:
-            raise UserError(f"`models` must be one of {', '.join(MODEL_NAMES)}, not {model!r}")
+            meant = did_you_mean(model, MODEL_NAMES)
+            raise UserError(f"`models` must be one of {', '.join(MODEL_NAMES)}, not {model!r}{meant}")
     rows: Sequence[Row] = ROWS
     if models:
         rows = [row for row in rows if isinstance(row.case, ModelCase) and row.case.model in models]

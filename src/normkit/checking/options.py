@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from normkit.checking.families import CONVENTIONS, FAMILIES
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 
 
@@ -66,4 +67,5 @@ class Options:
 
 def _one_of(what: str, given: str | None, allowed: Collection[str]) -> None:
     if given is not None and given not in allowed:
-        raise UserError(f"{what} must be one of {', '.join(allowed)}, but {given!r} was given")
+        meant = did_you_mean(given, allowed)
+        raise UserError(f"{what} must be one of {', '.join(allowed)}, but {given!r} was given{meant}")

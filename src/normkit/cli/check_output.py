@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from normkit.choices import did_you_mean
 from normkit.cli import console
 from normkit.errors import UserError
 
@@ -228,14 +229,12 @@ def print_list() -> None:
 
 def print_explanation(code: str) -> None:
     """Print what a check looks for, why it matters and how to fix it."""
-    from difflib import get_close_matches
-
     from normkit.checking.rules import RULES
 
     if code not in RULES:
-        close = get_close_matches(code, RULES, n=1)
-        hint = f"did you mean {close[0]}?" if close else "normkit check --list names them all"
-        raise UserError(f"no check has the code {code!r}: {hint}")
+        raise UserError(
+            f"no check has the code {code!r}: normkit check --list names them all{did_you_mean(code, RULES)}"
+        )
     section = RULES[code].documentation()
     if console.out.is_terminal:
         console.out.print(section)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from normkit.choices import did_you_mean
 from normkit.cli.options import Format
 from normkit.errors import UserError
 
@@ -36,7 +37,8 @@ def conventions(
     chosen = libraries or list(CONVENTIONS)
     unknown = [library for library in chosen if library not in CONVENTIONS]
     if unknown:
-        raise UserError(f"expected libraries among {', '.join(CONVENTIONS)}; got {unknown[0]!r}")
+        meant = did_you_mean(unknown[0], CONVENTIONS)
+        raise UserError(f"expected libraries among {', '.join(CONVENTIONS)}; got {unknown[0]!r}{meant}")
     if output == "json":
         console.print_json({library: CONVENTIONS[library].to_dict() for library in chosen})
         return

@@ -53,7 +53,14 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", help="Images per step.", show_default="256, for the digits 64")
     ] = None,
-    lr: Annotated[float | None, typer.Option(metavar="RATE", help="Learning rate of SGD.", show_default="1.0")] = None,
+    lr: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RATE|NORM=RATE",
+            help="Learning rate of SGD, for all norms or for one of them; repeat it for several.",
+            show_default="1.0",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(metavar="N", help="Decides the initial weights and the order of the images.", show_default="0"),
@@ -81,7 +88,10 @@ def train(
         typer.Option(metavar="FOLDER", help="The run folder, new or empty.", show_default="runs/DATA-TIME"),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with the run in this folder, with its options.")
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Go on with the run in this folder, with its options; more --epochs make it longer."
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Train torch.nn's layers in lockstep and report every difference.")
@@ -137,7 +147,7 @@ def train(
         "impls": impls,
         "epochs": epochs,
         "batch_size": batch_size,
-        "lr": lr,
+        "lr": _rates(lr),
         "seed": seed,
         "threads": threads,
         "data_dir": data_dir,
@@ -155,6 +165,20 @@ def train(
             _run(config, out, resume, trace, output)
     else:
         _run(config, out, resume, trace, output)
+
+
+def _rates(texts: list[str] | None) -> float | dict[str, float] | None:
+    """Read RATE, or NORM=RATE of several norms."""
+    rates: dict[str, float] = {}
+    for text in texts or ():
+        norm, equals, rate = text.rpartition("=")
+        try:
+            rates[norm] = float(rate)
+        except ValueError:
+            raise UserError(f"--lr expects RATE or NORM=RATE, as 0.1 or none=3; got {text!r}") from None
+        if bool(equals) != bool(norm) or (len(rates) > 1 and "" in rates):
+            raise UserError(f"--lr expects one RATE, or a NORM=RATE for each norm; got {' '.join(texts or ())!r}")
+    return rates.get("", rates or None)
 
 
 def _traced(config: "TrainConfig") -> dict[str, list[tuple[str, tuple[int, ...]]]]:

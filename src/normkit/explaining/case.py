@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.spec import Norm, View, view
 
@@ -181,7 +182,7 @@ def case_of(
     if not isinstance(kind, str):
         raise UserError(f"expected the name of a norm ({', '.join(KINDS)}); got {type(kind).__name__}")
     if kind not in KINDS:
-        raise UserError(f"unknown norm {kind!r}: choose from {', '.join(KINDS)}")
+        raise UserError(f"unknown norm {kind!r}: choose from {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
     if kind != "group" and num_groups is not None:
         raise UserError(f"`num_groups={num_groups}` has a meaning for group norm alone, not for {kind}: drop it")
     if normalized_shape is not None and kind not in ("layer", "rms"):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.explaining.case import MAX_RANK, Case, case_of
 from normkit.explaining.example import Array, example
@@ -135,7 +136,9 @@ def running_statistics(
         UserError: the norm keeps no running statistics, an argument that cannot be used, or what the layer refuses.
     """
     if kind not in KINDS:
-        raise UserError(f"{kind} norm keeps no running statistics: choose from {', '.join(KINDS)}")
+        raise UserError(
+            f"{kind} norm keeps no running statistics: choose from {', '.join(KINDS)}{did_you_mean(kind, KINDS)}"
+        )
     if steps < 1:
         raise UserError(f"`steps` must be 1 or more, not {steps}")
     if momentum is not None and not (math.isfinite(momentum) and 0 <= momentum <= 1):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from normkit.choices import did_you_mean
 from normkit.conventions import CONVENTIONS, Convention
 from normkit.errors import UserError
 from normkit.model.arrays import as_given_to, flat_arrays, nested, separator
@@ -120,7 +121,8 @@ def port(
     """
     for argument, library in (("source", source), ("to", to)):
         if library not in CONVENTIONS:
-            raise UserError(f"`{argument}` must be one of {', '.join(CONVENTIONS)}, not {library!r}")
+            meant = did_you_mean(library, CONVENTIONS)
+            raise UserError(f"`{argument}` must be one of {', '.join(CONVENTIONS)}, not {library!r}{meant}")
     found, left = find_norms(flat_arrays(state, source), source, kinds or {})
     if not found:
         reasons = "; ".join(sorted({one.reason for one in left})) or "there are none"

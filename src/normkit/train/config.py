@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.threads import check_threads
 
@@ -48,7 +49,7 @@ class TrainConfig:
             ``"path/to/file.py:Name"`` or ``"package.module:Name"``, beside which the two others are trained too.
         epochs: Passes over the training images; None: 20 for the digits, 10 otherwise.
         batch_size: Images per step; None: 64 for the digits, 256 otherwise.
-        lr: Learning rate of plain SGD.
+        lr: Learning rate of plain SGD, or one for each norm by its name; None, and for what is not named: 1.0.
         seed: Decides the initial weights and the order of the images.
         threads: Threads of torch's own operations; None: torch's default.
         verify: Train torch.nn's layers in lockstep and compare.
@@ -64,7 +65,7 @@ class TrainConfig:
     impls: Sequence[str] = ("normkit",)
     epochs: int = _DEPENDS
     batch_size: int = _DEPENDS
-    lr: float = PUBLISHED_LR
+    lr: float | Mapping[str, float] = _DEPENDS
     seed: int = 0
     threads: int = _DEPENDS
     verify: bool = False
@@ -86,20 +87,47 @@ class TrainConfig:
             self._set(batch_size=DIGITS_BATCH_SIZE if is_digits else PUBLISHED_BATCH_SIZE)
         if self.threads is _DEPENDS:
             self._set(threads=torch.get_num_threads())
+        self._check_types()
         self._check_norms()
         self._check_impls()
+        self._set(lr=self._rates())
         self._check_numbers()
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
 
+    def _check_types(self) -> None:
+        for name in ("epochs", "batch_size", "seed", "threads", "image_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"`{name}` must be a whole number, not {value!r}")
+        for name in ("verify", "sync"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"`{name}` must be True or False, not {getattr(self, name)!r}")
+
+    def _rates(self) -> float | dict[str, float]:
+        """Return one learning rate where all norms have the same, else each norm's."""
+        named = {} if self.lr is _DEPENDS else self.lr
+        given = dict(named) if isinstance(named, Mapping) else dict.fromkeys(self.norms, named)
+        for norm, rate in given.items():
+            require_norm(norm)
+            if norm not in self.norms:
+                raise UserError(f"`lr` names {norm}, and the norms to train are {', '.join(self.norms)}: drop it")
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not (math.isfinite(rate) and rate > 0):
+                raise UserError(f"`lr` must be a finite number above 0, not {rate}")
+        rates = {norm: float(given.get(norm, PUBLISHED_LR)) for norm in self.norms}
+        return rates if len(set(rates.values())) > 1 else next(iter(rates.values()))
+
+    def lr_of(self, norm: str) -> float:
+        """Return the learning rate of a norm."""
+        return self.lr[norm] if isinstance(self.lr, Mapping) else self.lr
+
     def _check_norms(self) -> None:
         if not self.norms:
             raise UserError(f"no norm to train: give at least one of {', '.join(NORMS)}")
         for norm in self.norms:
-            if norm not in NORMS:
-                raise UserError(f"unknown norm {norm!r}: choose from {', '.join(NORMS)}")
+            require_norm(norm)
             if self.norms.count(norm) > 1:
                 raise UserError(f"norm {norm!r} is given more than once: name each norm to compare once")
 
@@ -110,11 +138,6 @@ class TrainConfig:
 
     def _check_impls(self) -> None:
         for impl in self.impls:
-            if impl not in IMPLS and not _names_a_layer(impl):
-                raise UserError(
-                    f"unknown implementation {impl!r}: choose from {', '.join(IMPLS)}, or name a layer of your own, "
-                    "path/to/file.py:Name or package.module:Name"
-                )
             if self.impls.count(impl) > 1:
                 raise UserError(f"implementation {impl!r} is given more than once: name each to compare once")
         if not self.impls:
@@ -150,8 +173,6 @@ class TrainConfig:
                 f"`image_size` must be {MIN_IMAGE_SIZE} or more, not {self.image_size}: of smaller images nothing is "
                 "left after the convolutions and pools"
             )
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise UserError(f"`lr` must be a finite number above 0, not {self.lr:g}")
         if not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"`seed` must be between 0 and {MAX_SEED}, not {self.seed}")
         check_threads(self.threads)
@@ -174,18 +195,35 @@ class TrainConfig:
         return cls(**saved)
 
     def check_same(self, given: Mapping[str, Any]) -> None:
-        """Raise ``UserError`` when an option given to a resumed run differs from that of its start."""
+        """Raise ``UserError`` when an option given to a resumed run differs from that of its start; epochs may grow."""
         if not given:
             return
         asked = TrainConfig(**{**self.to_json(), **given}).to_json()
         saved = self.to_json()
-        differing = [name for name in saved if asked[name] != saved[name]]
+        differing = [name for name in saved if asked[name] != saved[name] and name != "epochs"]
+        if asked["epochs"] < saved["epochs"]:
+            differing.append("epochs")
         if differing:
             listing = "; ".join(f"{name} is {saved[name]}, asked {asked[name]}" for name in differing)
             raise UserError(
-                f"a resumed run keeps its options, or its numbers would mean nothing ({listing}): "
+                f"a resumed run keeps its options but for more epochs, or its numbers would mean nothing ({listing}): "
                 "drop these options, or start a new run"
             )
+
+
+def require_norm(norm: object) -> None:
+    """Raise ``UserError`` unless this is the name of a norm."""
+    if norm not in NORMS:
+        raise UserError(f"unknown norm {norm!r}: choose from {', '.join(NORMS)}{did_you_mean(norm, NORMS)}")
+
+
+def require_impl(impl: object) -> None:
+    """Raise ``UserError`` unless this is the name of a package, or of a layer of somebody's own."""
+    if impl not in IMPLS and not (isinstance(impl, str) and _names_a_layer(impl)):
+        raise UserError(
+            f"unknown implementation {impl!r}: choose from {', '.join(IMPLS)}, or name a layer of your own, "
+            f"path/to/file.py:Name or package.module:Name{did_you_mean(impl, IMPLS)}"
+        )
 
 
 def _names_a_layer(impl: str) -> bool:
@@ -194,8 +232,10 @@ def _names_a_layer(impl: str) -> bool:
 
 def _completed(impls: Sequence[str]) -> tuple[str, ...]:
     """Make the files of own layers absolute; put normkit's and torch.nn's layers beside own ones."""
+    for impl in impls:
+        require_impl(impl)
     found = tuple(impl if impl in IMPLS else _absolute(impl) for impl in impls)
-    if set(found) <= set(IMPLS) or not all(impl in IMPLS or _names_a_layer(impl) for impl in found):
+    if set(found) <= set(IMPLS):
         return found
     return (*(impl for impl in IMPLS if impl not in found), *found)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.train import idx
 from normkit.train.config import DIGITS, FASHION, IMAGE_SIZE
@@ -56,7 +57,13 @@ def load_dataset(data: str, data_dir: str | Path | None = None) -> Dataset:
         return load_fashion_mnist(DEBIAN_FASHION if data_dir is None else Path(data_dir))
     folder = Path(data)
     if not folder.is_dir():
-        raise UserError(f"`data={data}`: neither {DIGITS!r} nor {FASHION!r} nor a folder that exists")
+        what = f"`data={data}`: neither {DIGITS!r} nor {FASHION!r} nor a folder that exists"
+        if folder.name.lower() == "mnist":
+            raise UserError(
+                f"{what}. Fetch MNIST's four .gz files from https://ossci-datasets.s3.amazonaws.com/mnist/ into "
+                "a folder, and name the folder"
+            )
+        raise UserError(what + did_you_mean(folder.name, (DIGITS, FASHION)))
     return load_idx_folder(folder)
 
 

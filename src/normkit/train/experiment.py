@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def run(
     for training in trainings:
         state = run_folder.load_checkpoint(out, training.result.label)
         if state is not None:
-            training.load_state_dict(state)
+            _restore(training, state, run_folder.checkpoint_path(out, training.result.label))
             if training.result.lost_on_save and training.epochs_done < config.epochs:
                 progress.note(lost_note(training.result))
     try:
@@ -97,6 +98,27 @@ def _check_same(out: Path, inputs: run_folder.Inputs) -> None:
     for target, fingerprint in inputs.layers_sha256.items():
         if saved.layers_sha256.get(target) != fingerprint:
             raise UserError(f"{out}: {shown(target)} was changed since this run began: start a new run")
+    if config.epochs > saved.config.epochs:
+        run_folder.write_config(out, inputs)
+
+
+def _restore(training: Training, state: dict[str, Any], path: Path) -> None:
+    """Give a training the state of a checkpoint; raise ``UserError`` where it is that of something else."""
+    try:
+        training.load_state_dict(state)
+    except UserError:
+        raise
+    except Exception as error:  # torch raises KeyError, RuntimeError, ValueError and more for a state that does not fit
+        raise UserError(
+            f"{path} does not fit this run ({type(error).__name__}): remove it to train "
+            f"{training.result.label!r} again from the start"
+        ) from error
+
+
+def _rates(config: TrainConfig) -> str:
+    if not isinstance(config.lr, Mapping):
+        return f"{config.lr:g}"
+    return ", ".join(f"{rate:g} ({norm})" for norm, rate in config.lr.items())
 
 
 def _train(out: Path, config: TrainConfig, trainings: list[Training], progress: Progress) -> None:
@@ -139,7 +161,7 @@ def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: 
         whose = f"{config.impls[0]} layers, " if len(config.impls) == 1 else ""
         title = (
             f"LeNet on {Path(config.data).name}, {whose}"
-            f"SGD with learning rate {config.lr:g}, batches of {config.batch_size}"
+            f"SGD with learning rate {_rates(config)}, batches of {config.batch_size}"
         )
         run_folder.write(out / "curves.png", report.curves(results, title))
     compared = [result for result in results if result.differences]
@@ -155,10 +177,13 @@ def _finish(out: Path, config: TrainConfig, trainings: list[Training], *, draw: 
 
 
 def resume_config(out: Path, given: Mapping[str, Any]) -> TrainConfig:
-    """Return the options of the run in ``out``; raise ``UserError`` if one of those ``given`` differs."""
+    """Return the options of the run in ``out``; raise ``UserError`` if one of those ``given`` differs.
+
+    More epochs than it was begun with make it longer.
+    """
     config = run_folder.read_config(out).config
     config.check_same(given)
-    return config
+    return replace(config, epochs=given.get("epochs", config.epochs))
 
 
 def default_folder(config: TrainConfig) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from normkit.errors import UserError
-from normkit.files import write_atomic
+from normkit.files import remove_partial, write_atomic
 from normkit.train.config import TrainConfig
 
 CONFIG: Final = "config.json"
@@ -44,7 +44,7 @@ class Inputs:
 
 
 def create(path: Path, inputs: Inputs) -> None:
-    """Make a new run folder; an existing one is taken only if it is empty.
+    """Make a new run folder; an existing one is taken only if it is empty, or a killed run left no whole file in it.
 
     Args:
         path: The folder.
@@ -59,19 +59,24 @@ def create(path: Path, inputs: Inputs) -> None:
     existed = path.is_dir()
     try:
         path.mkdir(parents=True, exist_ok=True)
+        remove_partial(path)
         if any(path.iterdir()):
             raise UserError(f"{path} is not empty: name a new or an empty folder with `out`")
     except OSError as error:
         raise UserError(f"cannot write to the folder {path}: {error.strerror}. Name another one with `out`") from error
-    versions = {"normkit": version("normkit"), "torch": torch.__version__}
-    prints = {"data_sha256": inputs.data_sha256, "layers_sha256": inputs.layers_sha256}
-    tree = {"options": inputs.config.to_json(), **prints, "versions": versions}
     try:
-        write_json(path / CONFIG, tree)
+        write_config(path, inputs)
     except UserError:
         if not existed:
             path.rmdir()
         raise
+
+
+def write_config(path: Path, inputs: Inputs) -> None:
+    """Write what a run is made from, and by which versions."""
+    versions = {"normkit": version("normkit"), "torch": torch.__version__}
+    prints = {"data_sha256": inputs.data_sha256, "layers_sha256": inputs.layers_sha256}
+    write_json(path / CONFIG, {"options": inputs.config.to_json(), **prints, "versions": versions})
 
 
 def read_config(path: Path) -> Inputs:
@@ -83,7 +88,7 @@ def read_config(path: Path) -> Inputs:
         tree = json.loads(file.read_text())
         config = TrainConfig.from_json(tree["options"])
         return Inputs(config, str(tree["data_sha256"]), dict(tree["layers_sha256"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is not the configuration of a run ({error}): start a new run") from error
 
 

@@ -17,8 +17,8 @@ from normkit.train.guard import Guard
 from normkit.train.model import LeNet, lenet
 from normkit.train.own import check_command, shown
 from normkit.train.progress import Progress, Step
-from normkit.train.results import Activation, EpochMetrics, NormResult, StepDifference
-from normkit.train.states import attached, lost, read_norms
+from normkit.train.results import Activation, EpochMetrics, NormResult, StepDifference, restored
+from normkit.train.states import attached, lacks_affine, lost, read_norms
 from normkit.train.step import evaluate, forward_backward, test_batch
 from normkit.train.verify import Lockstep
 
@@ -43,12 +43,13 @@ class Training:
         self.guard = Guard(contender.own, self.model)
         if config.sync:
             convert_sync_batchnorm(self.model)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.lr)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.lr_of(contender.norm))
         self.result = NormResult(
             contender.norm,
             parameters=sum(weight.numel() for weight in self.model.parameters()),
             impl=contender.impl,
             target=contender.own.target if contender.own else "",
+            without_affine=lacks_affine(self.model) if contender.own else [],
         )
         self.lockstep = self._lockstep() if self._is_compared else None
         self._is_warm = False
@@ -62,7 +63,7 @@ class Training:
     def _lockstep(self) -> Lockstep:
         config = self.config
         one, other = (lenet(self.contender.norm, "torch", config.seed, image_size=config.image_size) for _ in range(2))
-        lockstep = Lockstep(self.model, (one, other), config.lr, config.image_size)
+        lockstep = Lockstep(self.model, (one, other), config.lr_of(self.contender.norm), config.image_size)
         if config.sync:
             lockstep.share = sync.share
         return lockstep
@@ -177,7 +178,7 @@ class Training:
             self.lockstep.load_state_dict(state["lockstep"])
         saved = dict(state["result"])
         for name, record in _RECORDS.items():
-            saved[name] = [record(**fields) for fields in saved[name]]
+            saved[name] = [restored(record, fields) for fields in saved[name]]
         self.result = NormResult(**saved)
         self.result.lost_on_save = lost(state["own_norms"], self.model) or self.result.lost_on_save
 

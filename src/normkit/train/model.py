@@ -11,7 +11,7 @@ from torch import nn
 
 from normkit import layers as ours
 from normkit.checking.target.adapter import Adapter
-from normkit.train.config import GROUPS, IMAGE_SIZE, IMPLS
+from normkit.train.config import GROUPS, IMAGE_SIZE, IMPLS, require_impl, require_norm
 from normkit.train.own import OwnLayer, find
 
 LARGE_POOL: Final = 5
@@ -95,7 +95,12 @@ def lenet(norm: str, impl: str | OwnLayer, seed: int, *, image_size: int = IMAGE
         image_size: Height and width of the images: 28 in the published training, 224 in the published trace.
     Shape:
         x: (N, 1, image_size, image_size);  result: (N, 10)
+    Raises:
+        UserError: there is no such norm or implementation, or the layer cannot be built.
     """
+    require_norm(norm)
+    if isinstance(impl, str):
+        require_impl(impl)
     own = None if isinstance(impl, str) and impl in IMPLS else find(impl) if isinstance(impl, str) else impl
     shapes = places(norm, image_size)
     adapters: dict[str, Adapter] = {}

@@ -1,8 +1,9 @@
 """The results of a run: plain records that go into checkpoints, tables, JSON and pictures."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
-from typing import Any
+from typing import Any, get_origin
 
 from normkit.train.quantities import Difference
 
@@ -143,6 +144,8 @@ class NormResult:
     target: str = ""
     lost_on_save: list[str] = field(default_factory=list)
     """What an own layer did not get back from its checkpoint when the run was resumed."""
+    without_affine: list[str] = field(default_factory=list)
+    """What an own layer does not have of weight and bias."""
 
     @property
     def label(self) -> str:
@@ -153,6 +156,20 @@ class NormResult:
     def seconds_per_epoch(self) -> float:
         """The median over the epochs."""
         return median(row.seconds for row in self.epochs)
+
+
+def restored(cls: type[EpochMetrics | Activation | StepDifference], values: Mapping[str, Any]) -> Any:
+    """Return a record of a checkpoint.
+
+    Raises:
+        TypeError: it has other fields, or values of other types.
+    """
+    found = cls(**values)
+    for one in fields(cls):
+        value, expected = getattr(found, one.name), list if get_origin(one.type) is list else one.type
+        if not isinstance(value, expected):  # type: ignore[arg-type]
+            raise TypeError(f"{one.name} is {value!r}")
+    return found
 
 
 def label_of(norm: str, impl: str) -> str:

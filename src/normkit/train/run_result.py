@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,6 +16,9 @@ from normkit.train.own import check_command, shown
 from normkit.train.quantities import QUANTITIES
 from normkit.train.results import NormResult, Verdict, record
 from normkit.train.verify import conclusion
+
+CHANCE: Final = 0.15
+"""The accuracy up to which a training has learned nothing of ten classes."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class RunResult(Renderable):
             parts += [_differences(packages), _drift(packages)]
         if owns:
             parts += [*_own_layers(owns), *_conclusions(owns, self.norms)]
+        parts += [unbroken(chance_note(norm)) for norm in self.norms if norm.epochs[-1].train_accuracy <= CHANCE]
         return Group(*parts, *self._written())
 
     def _written(self) -> Iterator[Text]:
@@ -173,6 +177,8 @@ def _conclusions(verdicts: Sequence[Verdict], norms: Sequence[NormResult]) -> It
             f"{verdict.twin_test_accuracy:.3f}"
         )
     for norm in norms:
+        if norm.without_affine:
+            yield unbroken(affine_note(norm))
         if norm.lost_on_save:
             yield unbroken(lost_note(norm))
     yield Text()
@@ -186,6 +192,25 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def chance_note(result: NormResult) -> str:
+    """Say that a contender has learned nothing yet, which is no verdict on it."""
+    last = result.epochs[-1]
+    return (
+        f"{result.label}: has learned nothing in {last.epoch} epochs (accuracy {last.train_accuracy:.2f}, chance is "
+        "0.10). More --epochs, smaller --batch-size or a learning rate of its own may change that: "
+        f"--lr {result.norm}=RATE"
+    )
+
+
+def affine_note(result: NormResult) -> str:
+    """Say that a layer lacks weight or bias, which the layer beside it has."""
+    what = " and ".join(result.without_affine)
+    return (
+        f"{shown(result.target)} has no {what}, and the layers beside it have: it can end lower for that alone. "
+        f"{check_command(result.target)} says more"
+    )
 
 
 def lost_note(result: NormResult) -> str:

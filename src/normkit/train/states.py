@@ -69,6 +69,12 @@ def attached(model: LeNet) -> list[str]:
     return [TITLES[role] for role, values in tensors.items() if any(getattr(v, "grad_fn", None) for v in values)]
 
 
+def lacks_affine(model: LeNet) -> list[str]:
+    """Name what no normalization of a model has of weight and bias, in words."""
+    held = {role for norm in read_norms(model).values() for role in norm}
+    return [TITLES[role] for role in AFFINE if role not in held]
+
+
 def lost(saved: dict[str, NormState], model: LeNet) -> list[str]:
     """Name what a model does not hold any more of what its normalizations kept, in words.
 

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.model.classes import base_class, remembered, require_module
 from normkit.model.convert.change import ALREADY, LOSSLESS, Change, change_of
@@ -121,7 +122,7 @@ class _Plan(NamedTuple):
 def _require_convertible(model: nn.Module, to: str, groups: Groups, data: Iterable[Any] | None) -> None:
     require_module(model, "convert")
     if to not in ALREADY:
-        raise UserError(f"`to` must be one of {', '.join(ALREADY)}; got {to!r}")
+        raise UserError(f"`to` must be one of {', '.join(ALREADY)}; got {to!r}{did_you_mean(to, ALREADY)}")
     if groups is not None and to != "group":
         raise UserError(f"`groups` belong to a group norm: drop them, or the `to={to}`")
     if data is not None and to in LOSSLESS:
