@@ -3,14 +3,18 @@
 import io
 import json
 import re
+import subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from normkit.bench import environment, picture, report
 from normkit.bench.measure import Effort, Timing
+from normkit.bench.process import busy_processes
 from normkit.bench.progress import Progress
 from normkit.bench.results import Result
 from normkit.bench.runner import Times
@@ -164,6 +168,36 @@ def test_times_run_in_a_process_for_each_regime() -> None:
     assert steps.said[0] == 2
     assert steps.said[-1] == "end"
     assert str(steps.said[1]).startswith(f"{SMALL}, default: ")
+
+
+def test_busy_processes_run_beside_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times.of([ROW_BY_NAME[SMALL]], "default", beside=2)  # which asks the system for its processor
+    seen: list[int | None] = []
+
+    def lines(*_: object) -> AbstractContextManager[list[dict[str, dict[str, str]]]]:
+        seen.extend(process.poll() for process in running)
+        return nullcontext([{"environment": {"threads": "1"}}])
+
+    running: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        running.append(real(*arguments, **options))
+        return running[-1]
+
+    monkeypatch.setattr("normkit.bench.process.subprocess.Popen", start)
+    monkeypatch.setattr("normkit.bench.runner.json_lines", lines)
+    times.run(Progress())
+    assert seen == [None, None]
+    assert all(process.poll() is not None for process in running)
+    assert times.environment == {"threads": "1", "beside": "2 busy processes"}
+
+
+def test_a_busy_process_ends_with_the_one_that_started_it() -> None:
+    with busy_processes(1) as (process,):
+        assert process.stdin is not None
+        process.stdin.close()  # as it is when that one is killed
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_process_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from normkit.bench.cases import Row
 from normkit.bench.contenders import OURS
 from normkit.bench.environment import REGIMES, describe, variables
 from normkit.bench.measure import FULL, QUICK
-from normkit.bench.process import json_lines
+from normkit.bench.process import busy_processes, json_lines
 from normkit.bench.progress import Progress
 from normkit.bench.results import Result
 from normkit.bench.section import Section, duration
@@ -27,9 +27,11 @@ class Times:
 
     Args:
         jobs: The rows to time, and how; one job for each regime.
+        beside: How many other processes compute meanwhile.
     """
 
     jobs: Sequence[Job]
+    beside: int = 0
     results: list[Result] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=describe)
 
@@ -42,6 +44,7 @@ class Times:
         threads: int | None = None,
         quick: bool = False,
         compiled: bool = False,
+        beside: int = 0,
     ) -> "Times":
         """Plan to time rows.
 
@@ -50,6 +53,7 @@ class Times:
             threads: None: torch's choice.
             quick: Take fewer samples.
             compiled: Also time torch.compile of torch.nn's layers.
+            beside: How many other processes compute meanwhile.
         Raises:
             UserError: there is no such regime.
         """
@@ -58,23 +62,25 @@ class Times:
             raise UserError(f"`regime` must be one of {', '.join(REGIMES)}, both, not {regime!r}{meant}")
         effort = QUICK if quick else FULL
         chosen = REGIMES if regime == "both" else (regime,)
-        return cls([Job(tuple(rows), one, effort, threads, compiled) for one in chosen])
+        return cls([Job(tuple(rows), one, effort, threads, compiled) for one in chosen], beside)
 
     def run(self, progress: Progress) -> None:
         """Run the jobs one after the other."""
         progress.begin(sum(len(job.rows) for job in self.jobs))
         try:
-            for job in self.jobs:
-                command = ["-m", "normkit.bench.worker", json.dumps(job.to_json())]
-                with json_lines(command, variables(job.regime, os.environ)) as lines:
-                    for line in lines:
-                        self._take(line, progress)
+            with busy_processes(self.beside):
+                for job in self.jobs:
+                    command = ["-m", "normkit.bench.worker", json.dumps(job.to_json())]
+                    with json_lines(command, variables(job.regime, os.environ)) as lines:
+                        for line in lines:
+                            self._take(line, progress)
         finally:
             progress.end()
 
     def _take(self, line: dict[str, Any], progress: Progress) -> None:
         if "environment" in line:
-            self.environment = line["environment"]
+            beside = {"beside": f"{self.beside} busy process{'es' * (self.beside > 1)}"} if self.beside else {}
+            self.environment = {**line["environment"], **beside}
             return
         result = Result.from_json(line)
         self.results.append(result)

@@ -76,6 +76,9 @@ def times(
         ),
     ] = "both",
     threads: Threads = None,
+    beside: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processes that compute meanwhile, as on a machine that is shared.")
+    ] = 0,
     compiled: Compiled = False,
     plot: Plot = None,
     output: Format = "table",
@@ -106,7 +109,7 @@ def times(
 
     _use_threads(threads)
     rows = select(text, models or (), quick=quick)
-    benchmark = Times.of(rows, regime, threads=threads, quick=quick, compiled=compiled)
+    benchmark = Times.of(rows, regime, threads=threads, quick=quick, compiled=compiled, beside=beside)
     bench_output.run(benchmark, output)
     if plot is not None:
         benchmark.draw(plot)
