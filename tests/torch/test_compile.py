@@ -68,6 +68,29 @@ def test_graphs_hold_our_operators(name: str) -> None:
     assert not any("batch_norm" in operator or "layer_norm" in operator for operator in found), found
 
 
+@pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm2d, tracked"])
+def test_without_gradients_the_compiler_gets_the_norms_that_it_fuses(name: str) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def collect(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    if says_export():
+        pytest.skip("this torch says that it exports whenever it compiles: its own operations are in the graph")
+    row = LAYERS[name]
+    for training in (True, False):
+        layer, twin = row.ours().train(training), row.twin().train(training)
+        graph = torch.compile(layer, backend=collect, fullgraph=True)
+        with torch.no_grad():
+            torch.testing.assert_close(graph(row.input()), twin(row.input()))
+        given = not training and name in ("BatchNorm2d", "InstanceNorm2d, tracked")
+        fused = given or name in ("LayerNorm", "RMSNorm")
+        assert any("normkit" in operator for operator in operators(graphs)) != fused
+        graphs.clear()
+        torch._dynamo.reset()
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch 2.14's own opcheck
 @pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "LayerNorm2d, channels last", "RMSNorm", "GroupNorm"])
 @pytest.mark.parametrize("given", [False, True])

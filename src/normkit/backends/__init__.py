@@ -9,7 +9,8 @@ back end    what it is                                                  chosen f
 ==========  ==========================================================  ===================================
 
 Inside a graph of torch.compile the kernels run as registered operators (:mod:`normkit.backends.compiled`); an exported
-graph holds torch's own operations. :mod:`normkit.backends.dispatch` decides.
+graph, and one without gradients where the compiler fuses the norm, holds torch's own operations.
+:mod:`normkit.backends.dispatch` decides.
 """
 
 from normkit.backends.call import Call, Epilogue

@@ -14,6 +14,7 @@ from normkit.backends.checks import check
 from normkit.backends.eligibility import (
     MIN_NUMEL,
     adds_residual,
+    compiler_is_faster,
     graph_takes,
     is_overridden,
     is_small,
@@ -174,9 +175,9 @@ def _by_kernel(call: Call) -> Tensor:
 
 
 def _in_graph(call: Call) -> Tensor:
-    """Normalize inside of a compiled graph: by our registered operators, or torch's where it is exported."""
+    """Normalize inside of a compiled graph: by our registered operators, or torch's where it is exported or fuses."""
     check(call)
-    if torch.compiler.is_exporting() or is_transforming(call.x) or not graph_takes(call):
+    if torch.compiler.is_exporting() or is_transforming(call.x) or not graph_takes(call) or compiler_is_faster(call):
         y = aten.normalize(call)
     else:
         from normkit.backends import compiled

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from normkit.backends.call import Call
+from normkit.backends.call import Call, needs_graph
 from normkit.backends.dtypes import HALF_DTYPES, KERNEL_DTYPES, parameter_fits
 from normkit.backends.layout import memory_order
 from normkit.backends.processor import has, has_large_l2
@@ -242,6 +242,15 @@ def graph_takes(call: Call) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and MISSING is None
     )
+
+
+def compiler_is_faster(call: Call) -> bool:
+    """Whether a compiler does better without our operator, which it cannot fuse with what is around the norm.
+
+    A backward pass is where the kernels gain; without one, a layer or RMS norm is one loop over each row, and a batch
+    norm in evaluation is none of its own. The compiler's group and instance norms are no faster than ours.
+    """
+    return not needs_graph(call) and (call.norm.kind == "layer" or not call.use_input_stats)
 
 
 def adds_residual(residual: Tensor, x: Tensor) -> bool:
