@@ -15,7 +15,7 @@ from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import Mask, read_mask
 from normkit.backends.torch_internals import BatchNormBase
 from normkit.layers.fast_attributes import get_state
-from normkit.layers.tracing import is_no_tensor, record
+from normkit.layers.tracing import is_no_tensor, record, refuse_script
 from normkit.spec import Norm
 from normkit.statistics import Running
 
@@ -24,6 +24,8 @@ _BATCH = Norm("batch")
 
 class BatchNormForward(BatchNormBase):
     """The forward pass that all batch norms share."""
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(
         self, input: Tensor, *, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None

@@ -9,7 +9,7 @@ from normkit.backends.call import group_spec
 from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import read_mask
 from normkit.layers.fast_attributes import get_affine
-from normkit.layers.tracing import is_no_tensor, record
+from normkit.layers.tracing import is_no_tensor, record, refuse_script
 
 
 class GroupNorm(nn.GroupNorm):
@@ -33,6 +33,8 @@ class GroupNorm(nn.GroupNorm):
     Reference:
         Wu & He 2018, arXiv:1803.08494, Eq. 1.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(
         self, input: Tensor, *, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None

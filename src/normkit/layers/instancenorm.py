@@ -10,7 +10,7 @@ from normkit.backends.masked import normalize_masked
 from normkit.backends.masks import read_mask
 from normkit.backends.torch_internals import InstanceNormBase
 from normkit.layers.fast_attributes import get_state
-from normkit.layers.tracing import is_no_tensor, record
+from normkit.layers.tracing import is_no_tensor, record, refuse_script
 from normkit.spec import Norm, ShapeError
 
 _INSTANCE = Norm("instance")
@@ -21,6 +21,8 @@ class InstanceNormForward(InstanceNormBase):
 
     torch's forward checks the input and calls this, for unbatched inputs too.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(
         self, input: Tensor, *, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None

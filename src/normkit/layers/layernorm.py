@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from normkit.backends import Call, normalize
 from normkit.backends.call import layer_spec
 from normkit.layers.fast_attributes import get_affine
-from normkit.layers.tracing import is_no_tensor, record
+from normkit.layers.tracing import is_no_tensor, record, refuse_script
 from normkit.spec import Norm, ShapeError
 
 _CHANNEL = Norm("channel")
@@ -31,6 +31,8 @@ class LayerNorm(nn.LayerNorm):
     Reference:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the last axes."""
@@ -60,6 +62,8 @@ class LayerNorm2d(nn.LayerNorm):
     Reference:
         Liu et al. 2022, arXiv:2201.03545, section 2.6.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,

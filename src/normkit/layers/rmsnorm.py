@@ -6,7 +6,7 @@ from normkit.backends import Call, normalize
 from normkit.backends.call import layer_spec
 from normkit.backends.dtypes import machine_eps
 from normkit.layers.fast_attributes import get_weight
-from normkit.layers.tracing import is_no_tensor, record
+from normkit.layers.tracing import is_no_tensor, record, refuse_script
 
 
 class RMSNorm(nn.RMSNorm):
@@ -27,6 +27,8 @@ class RMSNorm(nn.RMSNorm):
     Reference:
         Zhang & Sennrich 2019, arXiv:1910.07467.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide by the root of the mean square over the last axes."""

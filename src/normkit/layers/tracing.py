@@ -1,7 +1,7 @@
-"""Inputs that are no tensors: what torch.fx traces with, and mistakes."""
+"""What tools of torch that read or record Python code get of a layer: a call in a graph, or an error in words."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from torch import Tensor, nn
 from torch.fx import Proxy
@@ -40,6 +40,18 @@ def record(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs:
     named = {key: value for key, value in kwargs.items() if value is not None}
     recorded: Any = input.tracer.create_proxy("call_module", path, given, named)
     return cast("Tensor", recorded)  # for all that a layer's caller does with it
+
+
+def refuse_script(self: nn.Module) -> NoReturn:
+    """Raise, as the method ``__prepare_scriptable__`` that torch.jit.script calls first on every module of a model.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError(
+        f"torch.jit.script cannot compile normkit's {type(self).__name__}: use torch.compile or torch.export, or "
+        "script inside of `with normkit.restored(model):`, which puts torch.nn's classes back where there are any"
+    )
 
 
 def _around(module: nn.Module, forward: Callable[..., Any], path: str) -> list[str]:

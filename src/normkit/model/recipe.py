@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normkit.layers.tracing import is_no_tensor, record
+from normkit.layers.tracing import is_no_tensor, record, refuse_script
 
 __all__ = ["PROVEN", "Recipe"]
 
@@ -21,6 +21,8 @@ class Recipe(nn.Module):
     """
 
     weight: Tensor
+
+    __prepare_scriptable__ = refuse_script
 
     @classmethod
     def fits(cls, module: nn.Module) -> bool:
