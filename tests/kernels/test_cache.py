@@ -148,6 +148,17 @@ def test_the_file_of_settings_changes_the_identity(tmp_path: Path, monkeypatch: 
     assert len(seen) == 3
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_in_the_place_of_the_file_of_settings_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = kernel_cache._identity("module")
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(".numba_config.yaml")
+    assert kernel_cache._identity("module") == original
+
+
 @pytest.mark.parametrize(("name", "value", "is_kept"), [("BOUNDSCHECK", 1, False), ("THREADING_LAYER", "safe", True)])
 def test_a_kernel_of_settings_that_no_later_process_sees_is_not_kept(
     name: str, value: object, is_kept: bool, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

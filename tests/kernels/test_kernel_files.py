@@ -1,5 +1,6 @@
 """Attacks on kept kernels: files of others, under wrong names, damaged, in the way, and left by killed processes."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -7,10 +8,14 @@ import random
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from normkit.backends import processor
@@ -154,17 +159,30 @@ def test_what_is_no_plain_file(
     refused(made, caplog)
 
 
-def test_swapped_files_are_compiled_anew(made: list[str], tmp_path: Path) -> None:
-    for choices in ((0,), (1,)):
-        kernel_cache.find("module", *choices)
-    first, second = sorted((tmp_path / "normkit").iterdir())
-    whole = first.read_bytes(), second.read_bytes()
-    first.write_bytes(whole[1])
-    second.write_bytes(whole[0])
-    for choices in ((0,), (1,)):
-        kernel_cache.find("module", *choices)
-    assert made == ["0", "1"] * 2
-    assert (first.read_bytes(), second.read_bytes()) == whole
+KERNELS = [
+    ("runs.forward", np.float32, np.float32, False),
+    ("runs.forward", np.float32, np.float32, True),
+    ("runs.forward", np.uint16, np.float32, False),
+    ("runs.backward", np.float32, np.float32, False),
+    ("columns.forward", np.float32, np.float32, False),
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: f"{kernel[0]}-{kernel[1].__name__}-{kernel[3]}")
+def test_a_file_of_another_kernel_is_compiled_anew(kernel: tuple[Any, ...], made: list[str], tmp_path: Path) -> None:
+    files = {}
+    for other in [*KERNELS, kernel]:  # which is written last
+        shutil.rmtree(tmp_path / "normkit", ignore_errors=True)
+        kernel_cache.find(*other)
+        (path,) = (tmp_path / "normkit").iterdir()
+        files[other] = path.read_bytes()
+    whole = files.pop(kernel)
+    for content in files.values():  # the code in all of them is the same here
+        path.write_bytes(content)
+        before = len(made)
+        kernel_cache.find(*kernel)
+        assert len(made) == before + 1
+        assert path.read_bytes() == whole
 
 
 def test_a_file_of_another_processor_is_compiled_anew(
@@ -237,3 +255,40 @@ def test_kills_at_random_moments_leave_whole_files(tmp_path: Path, monkeypatch: 
         kernel_files.prepare()
         assert [path.name for path in folder.iterdir()] == ["kernel.o"]
     assert halves > 0  # else no kill came at a bad moment
+
+
+STEP = """
+import torch, normkit
+x = torch.randn(4, 3, 50, 50, requires_grad=True)
+with normkit.use_backend("numba"):
+    y = normkit.functional.batch_norm(x, None, None, training=True)
+torch.testing.assert_close(y, torch.nn.functional.batch_norm(x, None, None, training=True))
+(y * torch.randn_like(y)).sum().backward()
+print("right")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_step_is_right_after_processes_were_killed_in_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", STEP], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    began = time.monotonic()
+    with start() as process:
+        assert process.communicate(timeout=200)[0] == "right\n"
+    took = time.monotonic() - began
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "normkit")
+        for _ in range(3):  # each goes on from what the one before has left
+            with start() as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=random.uniform(0.3 * took, took))
+                process.kill()
+        with start() as process:
+            out, err = process.communicate(timeout=200)
+        assert (process.returncode, out) == (0, "right\n"), err

@@ -18,9 +18,9 @@ _HARMLESS: Final = {
 def settings() -> tuple[list[tuple[str, str]], bytes | None]:
     """Return the variables that may change code, and the content of the file; Numba need not be loaded for it."""
     found = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _HARMLESS)
-    content = None
+    file, content = Path(_FILE), None
     with suppress(OSError):
-        content = Path(_FILE).read_bytes()
+        content = file.read_bytes() if file.is_file() else None
     return found, content
 
 
