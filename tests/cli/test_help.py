@@ -3,13 +3,24 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
+from normkit.bench.environment import REGIMES
+from normkit.bench.table import MODEL_NAMES
+from normkit.checking.families import CONVENTIONS as CHECKED_CONVENTIONS
+from normkit.checking.families import FAMILIES
 from normkit.cli import main
 from normkit.cli.plain import name_options, reflow
+from normkit.conventions import CONVENTIONS
+from normkit.explaining import KINDS
+from normkit.explaining.words import LANGUAGES
+from normkit.model.convert.change import ALREADY
+from normkit.model.recalibrate.run import MODES
+from normkit.train.config import DIGITS, FASHION, IMPLS, NORMS
 
 BENCHMARKS = ("times", "accuracy", "memory", "start", "crossover", "sync", "huge-pages", "report")
 COMMANDS = (
@@ -75,6 +86,14 @@ def test_help_fills_its_width_and_flags_have_no_type(
         (["bench", "memory", "--quick"], "No such option: --quick; see normkit bench memory --help"),
         (["check", "--timeout", "x"], "see normkit check --help"),
         (["nonsense"], "No such command 'nonsense'; see normkit --help"),
+        (["tarin"], "No such command 'tarin'. Did you mean 'train'? See normkit --help"),
+        (["bench", "times", "--regime", "retaned"], "did you mean retained?"),
+        (["bench", "times", "--model", "mobilnet"], "did you mean mobilenet?"),
+        (["check", "--explain", "wrong-axis"], "did you mean wrong-axes?"),
+        (["conventions", "kears"], "did you mean keras?"),
+        (["conventions", "--format", "jsno"], "did you mean json?"),
+        (["explain", "bacth"], "did you mean batch?"),
+        (["train", "--norm", "btach"], "did you mean batch?"),
         (["train", "--epochs", "0"], "--epochs must be 1 or more, not 0"),
         (["bench", "times", "--threads", "0"], "--threads must be between 1 and 256, not 0"),
     ],
@@ -127,3 +146,91 @@ def test_paragraphs_are_joined_and_examples_are_not() -> None:
         == "One two.\n\n    code\n    more\n\nThree."
     )
     assert reflow(None) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("train --norm ", NORMS),
+        ("train --impl ", IMPLS),
+        ("train --data ", (DIGITS, FASHION)),
+        ("bench times --regime ", (*REGIMES, "both")),
+        ("bench times --model ", MODEL_NAMES),
+        ("convert net.py:build --to ", ALREADY),
+        ("check --as ", FAMILIES),
+        ("check --convention ", CHECKED_CONVENTIONS),
+        ("check --format ", ("text", "json", "github")),
+        ("conventions ", CONVENTIONS),
+        ("explain ", KINDS),
+        ("explain --lang ", LANGUAGES),
+        ("fold net.py:build --into ", ("previous", "next", "both")),
+        ("port x.npz --source ", CONVENTIONS),
+        ("recalibrate net.py:build --mode ", MODES),
+        ("conventions --format ", ("table", "json")),
+        ("conventions --format j", ("json",)),
+    ],
+)
+def test_a_shell_completes_the_values_of_an_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, values: Iterable[str]
+) -> None:
+    words = f"normkit {line}"
+    monkeypatch.setenv("_NORMKIT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert set(run(monkeypatch, capsys).out.split()) == set(values)
+
+
+@pytest.mark.parametrize("says", ["print('x')", "typer.echo('x')", "console.out.print('x')"])
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(says: str) -> None:
+    program = f"""
+import typer, normkit.cli.app
+from normkit.cli import console, main
+normkit.cli.app.app = lambda **_: {says}
+input()
+main()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stderr.read() == ""
+
+
+def test_ctrl_c_while_modules_are_loaded_is_one_word() -> None:
+    program = """
+import importlib.abc, sys
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "normkit.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["normkit", "conventions"]
+from normkit.bench.environment import REGIMES
+from normkit.bench.table import MODEL_NAMES
+from normkit.checking.families import CONVENTIONS as CHECKED_CONVENTIONS, FAMILIES
+from normkit.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_a_traceback_has_a_place_where_no_file_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    def fail(*_: object) -> NoReturn:
+        raise ZeroDivisionError("here")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr("normkit.conventions.rows", fail)
+    code, _, err = run(monkeypatch, capsys, "conventions")
+    assert code == 3
+    assert err.startswith("error: normkit's own code failed (ZeroDivisionError: here); please report it at https://")
+    assert err.rstrip().endswith("ZeroDivisionError: here")

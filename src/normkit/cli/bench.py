@@ -6,10 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from normkit.cli import bench_output, console
-from normkit.cli.options import Format, Plot, Threads, writable
+from normkit.cli.options import Format, Plot, Threads, completing, writable
 from normkit.cli.plain import PlainCommand, PlainGroup
 from normkit.errors import UserError
 from normkit.extras import require
+
+_REGIMES = "default|retained|both"
+_NETWORKS = "mobilenet|resnet|lenet|convnext"
 
 
 class BenchGroup(PlainGroup):
@@ -60,8 +63,9 @@ def times(
         list[str] | None,
         typer.Option(
             "--model",
-            metavar="NETWORK",
-            help="Time a whole training step of mobilenet, resnet, lenet or convnext instead; repeat it for several.",
+            metavar=_NETWORKS,
+            autocompletion=completing(_NETWORKS),
+            help="Time a whole training step of this network instead; repeat it for several.",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +75,8 @@ def times(
     regime: Annotated[
         str,
         typer.Option(
-            metavar="default|retained|both",
+            metavar=_REGIMES,
+            autocompletion=completing(_REGIMES),
             help="Whether the C library's allocator works as it does by default, or retains freed memory.",
         ),
     ] = "both",

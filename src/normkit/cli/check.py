@@ -15,6 +15,7 @@ from normkit.cli.check_output import (
     print_summary,
     progress_of,
 )
+from normkit.cli.options import completing
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _EXIT = {"equivalent": 0, "not equivalent": 1, "not judged": 2}
 _INTERRUPTED = 130
+_FAMILIES = "batch|layer|group|instance|rms"
+_CONVENTIONS = "torch|keras|flax|onnx"
 
 
 def check(
@@ -40,7 +43,8 @@ def check(
         typer.Option(metavar="N", help="Targets that are checked at a time.", show_default="one a processor"),
     ] = None,
     family: Annotated[
-        str | None, typer.Option("--as", help="What it is meant to be: batch, layer, group, instance or rms.")
+        str | None,
+        typer.Option("--as", metavar=_FAMILIES, help="What it is meant to be.", autocompletion=completing(_FAMILIES)),
     ] = None,
     features: Annotated[int | None, typer.Option(help="Number of channels or features to build it with.")] = None,
     init: Annotated[
@@ -65,7 +69,12 @@ def check(
         ),
     ] = None,
     convention: Annotated[
-        str | None, typer.Option(help="Whose momentum and running variance apply: torch, keras, flax or onnx.")
+        str | None,
+        typer.Option(
+            metavar=_CONVENTIONS,
+            help="Whose momentum and running variance apply.",
+            autocompletion=completing(_CONVENTIONS),
+        ),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.text,
     timeout: Annotated[float, typer.Option(help="Seconds after which a target is stopped.")] = 60.0,

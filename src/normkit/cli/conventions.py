@@ -5,14 +5,19 @@ from typing import Annotated
 import typer
 
 from normkit.choices import did_you_mean
-from normkit.cli.options import Format
+from normkit.cli.options import Format, completing
 from normkit.errors import UserError
 
 
 def conventions(
     libraries: Annotated[
         list[str] | None,
-        typer.Argument(metavar="LIBRARY", help="torch, keras, flax, mlx, onnx.", show_default="all of them"),
+        typer.Argument(
+            metavar="LIBRARY",
+            help="torch, keras, flax, mlx, onnx.",
+            show_default="all of them",
+            autocompletion=completing("torch|keras|flax|mlx|onnx"),
+        ),
     ] = None,
     output: Format = "table",
 ) -> None:

@@ -18,15 +18,17 @@ from normkit.cli.models import (
     shown,
     write_out,
 )
-from normkit.cli.options import Format
+from normkit.cli.options import Format, completing
 from normkit.errors import UserError
+
+_TO = "group|layer|instance|frozen|sync|batch"
 
 
 def convert(
     target: Target,
     to: Annotated[
         str,
-        typer.Option(metavar="group|layer|instance|frozen|sync|batch", help="What they become.", show_default=False),
+        typer.Option(metavar=_TO, help="What they become.", show_default=False, autocompletion=completing(_TO)),
     ],
     groups: Annotated[
         int | None,

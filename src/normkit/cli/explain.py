@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normkit.cli import console
-from normkit.cli.options import Format
+from normkit.cli.options import Format, completing
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def explain(
         typer.Argument(
             metavar="NORM",
             help="batch, layer, group, instance, rms, or channel (layer norm over the channels: LayerNorm2d).",
+            autocompletion=completing("batch|layer|group|instance|rms|channel"),
             show_default="batch",
         ),
     ] = None,
@@ -73,7 +74,12 @@ def explain(
             metavar="FILE", help="Write a picture (.svg, .png) or an interactive page (.html).", show_default=False
         ),
     ] = None,
-    lang: Annotated[str | None, typer.Option(metavar="en|zh", help="The language.", show_default="by locale")] = None,
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            metavar="en|zh", help="The language.", show_default="by locale", autocompletion=completing("en|zh")
+        ),
+    ] = None,
     output: Format = "table",
 ) -> None:
     """Show which values a normalization averages, with real numbers.

@@ -17,10 +17,11 @@ from normkit.cli.models import (
     print_result,
     write_out,
 )
-from normkit.cli.options import Format
+from normkit.cli.options import Format, completing
 from normkit.errors import UserError
 
 EXIT_LEFT = 1
+_INTO = "previous|next|both"
 
 
 def fold(
@@ -32,7 +33,8 @@ def fold(
         str,
         typer.Option(
             "--into",
-            metavar="previous|next|both",
+            metavar=_INTO,
+            autocompletion=completing(_INTO),
             help="The layer before a norm, all those behind it, or whichever is possible. Norms that compute "
             "statistics in evaluation too, as LayerNorm, can give weight and bias to those behind them alone.",
         ),

@@ -1,17 +1,29 @@
 """Options that several commands have."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.extras import require
 
 
+def completing(words: str) -> Callable[[str], list[str]]:
+    """Return what a shell asks on TAB: the values of an option that begin as typed.
+
+    Args:
+        words: The values, as a metavar writes them: "table|json"; words in upper case stand for something else.
+    """
+    values = [word for word in words.split("|") if word.islower()]
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
 def _one_of_formats(output: str) -> str:
     if output not in ("table", "json"):
-        raise UserError(f"--format must be table or json, not {output!r}")
+        raise UserError(f"--format must be table or json, not {output!r}{did_you_mean(output, ('table', 'json'))}")
     return output
 
 
@@ -37,7 +49,14 @@ def _picture(file: Path | None) -> Path | None:
 
 
 Format = Annotated[
-    str, typer.Option("--format", metavar="table|json", help="How to print the result.", callback=_one_of_formats)
+    str,
+    typer.Option(
+        "--format",
+        metavar="table|json",
+        help="How to print the result.",
+        callback=_one_of_formats,
+        autocompletion=completing("table|json"),
+    ),
 ]
 Plot = Annotated[
     Path | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from normkit.cli.models import Force, print_result
-from normkit.cli.options import Format
+from normkit.cli.options import Format, completing
 from normkit.errors import UserError
 
 _LIBRARIES = "torch|keras|flax|mlx|onnx"
@@ -18,9 +18,23 @@ def port(
         typer.Argument(metavar="FILE", help="Arrays by name: .safetensors, .pt, .npz, .onnx.", show_default=False),
     ],
     source: Annotated[
-        str, typer.Option(metavar=_LIBRARIES, help="The library that the arrays come from.", show_default=False)
+        str,
+        typer.Option(
+            metavar=_LIBRARIES,
+            help="The library that the arrays come from.",
+            show_default=False,
+            autocompletion=completing(_LIBRARIES),
+        ),
     ],
-    to: Annotated[str, typer.Option(metavar=_LIBRARIES, help="The library that they are for.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar=_LIBRARIES,
+            help="The library that they are for.",
+            show_default=False,
+            autocompletion=completing(_LIBRARIES),
+        ),
+    ],
     names: Annotated[
         list[str] | None,
         typer.Option("--name", metavar="OLD=NEW", help="Rename a layer; repeatable.", show_default=False),

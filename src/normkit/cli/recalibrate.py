@@ -17,9 +17,10 @@ from normkit.cli.models import (
     shown,
     write_out,
 )
-from normkit.cli.options import Format
+from normkit.cli.options import Format, completing
 
 EXIT_INCOMPLETE = 1
+_MODES = "pooled|sequential"
 
 
 def recalibrate(
@@ -30,7 +31,8 @@ def recalibrate(
     mode: Annotated[
         str,
         typer.Option(
-            metavar="pooled|sequential",
+            metavar=_MODES,
+            autocompletion=completing(_MODES),
             help="pooled: one pass, norms in training mode. sequential: one pass for each layer and one more, all in "
             "evaluation; the result does not depend on the batches.",
         ),

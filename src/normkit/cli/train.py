@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normkit.cli import console
-from normkit.cli.options import Format, Threads
+from normkit.cli.options import Format, Threads, completing
 from normkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 EXIT_DIFFERENT = 1
 EXIT_INTERRUPTED = 130
+_DATA = "digits|fashion-mnist|FOLDER"
+_NORMS = "batch|layer|group|instance|none"
+_IMPLS = "normkit|torch|FILE.py:NAME"
 
 
 def train(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FOLDER",
+            metavar=_DATA,
+            autocompletion=completing(_DATA),
             help="What to train on: digits (1,797 real ones, built in), fashion-mnist, or a folder with four IDX files "
             "in the MNIST form: train-images-idx3-ubyte and so on, gzipped or not.",
             show_default="digits",
@@ -32,8 +36,9 @@ def train(
         list[str] | None,
         typer.Option(
             "--norm",
-            metavar="NORM",
-            help="batch, layer, group, instance or none; repeat it to compare several in one run.",
+            metavar=_NORMS,
+            autocompletion=completing(_NORMS),
+            help="What stands before each sigmoid; repeat it to compare several in one run.",
             show_default="batch",
         ),
     ] = None,
@@ -41,7 +46,8 @@ def train(
         list[str] | None,
         typer.Option(
             "--impl",
-            metavar="normkit|torch|FILE.py:NAME",
+            metavar=_IMPLS,
+            autocompletion=completing(_IMPLS),
             help="Whose layers to train with: normkit, torch, or a torch.nn.Module of your own (FILE.py:NAME or "
             "package.module:NAME), beside which the two others are trained too; repeat it to compare several.",
             show_default="normkit",

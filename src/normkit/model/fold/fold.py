@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.model.classes import require_module
 from normkit.model.data import Forward, device_of, unwrapped
@@ -84,7 +85,8 @@ def _require_foldable(model: nn.Module, norm_into: str) -> None:
     """Refuse what cannot be folded as a whole."""
     require_module(model, "fold")
     if norm_into not in _INTO:
-        raise UserError(f"`norm_into` must be previous, next or both; got {norm_into!r}")
+        meant = did_you_mean(norm_into, _INTO)
+        raise UserError(f"`norm_into` must be previous, next or both; got {norm_into!r}{meant}")
     if any(unwrapped(part) is not part for part in model.modules()):
         raise UserError("fold expected a model that is not wrapped or compiled: fold it first, and wrap it afterwards")
     if isinstance(model, torch.jit.ScriptModule):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from normkit.choices import did_you_mean
 from normkit.errors import UserError
 from normkit.model.classes import base_class, require_module
 from normkit.model.data import Forward, batches_of, run_batch, unwrapped
@@ -78,7 +79,8 @@ def recalibrate(
     """
     require_module(model, "recalibrate")
     if mode not in MODES:
-        raise UserError(f'recalibrate expected `mode` to be "pooled" or "sequential"; got {mode!r}')
+        meant = did_you_mean(mode, MODES)
+        raise UserError(f'recalibrate expected `mode` to be "pooled" or "sequential"; got {mode!r}{meant}')
     if mode == "sequential" and isinstance(data, Iterator):
         raise UserError(
             "recalibrate goes over `data` several times in sequential mode; an iterator is used up after the first: "
