@@ -74,7 +74,8 @@ def test_examples_are_what_a_loader_gives() -> None:
 
 
 def test_a_call_whose_example_fails_swaps_nothing() -> None:
-    for model, example in ((Model(), X[:, :3]), (nn.Sequential(nn.LazyBatchNorm2d()), X)):
+    wrapped = nn.DataParallel(nn.LayerNorm(3))
+    for model, example in ((Model(), X[:, :3]), (nn.Sequential(nn.LazyBatchNorm2d()), X), (wrapped, X)):
         before = snapshot(model)
         with pytest.raises((RuntimeError, ValueError)):
             normkit.accelerate(model, example=example)

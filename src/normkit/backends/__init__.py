@@ -14,7 +14,7 @@ graph, and one without gradients where the compiler fuses the norm, holds torch'
 """
 
 from normkit.backends.call import Call, Epilogue
-from normkit.backends.dispatch import Choice, choose, normalize, watched_kernels
+from normkit.backends.dispatch import Choice, choose, normalize
 from normkit.backends.setting import NAMES, set_backend, use_backend
 
 __all__ = [

@@ -1,7 +1,5 @@
 """Which back end a call gets: the only place that decides, and calls."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import torch
@@ -150,24 +148,9 @@ def runs_kernel(call: Call) -> bool:
     return choice.name == "numba" or choice is _SMALL
 
 
-@contextmanager
-def watched_kernels(watcher: Callable[[], None]) -> Iterator[None]:
-    """Call a function before each norm that a kernel runs, outside of compiled graphs, as long as the block lasts."""
-    _watchers.append(watcher)
-    try:
-        yield
-    finally:
-        _watchers.remove(watcher)
-
-
-_watchers: Final[list[Callable[[], None]]] = []
-
-
 def _by_kernel(call: Call) -> Tensor:
     from normkit.backends import kernels  # Numba's kernels: only where one is to run
 
-    for watcher in _watchers:
-        watcher()
     epilogue = call.epilogue
     if epilogue is None or epilogue.residual is None or adds_residual(epilogue.residual, call.x):
         return kernels.normalize(call)

@@ -13,6 +13,7 @@ from normkit.backends.call import Call
 from normkit.backends.dtypes import HALF_DTYPES, KERNEL_DTYPES, compute_dtype
 from normkit.backends.huge_pages import empty_like
 from normkit.backends.layout import channels_last_format, format_of_order, memory_order, output_is_channels_last
+from normkit.backends.watch import tell_watchers
 from normkit.spec import Norm, View, view
 from normkit.statistics import Running, update_running
 
@@ -40,6 +41,7 @@ class Forward(NamedTuple):
 
 def forward(call: Call) -> Forward:
     """Normalize x, and keep the statistics."""
+    tell_watchers()
     x, norm, weight, bias, eps, running, use_input_stats, _ = call
     if x.is_neg():  # the address of a lazy negation (the imaginary part of a conjugate) is that of its opposite
         x = x.resolve_neg()

@@ -51,7 +51,8 @@ def accelerate(model: nn.Module, *, example: Any = None) -> Summary:
     Returns:
         What was swapped, what was left and why, and what it gains on the example. Print it.
     Raises:
-        UserError: model is no torch.nn.Module; there is an example, and a lazy layer has seen no input.
+        UserError: model is no torch.nn.Module; there is an example, and the model is wrapped or compiled, or a lazy
+            layer has seen no input.
 
     >>> import normkit
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))

@@ -8,9 +8,10 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from normkit.backends import watched_kernels
+from normkit.backends.watch import watched_kernels
 from normkit.bench.measure import MIN_ROUNDS, Timing
-from normkit.model.data import run_batch, tensors_in
+from normkit.errors import UserError
+from normkit.model.data import run_batch, tensors_in, unwrapped
 from normkit.model.preserve import preserved
 from normkit.model.summary import Gain
 
@@ -33,7 +34,13 @@ def measure_gain(
         example: A batch, as :func:`normkit.model.data.run_batch` takes it.
         norms: Its norms of normkit, by name.
         without: Makes a context in which it has those that it has without normkit.
+    Raises:
+        UserError: the model is wrapped or compiled, or a lazy layer has seen no input.
     """
+    if unwrapped(model) is not model:
+        raise UserError(
+            "accelerate expected a model that is not wrapped or compiled beside an example: accelerate it, then wrap it"
+        )
     with preserved(model):
         kernels, reached = _kernels(model, example, norms)
         before, after = _times(model, example, without)
