@@ -44,7 +44,7 @@ ALLOWED = {
     "bench": {*_LIBRARY, "reference", "threads"},
     "__main__": {"cli"},
     "cli": {
-        *["conventions", "errors", "extras", "json_types", "normkit", "threads"],
+        *["choices", "conventions", "errors", "extras", "json_types", "normkit", "threads"],
         *["bench", "checking", "explaining", "model", "train"],
     },
 }
