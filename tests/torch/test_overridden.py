@@ -121,6 +121,17 @@ def test_nested_tensors(case: str, size: int) -> None:
             NESTED[case](F, x)
 
 
+@pytest.mark.parametrize("name", ["LayerNorm", "RMSNorm"])
+def test_nested_tensors_in_a_compiled_graph(name: str) -> None:
+    layers = [getattr(library, name)(6) for library in (normkit, nn)]
+    for size in (5, 4096):
+        x = jagged(size)
+        ours, theirs = (torch.compile(layer, backend="eager", fullgraph=True)(x) for layer in layers)
+        torch.testing.assert_close(list(ours.unbind()), list(theirs.unbind()))
+        dx, expected = (torch.autograd.grad(y, x, torch.cos(y.detach()))[0] for y in (ours, theirs))
+        torch.testing.assert_close(list(dx.unbind()), list(expected.unbind()))
+
+
 def rows(layer: nn.Module, x: Tensor) -> list[Tensor]:
     return list(layer(x).unbind())
 

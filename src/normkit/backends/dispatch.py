@@ -159,6 +159,8 @@ def _by_kernel(call: Call) -> Tensor:
 
 def _in_graph(call: Call) -> Tensor:
     """Normalize inside of a compiled graph: by our registered operators, or torch's where it is exported or fuses."""
+    if is_overridden(call.x, call.weight, call.bias):
+        return apply_epilogue(aten.call_overridden(call), call.epilogue)
     check(call)
     if torch.compiler.is_exporting() or is_transforming(call.x) or not graph_takes(call) or compiler_is_faster(call):
         y = aten.normalize(call)
