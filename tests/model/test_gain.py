@@ -64,6 +64,11 @@ def test_without_an_example_nothing_runs() -> None:
     assert model.seen == []
     assert summary.gain is None
     assert "gain" not in summary.to_dict()
+    hint = "faster where inputs are large: accelerate(model, example=x) measures it"
+    assert str(summary).splitlines()[-1].strip() == hint
+    assert hint not in str(normkit.accelerate(model))  # nothing is swapped
+    assert hint not in str(normkit.restore(model))
+    assert hint not in str(normkit.accelerate(model, example=X))
 
 
 def test_examples_are_what_a_loader_gives() -> None:

@@ -59,6 +59,7 @@ def accelerate(model: nn.Module, *, example: Any = None) -> Summary:
     >>> print(normkit.accelerate(model))
     accelerate: 1 layer swapped
       1 × LayerNorm: 1
+      faster where inputs are large: accelerate(model, example=x) measures it
     """
     require_module(model, "accelerate")
     plan: list[_Swap] = []

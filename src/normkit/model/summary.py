@@ -122,6 +122,8 @@ class Summary(Renderable):
         lines += [f"  left {len(found)} × {cls}: {shorten(found)}: {why}" for (cls, why), found in reasons.items()]
         if self.gain is not None:
             lines += [f"  {line}" for line in str(self.gain).splitlines()]
+        elif self.verb == "accelerate" and self.swapped:
+            lines.append("  faster where inputs are large: accelerate(model, example=x) measures it")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
