@@ -72,6 +72,16 @@ def test_no_tool_loses_a_mask() -> None:
         port({"bn/gamma": masked[0]}, source="keras", to="torch")
 
 
+def test_layers_refuse_what_has_a_mask() -> None:
+    x: Any = np.ma.masked_array(rng.normal(size=(3, 4, 6)), mask=np.zeros((3, 4, 6), bool))
+    for name in ("BatchNorm1d", "LayerNorm2d", "RMSNorm", "InstanceNorm1d"):
+        with pytest.raises(TypeError, match=rf"{name} expected a torch\.Tensor; got MaskedArray"):
+            getattr(normkit, name)(4)(x)
+    lengths: Any = np.ma.masked_array([3, 4, 5], mask=[False, False, True])
+    with pytest.raises(TypeError, match=r"`lengths` are a numpy\.ma\.MaskedArray, and would lose their mask"):
+        normkit.BatchNorm1d(4)(torch.zeros(3, 4, 6), lengths=lengths)
+
+
 @pytest.mark.parametrize("name", NORMS)
 @pytest.mark.parametrize("size", SIZES)
 def test_subclasses_without_a_meaning_of_their_own_count_by_their_values(name: str, size: int, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Which elements of an input count, and how much: masks, sample weights and lengths, read and checked."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
@@ -98,11 +99,15 @@ def _of_valid(x: Tensor, valid: Tensor) -> Mask:
     return Mask(valid, valid.to(compute_dtype(x.dtype)), weighted=False)
 
 
-def _valid_of_lengths(x: Tensor, lengths: Tensor | Sequence[int]) -> Tensor:
+def _valid_of_lengths(x: Tensor, lengths: Any) -> Tensor:
     """Return which positions of (N, C, L) lie within the lengths."""
     if x.dim() != 3:
         raise ShapeError(
             f"`lengths` go with an input of shape (N, C, L); got {tuple(x.shape)}: give `mask` for other shapes"
+        )
+    if isinstance(lengths, np.ma.MaskedArray):
+        raise TypeError(
+            "`lengths` are a numpy.ma.MaskedArray, and would lose their mask: fill them, with 0 for padding"
         )
     lengths = torch.as_tensor(lengths, device=x.device)
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype is torch.bool:
