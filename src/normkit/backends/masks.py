@@ -99,17 +99,17 @@ def _of_valid(x: Tensor, valid: Tensor) -> Mask:
     return Mask(valid, valid.to(compute_dtype(x.dtype)), weighted=False)
 
 
-def _valid_of_lengths(x: Tensor, lengths: Any) -> Tensor:
+def _valid_of_lengths(x: Tensor, given: Any) -> Tensor:
     """Return which positions of (N, C, L) lie within the lengths."""
     if x.dim() != 3:
         raise ShapeError(
             f"`lengths` go with an input of shape (N, C, L); got {tuple(x.shape)}: give `mask` for other shapes"
         )
-    if isinstance(lengths, np.ma.MaskedArray):
+    if isinstance(given, np.ma.MaskedArray):
         raise TypeError(
             "`lengths` are a numpy.ma.MaskedArray, and would lose their mask: fill them, with 0 for padding"
         )
-    lengths = torch.as_tensor(lengths, device=x.device)
+    lengths: Tensor = torch.as_tensor(given, device=x.device)
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype is torch.bool:
         raise TypeError(f"expected `lengths` to be integers; got {lengths.dtype}")
     if lengths.shape != x.shape[:1]:
