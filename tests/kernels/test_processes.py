@@ -188,7 +188,26 @@ def test_torch_says_how_many_threads(num_threads: int, monkeypatch: pytest.Monke
         bits()
     finally:
         torch.set_num_threads(before)
-    assert asked == [num_threads, num_threads]  # forward and backward
+    # forward, backward and, where others would have to be waited for, its few partial gradients
+    assert asked == [num_threads, num_threads, 1][: 2 if num_threads == 1 else 3]
+
+
+def test_many_partial_gradients_are_summed_by_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def spy(record: bytes, count: int) -> None:
+        asked.append(count)
+        threads.run_kernel(record, count)
+
+    monkeypatch.setattr(sys.modules[Launch.__module__], "run_kernel", spy)
+    case = Case(Norm("layer", normalized_shape=(600,)), (256, 600))
+    data = draw(case, torch.float32)
+    found = []
+    for count in (3, 1):
+        torch.set_num_threads(count)
+        found.append(run(case, data).bits())
+    assert asked == [3, 3, 1, 1]
+    assert found[0] == found[1]
 
 
 def test_parts_are_done_in_turn_where_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:

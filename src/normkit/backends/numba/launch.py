@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from normkit.backends.numba.kernel_cache import address
 from normkit.backends.numba.plan import Plan, plan
-from normkit.backends.numba.record import CALL_STRUCT, LINE, REDUCE_PARTIALS, SHAPE_STRUCT
+from normkit.backends.numba.record import CALL_STRUCT, FIRST_STRUCT, LINE, REDUCE_PARTIALS, SHAPE_STRUCT
 from normkit.backends.numba.threads import run_kernel
 from normkit.backends.numba.tuning import TUNING
 from normkit.backends.processor import has_large_l2, interleave_bytes
@@ -65,6 +65,7 @@ class Launch:
         split_from: From how many threads on the sums of a statistic are split among them.
         split_phases: The phases this takes, a bit each.
         single_threaded: Whether one thread is done before others could be woken.
+        few_partials: Whether one thread sums partial gradients before others could be waited for.
         num_stats: A · K, the number of statistics.
         affine_size: The number of weights.
         needs_dx: Whether dx must be written for dweight and dbias to be.
@@ -81,6 +82,7 @@ class Launch:
     split_from: int
     split_phases: int
     single_threaded: bool
+    few_partials: bool
     num_stats: int
     affine_size: int
     needs_dx: bool
@@ -171,6 +173,7 @@ def launch(variant: Variant) -> Launch:
         split_from=sys.maxsize if chunks == 1 else 0 if tiles > 1 else a + 1,
         split_phases=_NORMALIZE_PHASE if variant.precomputed and not variant.backward else _SPLIT_PHASES,
         single_threaded=a * r * k * s < TUNING.single_thread_elements,
+        few_partials=num_partials * affine_size <= TUNING.single_thread_partials,
         num_stats=a * k,
         affine_size=affine_size,
         needs_dx=elementwise_affine or (not is_runs and r_step != 0),
@@ -267,12 +270,15 @@ def backward(
     threads = 1 if launch.single_threaded else num_threads
     phases = launch.split_phases if threads >= launch.split_from else _ONE_PHASE
     x, dy, dx, weight, mean, rstd, shift, dweight, dbias = pointers
-    if dweight:
-        phases |= 1 << REDUCE_PARTIALS
+    reduce = 1 << REDUCE_PARTIALS if dweight else 0
+    last = reduce if threads > 1 and launch.few_partials else 0  # what this thread does when the others are done
     coefficients, (lower, upper) = scratch + launch.chunk_sum_bytes, bounds
     call = CALL_STRUCT.pack(
-        launch.function, phases, x, 0, 0, weight or launch.ones, launch.zeros, mean, 0, rstd, shift,
+        launch.function, phases | reduce ^ last, x, 0, 0, weight or launch.ones, launch.zeros, mean, 0, rstd, shift,
         0, 0, 0, dy, dx, dweight, dbias, scratch, coefficients, coefficients + launch.coefficient_bytes,
         0.0, 0.0, lower, upper,
     )  # fmt: skip
-    run_kernel(call + launch.shape_struct, threads)
+    call += launch.shape_struct
+    run_kernel(call, threads)
+    if last:
+        run_kernel(FIRST_STRUCT.pack(launch.function, last) + call[FIRST_STRUCT.size :], 1)

@@ -36,5 +36,6 @@ RECORD: Final = np.dtype(
     ],
     align=True,
 )
+FIRST_STRUCT: Final = Struct("2q")  # of a RECORD: function and phases
 PHASES: Final = 5  # at most
 REDUCE_PARTIALS: Final = 4  # the phase of a backward kernel that sums the partial dweights and dbiases

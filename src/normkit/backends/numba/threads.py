@@ -17,17 +17,15 @@ from collections import deque
 from functools import lru_cache
 from itertools import repeat
 from queue import SimpleQueue
-from struct import Struct
 from threading import Lock, Thread
 from typing import Any, Final, NamedTuple, Protocol
 
 from llvmlite import binding
 
 from normkit.backends.numba.kernel_cache import address
-from normkit.backends.numba.record import PHASES
+from normkit.backends.numba.record import FIRST_STRUCT, PHASES
 
 _Signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-_FIRST = Struct("2q")  # of a RECORD: function and phases
 _PHASES = [tuple(phase for phase in range(PHASES) if bits >> phase & 1) for bits in range(1 << PHASES)]
 _PID = os.getpid()
 
@@ -42,7 +40,7 @@ class Layer(Protocol):
 def run_kernel(record: bytes, num_threads: int) -> None:
     """Run the kernel that a RECORD names, phase after phase; return when all of its work is done."""
     if num_threads <= 1:
-        function, phases = _FIRST.unpack_from(record)
+        function, phases = FIRST_STRUCT.unpack_from(record)
         kernel = _function(function)
         for phase in _PHASES[phases]:
             kernel(record, 0, 1, phase)
@@ -61,7 +59,7 @@ def _function(address: int) -> Any:
 
 
 def _with_threads(record: bytes, num_threads: int) -> None:
-    function, phases = _FIRST.unpack_from(record)
+    function, phases = FIRST_STRUCT.unpack_from(record)
     kernel = _function(function)
     if sys.is_finalizing():  # the other threads have ended
         for phase in _PHASES[phases]:

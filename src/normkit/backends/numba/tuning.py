@@ -20,6 +20,9 @@ class Tuning:
     single_thread_elements: int = 32768
     """The size of an input from which on waking several threads pays."""
 
+    single_thread_partials: int = 4096
+    """The number of partial dweights up to which the calling thread sums them: waiting for the others takes longer."""
+
     # when an output is streamed
 
     stream_bytes: int = 24 << 20
