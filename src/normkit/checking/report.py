@@ -129,7 +129,9 @@ class Finding:
 class Identity:
     """The measured properties of the code. A field that does not apply or could not be measured is None.
 
-    ``update_mean`` and ``update_var`` are the pair (a, b) of ``new = a * old + b * batch``.
+    ``update_mean`` and ``update_var`` are the pair (a, b) of ``new = a * old + b * batch``. ``batch_weights`` says how
+    b goes on: constant, cumulative (1 / n for the n-th batch, the plain average of all) or changing; the pair is then
+    that of the last batch of the experiment.
     """
 
     library: str
@@ -144,6 +146,7 @@ class Identity:
     eps_place: str | None = None
     update_mean: tuple[float, float] | None = None
     update_var: tuple[float, float] | None = None
+    batch_weights: str | None = None
     running_variance: str | None = None
     initial: Mapping[str, str] = field(default_factory=dict)
     evaluation: str | None = None
@@ -333,7 +336,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("takes", f"inputs of rank {', '.join(map(str, identity.ranks))}; measured on {identity.layout}"),
         ("averages over", identity.reduces or "could not be told"),
         ("formula", _formula(identity)),
-        ("running mean", _update(identity.update_mean, "mean", identity.initial.get("running_mean"))),
+        ("running mean", _update(identity, "mean", "mean")),
         ("running variance", _running_variance(identity)),
         ("evaluation", identity.evaluation or ""),
         ("output", _output(identity)),
@@ -368,17 +371,22 @@ def _formula(identity: Identity) -> str:
     return f"(x - mean) / {denominator}" + (identity.further_scale or f", {identity.variance} variance")
 
 
-def _update(pair: tuple[float, float] | None, batch: str, initial: str | None) -> str:
+def _update(identity: Identity, statistic: Literal["mean", "var"], batch: str) -> str:
+    pair = identity.update_mean if statistic == "mean" else identity.update_var
     if pair is None:
         return ""
+    initial = identity.initial.get(f"running_{statistic}")
     start = f", starts at {initial}" if initial is not None else ""
     if pair[1] == 0.0:
         return f"never moves{start}"
-    return f"new = {pair[0]:g}·old + {pair[1]:g}·{batch}{start}"
+    if identity.batch_weights == "cumulative":
+        return f"the plain average of all batches: new = (n - 1) / n·old + 1 / n·{batch}{start}"
+    changing = ", with other weights in each step" if identity.batch_weights == "changing" else ""
+    return f"new = {pair[0]:g}·old + {pair[1]:g}·{batch}{changing}{start}"
 
 
 def _running_variance(identity: Identity) -> str:
-    text = _update(identity.update_var, f"{identity.running_variance} variance", identity.initial.get("running_var"))
+    text = _update(identity, "var", f"{identity.running_variance} variance")
     return text or ("follows no such average" if identity.update_mean else "")
 
 

@@ -150,7 +150,7 @@ class _Results:
     def not_judged(self, probe: Measurements) -> tuple[str, ...]:
         """Say what could not run of the checks that equivalence needs, and why."""
         if probe.family == "other":
-            return (f"{probe.family_reason}; no layer of torch.nn does the same",)
+            return (f"{probe.family_reason}; no normalization of torch.nn does the same",)
         if probe.settled.open_layout:
             return (
                 "it is right for inputs of shape (C, N), wrong for (N, C), and nothing in it says which is meant: give "
@@ -237,6 +237,8 @@ def _reference_layer(probe: Measurements, findings: list[Finding]) -> str:
         lacks.append(none if not probe.affine else "bias=False")
     if "running-stats-missing" in codes:
         lacks.append("track_running_stats=False")
+    if probe.update is not None and probe.update.weights == "cumulative":
+        lacks.append("momentum=None")
     return f"{probe.reference_layer}(..., {', '.join(lacks)})" if lacks else probe.reference_layer
 
 

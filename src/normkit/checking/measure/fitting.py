@@ -18,7 +18,7 @@ from normkit.checking.target.callables import backward_of, definition_of
 from normkit.checking.target.errors import TargetError
 from normkit.checking.target.resolve import Candidate
 from normkit.checking.target.signature import UnfillableError
-from normkit.checking.target.state import RUNNING
+from normkit.checking.target.state import AFFINE, RUNNING
 
 _BATCHES = (4, 2, 3)
 _FAMILIES = ("batch", "instance", "group", "layer")
@@ -26,6 +26,7 @@ _MOST_SWITCHED = 4
 _MOST_FITTING = 12
 _MOST_EXPLAINED = 40
 _RIGHT = 2
+_CONSTANT = 1e-4
 _COLUMNS = re.compile(
     r"\([^(),]+,\s*(m|batch[ _]?size|batch|(n|number)[ _](of[ _])?(samples|examples))\s*\)", re.IGNORECASE
 )
@@ -40,7 +41,9 @@ def choose(candidates: list[Candidate], options: Options) -> tuple[Candidate, st
     """
     claim = candidates[0].claim
     families = _FAMILIES if claim.family is None else (claim.family,)
-    found = _first_fit(candidates, families) or _first_fit(list(_switched(candidates)), families)
+    found = _first_fit(candidates, families)
+    for others in (_switched, _swapped):
+        found = found or _first_fit(list(others(candidates)), families)
     if found is None and claim.family == "layer" and options.family is None:
         images = [c for c in candidates if c.rank > 3 or (c.rank == 3 and not c.builder.geometry.last)]
         images.sort(key=lambda candidate: candidate.builder.geometry.last)
@@ -189,6 +192,24 @@ def _fits(candidate: Candidate, family: str) -> bool:
         return probe_of(candidate, family).as_expected(candidate.rank)
     except (TargetError, UnfillableError):
         return False
+
+
+def _swapped(candidates: list[Candidate]) -> Iterator[Candidate]:
+    """Yield the first candidates again with weight and bias the other way around.
+
+    Only where a weight of one and a bias of zero blot out the input: the weight is added then, and the bias multiplies.
+    """
+    other = {"weight": "bias", "bias": "weight"}
+    for candidate in candidates[:_MOST_SWITCHED]:
+        try:
+            probe = probe_of(candidate, candidate.claim.family or "batch")
+            layer = probe.layer(candidate.rank)
+            paths = {slot.path: other.get(role, role) for role, slot in layer.slots().items()}
+            blots_out = float(np.ptp(probe.forward(layer, probe.x(candidate.rank)))) < _CONSTANT
+        except (TargetError, UnfillableError):
+            continue
+        if blots_out and {*AFFINE} <= {*paths.values()}:
+            yield dataclasses.replace(candidate, builder=dataclasses.replace(candidate.builder, roles=paths))
 
 
 def _switched(candidates: list[Candidate]) -> Iterator[Candidate]:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from normkit.checking.measure.formula import Formula
 from normkit.checking.measure.lab import Measurements
+from normkit.checking.measure.running_stats import Evaluation
 from normkit.checking.patterns import Pattern, Values
 from normkit.checking.report import Identity, interval
 from normkit.checking.target.errors import TargetError
@@ -41,14 +42,20 @@ def identify(probe: Measurements) -> Identity:
         eps_place=formula.eps_place if formula else None,
         update_mean=_pair(update.mean) if update else None,
         update_var=_pair(update.var) if update else None,
+        batch_weights=update.weights if update and update.mean else None,
         running_variance=("unbiased" if update.unbiased else "biased") if update and update.var else None,
         initial={role: _summary(values) for role, values in update.initial.items()} if update else {},
-        evaluation=_EVALUATION[evaluation.statistics] if evaluation else None,
+        evaluation=_evaluation(evaluation) if evaluation else None,
         output_shape=_try(lambda: _output_shape(probe)),
         output_dtype=_try(lambda: probe.output_dtypes) or {},
         saved=_try(lambda: _saved(probe)),
         parameters=_try(lambda: _parameters(probe)) or {},
     )
+
+
+def _evaluation(evaluation: Evaluation) -> str:
+    words = _EVALUATION[evaluation.statistics]
+    return words if evaluation.shape is None else f"{words}, of shape {evaluation.shape}"
 
 
 def _try(measure: Callable[[], T]) -> T | None:

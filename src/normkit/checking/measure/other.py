@@ -14,6 +14,7 @@ from normkit.checking.target.state import as_values
 _FITS = 2e-3
 _COUNTS = 0.02
 _CLOSE = 1e-3
+_SAME = 0.02
 
 
 def describe_blend(probe: Probe, rank: int, forward: Forward | None = None) -> str | None:
@@ -100,6 +101,26 @@ def describe_changed(probe: Probe, rank: int, path: str) -> str | None:
         return None
     words = "an irregular set of elements" if pattern is None else pattern.words
     return f"with another {path} it averages over {words}"
+
+
+def describe_scaling(probe: Probe, rank: int) -> str | None:
+    """Say that it normalizes nothing, by what a larger input does; None where it normalizes, rightly or not.
+
+    A normalization gives the same for an input ten times as large. One that divides by the variance gives a tenth, one
+    that forgets to divide ten times as much, but is blind to the level of the input.
+    """
+    x = probe.x(rank)
+    x = x - x.mean()
+    outputs = [probe.forward(probe.layer(rank), probe.cast(values)) for values in (x, 10.0 * x, x + 3.0)]
+    plain, larger, raised = outputs
+    size = float(np.abs(plain).max())
+    if not size or not all(np.isfinite(output).all() for output in outputs):
+        return None
+    is_blind = float(np.abs(raised - plain).max()) < _SAME * size
+    factors = (1.0, 0.1, *((10.0,) if is_blind else ()))
+    if any(float(np.abs(larger / factor - plain).max()) < _SAME * size for factor in factors):
+        return None
+    return "it normalizes nothing: ten times the input does not give the same output"
 
 
 def describe_axes(probe: Probe, rank: int) -> str:

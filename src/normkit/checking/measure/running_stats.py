@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,14 @@ from normkit.checking.target.errors import TargetError
 from normkit.checking.target.state import RUNNING
 
 _STEPS = 4
+_MORE_STEPS = 25
+"""Batches that tell the plain average of all from one that stops at a least weight, such as max(1 / n, 0.1)."""
+
+_STEADY = 5e-3
+"""The largest difference of two weights that are the same."""
+
+Weights = Literal["constant", "cumulative", "changing"]
+"""How much each batch weighs: the same, one n-th as in the plain average of n batches, or something else."""
 
 Step = tuple[float, float]
 """(a, b) of new = a·old + b·batch, for one step."""
@@ -29,7 +37,8 @@ class Update:
         unbiased: Whether the running variance follows the unbiased variance.
         of_std: Whether the running variance is a standard deviation.
         factor: What the running variance follows, as a multiple of the biased variance.
-        cumulative: Whether it is the plain average over all batches so far.
+        weights: How the weights of the batches go on; constant where there are none.
+        batch_weights: The weight of each batch in the mean.
         first_replaces: Whether the first batch replaces the initial values.
         updated: Which statistics changed their value.
         written: Which statistics were written to, even where the value stayed.
@@ -41,7 +50,8 @@ class Update:
     unbiased: bool
     of_std: bool
     factor: float
-    cumulative: bool
+    weights: Weights
+    batch_weights: tuple[float, ...]
     first_replaces: bool
     updated: tuple[str, ...]
     written: tuple[str, ...]
@@ -58,6 +68,7 @@ class Evaluation:
         eps: The eps that evaluation uses; None where it could not be measured.
         eps_place: inside, outside, clamp or missing; None where it could not be measured.
         by_effect: Whether only what it does tells: its running statistics are kept in a form of their own, as sums.
+        shape: The shape of its running statistics, where they are kept for more than the channels.
     """
 
     statistics: str
@@ -65,6 +76,7 @@ class Evaluation:
     eps: float | None = None
     eps_place: str | None = None
     by_effect: bool = False
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,14 +96,15 @@ class _Trace:
     written: tuple[str, ...]
 
 
-def measure_update(probe: Probe, **overrides: Any) -> Update:
+def measure_update(probe: Probe, *, steps: int = _STEPS, **overrides: Any) -> Update:
     """Feed batches of different mean and variance, and fit what comes of them.
 
     Args:
         probe: The target.
+        steps: How many batches; more are fed where the first ones are averaged plainly.
         overrides: Arguments by role that an experiment sets: ``momentum=0.3``.
     """
-    trace = _trace(probe, **overrides)
+    trace = _trace(probe, steps, **overrides)
     history, means, variances = trace.history, trace.batches["running_mean"], trace.batches["running_var"]
     n = probe.expected()[0].count
     mean_steps = _steps(history["running_mean"], means)
@@ -100,7 +113,9 @@ def measure_update(probe: Probe, **overrides: Any) -> Update:
         var_steps = _steps(history["running_var"], [np.sqrt(var) for var in variances])
         of_std = var_steps is not None
     mean, var = _last(mean_steps), _last(var_steps)
-    cumulative = _is_cumulative(mean_steps) and _is_cumulative(var_steps)
+    weights = _weights(len(means), mean_steps, var_steps)
+    if weights == "cumulative" and len(means) < _MORE_STEPS:
+        return measure_update(probe, steps=_MORE_STEPS, **overrides)
     weight = (mean_steps[-1][1] if mean_steps else 0.0) or (1 - var[0] if var else 0.0)
     factor = var_steps[-1][1] / weight if var_steps and abs(weight) > 1e-6 else 1.0
     unbiased = n > 1 and abs(factor - n / (n - 1)) < abs(factor - 1)
@@ -112,28 +127,32 @@ def measure_update(probe: Probe, **overrides: Any) -> Update:
         unbiased=unbiased,
         of_std=of_std,
         factor=factor,
-        cumulative=cumulative,
-        first_replaces=not cumulative and bool(mean) and _replaced(history["running_mean"], means),
+        weights=weights,
+        batch_weights=tuple(step[1] for step in mean_steps or ()),
+        first_replaces=weights != "cumulative" and bool(mean) and _replaced(history["running_mean"], means),
         updated=tuple(r for r, kept in history.items() if any(not np.array_equal(kept[0], v) for v in kept)),
         written=trace.written,
         initial={**trace.initial, **_inferred(trace, {"running_mean": mean_steps, "running_var": var_steps})},
     )
 
 
-def _trace(probe: Probe, **overrides: Any) -> _Trace:
+def _trace(probe: Probe, steps: int, **overrides: Any) -> _Trace:
     layer = probe.layer(neutral=not probe.makes_affine_late, **overrides)
-    per_channel, within = _per_channel(probe), probe.expected()[0]
+    per_statistic, within = _per_channel(probe), probe.expected()[0]
+    if (wider := _pattern_of_state(probe)) is not None:
+        per_statistic = within = wider
     initial = {role: values for role, values in layer.read(*RUNNING).items() if np.isfinite(values).all()}
-    history = {role: [initial[role]] if role in initial else [] for role in RUNNING}
+    grows = {role for role, values in initial.items() if wider is not None and values.size != wider.statistics}
+    history = {role: [initial[role]] if role in {*initial} - grows else [] for role in RUNNING}
     batches: dict[str, list[Values]] = {role: [] for role in RUNNING}
     written: set[str] = set()
-    for step in range(_STEPS):
+    for step in range(steps):
         x = probe.x(seed=200 + step) * (1.0 + 0.5 * step) + step
         before = {role: _stamp(slot.whole()) for role, slot in layer.slots().items()}
         probe.forward(layer, x)
         after = {role: _stamp(slot.whole()) for role, slot in layer.slots().items()}
         written |= {role for role in after if role in RUNNING and after[role] != before.get(role)}
-        for role, values in zip(RUNNING, _moments(probe.cast(x), per_channel, within), strict=True):
+        for role, values in zip(RUNNING, _moments(probe.cast(x), per_statistic, within), strict=True):
             batches[role].append(values)
         for role, values in layer.read(*RUNNING).items():
             history[role].append(values)
@@ -158,9 +177,17 @@ def _per_channel(probe: Probe) -> Pattern:
     return reducing(geometry.shape(rank), reduced, geometry.axis_names(rank))
 
 
-def _moments(x: Values, per_channel: Pattern, within: Pattern) -> tuple[Values, Values]:
-    """Mean and biased variance a channel; where statistics are per sample (instance), their averages over samples."""
-    flat = per_channel.labels.reshape(-1)
+def _pattern_of_state(probe: Probe) -> Pattern | None:
+    """What running statistics average over that are kept for more than the channels, as for each position too."""
+    pattern = probe.pattern()
+    sizes = {values.size for values in probe.train(steps=1).read(*RUNNING).values()}
+    channels = probe.geometry.shape(probe.rank)[probe.geometry.channel_axis(probe.rank)]
+    return pattern if pattern is not None and sizes == {pattern.statistics} and channels not in sizes else None
+
+
+def _moments(x: Values, per_statistic: Pattern, within: Pattern) -> tuple[Values, Values]:
+    """Mean and biased variance; where statistics are per sample (instance), their averages over samples."""
+    flat = per_statistic.labels.reshape(-1)
     counts = np.bincount(flat)
     mean = np.bincount(flat, x.reshape(-1)) / counts
     return mean, np.bincount(flat, ((x - within.average(x)) ** 2).reshape(-1)) / counts
@@ -193,11 +220,19 @@ def _last(steps: list[Step] | None) -> Step | None:
     return (round(steps[-1][0], 6), round(steps[-1][1], 6)) if steps else None
 
 
-def _is_cumulative(steps: list[Step] | None) -> bool:
-    if not steps or len(steps) < 3:
-        return False
-    first = _STEPS - len(steps)
-    return all(abs(a - (first + k) / (first + k + 1)) < 0.02 for k, (a, _) in list(enumerate(steps))[1:])
+def _weights(count: int, *fitted: list[Step] | None) -> Weights:
+    """Tell how the weights of the batches go on, by what is left of the old value in each step."""
+    found = {_weights_of(count, [old for old, _ in steps]) for steps in fitted if steps}
+    return found.pop() if len(found) == 1 else "changing" if found else "constant"
+
+
+def _weights_of(count: int, kept: list[float]) -> Weights:
+    """Tell it of one statistic; the first batch may replace what was there, or make it."""
+    later = np.array(kept[1:])
+    if len(later) < 2 or np.ptp(later) < _STEADY:
+        return "constant"
+    plain = np.array([(step - 1) / step for step in range(count - len(later) + 1, count + 1)])
+    return "cumulative" if np.abs(later - plain).max() < _STEADY else "changing"
 
 
 def _replaced(history: list[Values], batches: Sequence[Values]) -> bool:
@@ -218,14 +253,19 @@ def measure_evaluation(probe: Probe, formula: Formula | None) -> Evaluation:
     y = probe.forward(layer, x, training=False)
     if y.shape != x.shape:
         return Evaluation("other", np.inf)
-    residual = np.inf
+    residual, shape = np.inf, None
     channels = x.shape[probe.geometry.channel_axis(x.ndim)]
-    if len(state) == 2 and all(values.size in (1, channels) for values in state.values()):
-        per_channel = probe.geometry.per_channel(x.ndim)
-        mean, var = (state[role].reshape(per_channel) for role in RUNNING)
-        residual = float(np.abs(y - (x - mean) / np.sqrt(var + (formula.eps if formula else 0.0))).max())
+    if len(state) == 2:
+        if all(values.size in (1, channels) for values in state.values()):
+            state = {role: values.reshape(probe.geometry.per_channel(x.ndim)) for role, values in state.items()}
+        elif all(_fits_beside(values, x) for values in state.values()):
+            shape = state["running_var"].shape
+        mean, var = (state[role] for role in RUNNING)
+        if _fits_beside(mean, x) and _fits_beside(var, x):
+            residual = float(np.abs(y - (x - mean) / np.sqrt(var + (formula.eps if formula else 0.0))).max())
     if residual < 10 * TOLERANCE:
-        return Evaluation("running", residual, *_evaluation_eps(probe))
+        eps = _evaluation_eps(probe) if shape is None else (None, None)
+        return Evaluation("running", residual, *eps, shape=shape)
     if formula is not None and float(np.abs(y - formula.apply(x)).max()) < 10 * TOLERANCE:
         return Evaluation("batch", residual)
     if float(np.abs(y - x).max()) < 1e-4:
@@ -233,6 +273,14 @@ def measure_evaluation(probe: Probe, formula: Formula | None) -> Evaluation:
     if probe.expected() and _follows_batches(probe, layer):
         return Evaluation("running", residual, by_effect=True)
     return Evaluation("other", residual)
+
+
+def _fits_beside(values: Values, x: Values) -> bool:
+    """Whether values broadcast to the shape of the input."""
+    try:
+        return np.broadcast_shapes(values.shape, x.shape) == x.shape
+    except ValueError:
+        return False
 
 
 def _follows_batches(probe: Probe, layer: Adapter) -> bool:

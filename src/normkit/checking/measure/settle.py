@@ -13,11 +13,13 @@ from normkit.checking.measure.fitting import asks_for_columns, choose
 from normkit.checking.measure.formula import measure_formula
 from normkit.checking.measure.modes import find_mode
 from normkit.checking.measure.momentum import with_momentum
+from normkit.checking.measure.on_the_way import layers_on_the_way
 from normkit.checking.measure.other import (
     describe_axes,
     describe_blend,
     describe_changed,
     describe_response,
+    describe_scaling,
     standardizes_its_weights,
 )
 from normkit.checking.measure.probe import Probe, outer_affine, probe_of
@@ -29,6 +31,7 @@ from normkit.checking.target.callables import name_of
 from normkit.checking.target.claim import Claim
 from normkit.checking.target.errors import CannotRunError, TargetError
 from normkit.checking.target.made import Made
+from normkit.checking.target.model import describe_model
 from normkit.checking.target.resolve import Candidate, Resolved, accept
 from normkit.checking.target.returned import returned_roles
 from normkit.checking.target.state import RUNNING
@@ -79,6 +82,9 @@ def settle(candidates: list[Candidate], options: Options) -> Settled:
     _require_activations(candidates[0])
     claim = candidates[0].claim
     candidate, fits = choose(candidates, options)
+    _require_one_norm(candidate, fits)
+    if not claim.firm and _normalizes_nothing(candidate, fits):
+        claim, fits = dataclasses.replace(claim, family=None), None
     family = fits or claim.family or "other"
     reason = claim.reason if claim.family else "by what it averages over"
     builder, evaluates, roles = _completed(candidate, family)
@@ -126,7 +132,9 @@ def _as_other(settled: Settled, rank: int) -> Settled:
         named = describe_blend(probe, rank) or describe_response(probe, rank)
         if named is not None:
             return dataclasses.replace(other, reason=named)
-        return dataclasses.replace(other, reason=describe_axes(probe, rank)) if settled.family == "other" else settled
+        if settled.family != "other":
+            return settled
+        return dataclasses.replace(other, reason=describe_scaling(probe, rank) or describe_axes(probe, rank))
     except TargetError:
         return settled
 
@@ -142,6 +150,38 @@ def _with_others(settled: Settled, rank: int, paths: tuple[str, ...]) -> Settled
         if changed is not None:
             return dataclasses.replace(settled, family="other", reason=changed)
     return settled
+
+
+def _require_one_norm(candidate: Candidate, fits: str | None) -> None:
+    """Refuse a whole model.
+
+    Args:
+        candidate: The way to call the target.
+        fits: The family whose axes it has.
+    Raises:
+        CannotRunError: it holds norms, and what is given to it passes through other layers too.
+    """
+    probe = probe_of(candidate, fits or "other")
+    try:
+        norms, others = layers_on_the_way(probe, candidate.rank)
+        if norms and others and not (fits and _has_formula(probe)):
+            raise CannotRunError(describe_model(name_of(candidate.builder.target), norms, others))
+    except TargetError:
+        return
+
+
+def _normalizes_nothing(candidate: Candidate, fits: str | None) -> bool:
+    """Whether what has the axes of a family by chance, or an argument for groups, is no normalization at all."""
+    probe = probe_of(candidate, fits or candidate.claim.family or "other")
+    try:
+        return not _has_formula(probe) and describe_scaling(probe, candidate.rank) is not None
+    except TargetError:
+        return False
+
+
+def _has_formula(probe: Probe) -> bool:
+    formula = measure_formula(probe)
+    return formula is not None and formula.fits
 
 
 def _require_activations(candidate: Candidate) -> None:

@@ -9,6 +9,8 @@ from normkit.checking.measure.lab import Measurements
 from normkit.checking.patterns import Values
 from normkit.checking.report import MODES, Finding, interval, number
 from normkit.checking.rules.base import ANY_FAMILY, BASIC, Rule, UnmeasuredError, shared
+from normkit.checking.target.builder import STARTS
+from normkit.checking.target.names import last_part, role_of
 from normkit.checking.target.state import AFFINE
 
 
@@ -110,6 +112,37 @@ class AffineIgnored(AffineRule):
         return [weight] if probe.unit_weight == 1.0 else [weight + 1, np.exp(weight)]
 
 
+class AffineSwapped(AffineRule):
+    """What is called weight or gamma is added, and what is called bias or beta multiplies.
+
+    Why: Whoever passes the two by name or in the usual order, or loads a checkpoint, gives each one to the other: the
+    output is not what was trained.
+
+    Fix: ``return x_hat * weight + bias``.
+    """
+
+    code = "affine-swapped"
+    core = True
+
+    def check(self, probe: Measurements) -> Iterator[Finding]:
+        layer = probe.started()
+        paths = {role: slot.path for role, slot in layer.slots().items() if role in AFFINE}
+        called = {role: role_of(last_part(path)) for role, path in paths.items()}
+        if called.get("bias") != "weight" or called.get("weight") not in (None, "bias"):
+            return
+        held = layer.read(*AFFINE)
+        starts_right = not probe.by_caller and all(np.allclose(held[role], STARTS[role]) for role in held)
+        swapped = "weight" in paths
+        does = f"{paths['weight']} multiplies" if swapped else "multiplies nothing"
+        yield self.finding(
+            f"{paths['bias']} is added, and {does}",
+            f"another {paths['bias']} moves the output by the same amount whatever the input"
+            + (f", another {paths['weight']} scales it" if swapped else ""),
+            severity="warning" if starts_right and swapped else "error",
+            fix=f"Return x_hat * {paths['bias']} + {paths['weight']}." if swapped else None,
+        )
+
+
 class AffineOffset(AffineRule):
     """The weight is stored as its distance from one: the output is multiplied by 1 + weight.
 
@@ -141,7 +174,7 @@ class AffineInit(AffineRule):
     """
 
     code = "affine-init"
-    requires: ClassVar[tuple[str, ...]] = ("affine-offset",)
+    requires: ClassVar[tuple[str, ...]] = ("affine-offset", "affine-swapped")
 
     def not_applicable(self, probe: Measurements) -> str | None:
         if probe.by_caller:
@@ -223,4 +256,4 @@ class ParametersNotRegistered(AffineRule):
             )
 
 
-RULES = (AffineMissing, ParametersNotRegistered, AffineOffset, AffineInit, AffineShape, AffineIgnored)
+RULES = (AffineMissing, ParametersNotRegistered, AffineSwapped, AffineOffset, AffineInit, AffineShape, AffineIgnored)

@@ -9,11 +9,14 @@ from normkit.checking.report import Finding, number
 from normkit.checking.rules.running import RunningRule, follows
 from normkit.checking.target.errors import TargetError
 
+_SHOWN = 4
+
 
 class MomentumInverted(RunningRule):
     """The momentum argument weighs the old value where the convention weighs the new batch, or the reverse.
 
-    Why: With momentum = 0.1 the running statistics are then nine tenths the last batch: evaluation is noisy.
+    Why: A momentum that was chosen for the other meaning counts as one minus itself. With one near 0 the running
+    statistics are then hardly more than the last batch, and evaluation is noisy; with one near 1 they hardly move.
 
     Fix: torch: ``new = (1 - momentum) * old + momentum * batch``. Keras, Flax, ONNX: ``momentum * old + (1 - momentum)
     * batch``, with a momentum near 1.
@@ -76,7 +79,13 @@ class MomentumDiffers(RunningRule):
                 "no a, b make new = a·old + b·mean for four batches",
             )
             return
-        if update.cumulative or "running_var" not in probe.state or update.var is None:
+        if "running_var" not in probe.state or update.var is None:
+            return
+        if update.weights == "cumulative":
+            yield from self._cumulative(probe)
+            return
+        if update.weights == "changing":
+            yield self.finding("the weight of a batch changes from step to step", _changes_in_words(update))
             return
         (a, b), (c, d) = update.mean, update.var
         measured = f"mean: {number(a)}·old + {number(b)}·batch; variance: {number(c)}·old + {number(d)}·batch"
@@ -88,6 +97,23 @@ class MomentumDiffers(RunningRule):
             yield self.finding("the momentum argument is ignored", f"given {TEST_MOMENTUM}, measured {measured}")
         else:
             yield from self._default(probe, b, measured)
+
+    def _cumulative(self, probe: Measurements) -> Iterator[Finding]:
+        """The plain average over all batches: what momentum = None means."""
+        if probe.builder.is_instance:
+            return
+        other = probe.update_with_test_momentum
+        if other is not None and other.weights == "cumulative":
+            yield self.finding(
+                "the momentum argument is ignored: all batches are averaged plainly",
+                f"given {TEST_MOMENTUM}, the n-th batch weighs 1 / n",
+            )
+        elif probe.options.init.get("momentum", TEST_MOMENTUM) is not None:  # what was asked for is no deviation
+            yield self.finding(
+                f"averages all batches plainly, as momentum=None does in {probe.reference_layer}",
+                "the n-th batch weighs 1 / n; by default torch's weighs 0.1",
+                severity="note",
+            )
 
     def _default(self, probe: Measurements, b: float, measured: str) -> Iterator[Finding]:
         if probe.builder.is_instance:
@@ -127,15 +153,22 @@ class MomentumNone(RunningRule):
             update = measure_update(probe, momentum=None)
         except TargetError:
             return  # refusing it is clear; only a wrong average is a fault
-        if not update.cumulative:
-            yield self.finding("momentum=None gives no cumulative average", _last_step(update))
+        if update.weights != "cumulative":
+            yield self.finding("momentum=None gives no cumulative average", _weights_in_words(update))
 
 
-def _last_step(update: Update) -> str:
+def _changes_in_words(update: Update) -> str:
+    first = ", ".join(map(number, update.batch_weights[:_SHOWN]))
+    count = len(update.batch_weights)
+    last = f"; the {count}th {number(update.batch_weights[-1])}" if count > _SHOWN else ""
+    return f"batch after batch weighs {first}{last}"
+
+
+def _weights_in_words(update: Update) -> str:
     if update.mean is None:
         return "no a, b make new = a·old + b·batch"
-    a, b = update.mean
-    return f"fourth batch: new = {number(a)}·old + {number(b)}·batch; expected 0.75·old + 0.25·batch"
+    listed = ", ".join(map(number, update.batch_weights[:_SHOWN]))
+    return f"batch after batch weighs {listed}; expected 1, 0.5, 0.3333, 0.25"
 
 
 RULES = (MomentumInverted, MomentumDiffers, MomentumNone)

@@ -124,7 +124,7 @@ class RunningStatsInit(RunningRule):
             update = self._update(probe)
         except TargetError:
             return False
-        return update.first_replaces or update.cumulative
+        return update.first_replaces or update.weights == "cumulative"
 
     def _update(self, probe: Measurements) -> Update:
         update = probe.update
@@ -267,7 +267,7 @@ class RunningVarWrong(RunningRule):
             )
         elif (
             update.mean is not None
-            and not update.cumulative
+            and update.weights == "constant"
             and min(abs(update.factor - 1), abs(update.factor - n / (n - 1))) > 4e-3
             and abs(sum(update.mean) - 1) < 1e-3
             and abs(sum(update.var) - 1) > 1e-3

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from normkit.checking.patterns import Values
 from normkit.checking.target.arrays import Library
@@ -174,7 +175,7 @@ def _entries(owner: Any, path: str) -> Iterator[tuple[Slot, Any]]:
     for group in ("_parameters", "_buffers", "_modules"):
         held = {**(held.pop(group, None) or {}), **held} if isinstance(owner, torch.nn.Module) else held
     if isinstance(owner, torch.nn.Module):
-        held = {name: value for name, value in held.items() if name not in _OF_TORCH}
+        held = {name: value for name, value in held.items() if name not in _OF_TORCH and not is_lazy(value)}
     declared = [name for kind in _own_kinds(type(owner)) for name in getattr(kind, "__slots__", ())]
     held.update({name: getattr(owner, name) for name in declared if hasattr(owner, name)})
     for kind in _own_kinds(type(owner)):

@@ -13,6 +13,8 @@ from normkit.checking.target.names import ABBREVIATIONS, family_of, ranks_of, wo
 from normkit.checking.target.shared import SharedState
 from normkit.checking.target.signature import UnfillableError
 
+_BY_GROUPS = "by its argument for groups"
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -22,11 +24,13 @@ class Claim:
         family: The family, or None where nothing tells.
         reason: Where it was read.
         ranks: The input ranks that its name promises; empty for none in particular.
+        firm: Whether anything promises a family but an argument for groups, which convolutions have too.
     """
 
     family: str | None
     reason: str
     ranks: tuple[int, ...]
+    firm: bool = True
 
 
 def claim_of(target: Any, options: Options) -> Claim:
@@ -43,7 +47,7 @@ def claim_of(target: Any, options: Options) -> Claim:
     if family is None:
         family, reason = _by_arguments(target, options)
     ranks = next((found for name in lineage if (found := ranks_of(name, family))), ())
-    return Claim(family, reason, options.ranks or ranks)
+    return Claim(family, reason, options.ranks or ranks, firm=family is not None and reason != _BY_GROUPS)
 
 
 def _by_arguments(target: Any, options: Options) -> tuple[str | None, str]:
@@ -54,7 +58,7 @@ def _by_arguments(target: Any, options: Options) -> tuple[str | None, str]:
         if (told := next((family for word, family in ABBREVIATIONS.items() if word in words), None)) is not None:
             return told, "by the names of its arguments"
         if builder.accepts("groups"):
-            return "group", "by its argument for groups"
+            return "group", _BY_GROUPS
         if builder.accepts("running_mean") or builder.accepts("momentum"):
             return "batch", "by its arguments for running statistics"
     except (UnfillableError, TypeError, AttributeError):

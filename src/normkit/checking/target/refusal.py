@@ -6,6 +6,7 @@ from typing import Any
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import definition_of, global_names, name_of
 from normkit.checking.target.errors import TargetError
+from normkit.checking.target.model import describe_model, norms_in, other_layers_in
 from normkit.checking.target.signature import UnfillableError
 
 _SHOWN = 6
@@ -39,7 +40,21 @@ def nothing_ran(target: Any, tried: list[Tried]) -> str:
         lines.append(f"  - {_call(first)}: {text}" + (f" ({count} times)" if count > 1 else ""))
     if len(order) > _SHOWN:
         lines.append(f"  - and {len(order) - _SHOWN} other outcomes")
-    return "\n".join([*lines, *_help(target)])
+    model = _model(target, tried)
+    return "\n".join([*([model] if model else []), *lines, *_help(target)])
+
+
+def _model(target: Any, tried: list[Tried]) -> str | None:
+    """Say that the target is a whole model; None where it is none, or cannot even be built."""
+    for one in tried[:1]:
+        try:
+            instance = one.builder.build(one.rank).instance
+        except (TargetError, UnfillableError, TypeError):
+            return None
+        norms, others = norms_in(instance), other_layers_in(instance)
+        if norms and others:
+            return describe_model(name_of(target), norms, others)
+    return None
 
 
 def unfillable(target: Any, error: BaseException) -> str:
