@@ -188,6 +188,68 @@ def test_not_judged(run: Run, tmp_path: Path) -> None:
     assert conclusion.startswith("Not judged: wrong-axes, ")
 
 
+BIASED = (
+    "import torch\n"
+    "class BatchNorm2d(torch.nn.BatchNorm2d):\n"
+    "    def forward(self, x):\n"
+    "        if not self.training: return super().forward(x)\n"
+    "        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)\n"
+    "        with torch.no_grad():\n"
+    "            self.running_mean.lerp_(mean, self.momentum), self.running_var.lerp_(var, self.momentum)\n"
+    "        x_hat = (x - mean[:, None, None]) / (var + self.eps).sqrt()[:, None, None]\n"
+    "        return x_hat * self.weight[:, None, None] + self.bias[:, None, None]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "shown", "said"),
+    [
+        (["--ignore", "biased-running-var"], 0, {"warning"}, "1 finding left out (biased-running-var)"),
+        (["--ignore", "biased-running-var", "--strict"], 1, {"warning"}, "3 warnings, and warnings count."),
+        (["--select", "wrong-axes,eps-differs"], 0, set(), "4 findings left out (biased-running-var, half-"),
+        (["--select", "wrong-axes", "--select", "biased-running-var"], 1, {"error"}, "1 error. 3 findings left out"),
+        (["--select", "single-value", "--ignore", "single-value"], 0, set(), "4 findings left out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_counts(run: Run, tmp_path: Path, options: list[str], status: int, shown: set[str], said: str) -> None:
+    path = tmp_path / "norms.py"
+    path.write_text(BIASED)
+    code, out, err = run(f"{path}:BatchNorm2d", *options)
+    assert (code, err) == (status, "")
+    assert set(re.findall(r"^ *(error|warning|note)  ", out, re.MULTILINE)) == shown
+    conclusion = out.rpartition("\n\n")[2].replace("\n", " ")
+    assert conclusion.startswith("Not equivalent to torch.nn.BatchNorm2d: ")
+    assert said in conclusion
+
+
+def test_what_counts_of_many_and_in_json(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "norms.py").write_text(BIASED)
+    (tmp_path / "others.py").write_text("import torch\nclass LayerNorm(torch.nn.LayerNorm): ...\n")
+    code, out, _ = run(str(tmp_path), "--ignore", "biased-running-var", "--format", "json")
+    first, second = json.loads(out)["targets"]
+    assert code == 0
+    assert (first["verdict"], first["ok"], first["exit_status"]) == ("not equivalent", False, 0)
+    assert [finding["code"] for finding in first["left_out"]] == ["biased-running-var"]
+    assert (second["verdict"], second["exit_status"]) == ("equivalent", 0)
+    assert run(str(tmp_path), "--summary", "--strict", "--ignore", "biased-running-var")[0] == 1
+
+
+def test_selecting_what_was_measured_is_enough(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "norms.py"
+    path.write_text(
+        "import torch\n"
+        "class LayerNorm(torch.nn.LayerNorm):\n"
+        "    def forward(self, x):\n"
+        "        if x.numel() and float(x.abs().max()) > 50: raise ValueError('too large')\n"
+        "        return super().forward(x)\n"
+    )
+    for selected, status in (("output-shape", 0), ("wrong-axes", 2)):
+        code, out, _ = run(f"{path}:LayerNorm", "--select", selected)
+        assert code == status
+        assert "quivalent" not in out
+
+
 def test_piped_output_has_no_trailing_blanks_and_no_markup(run: Run) -> None:
     for arguments in (["--list"], ["--explain", "wrong-axes"], [f"{EXAMPLES}/annotated.py:LayerNorm"]):
         out = run(*arguments)[1]
@@ -231,6 +293,9 @@ def test_convention(run: Run) -> None:
         (("torch.nn:BatchNorm2d", "--init", "eps"), "expects NAME=VALUE"),
         (("torch.nn:BatchNorm2d", "--init", "flavour=1"), "no argument is called 'flavour'"),
         (("--explain", "wrong-axis"), "did you mean wrong-axes?"),
+        (("torch.nn:BatchNorm2d", "--select", "wrong-axis"), "did you mean wrong-axes?"),
+        (("torch.nn:BatchNorm2d", "--ignore", "colour"), "no check has the code 'colour': normkit check --list"),
+        (("torch.nn:BatchNorm2d", "--ignore", ","), "--ignore expects codes of checks"),
     ],
 )
 def test_cannot_run(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -34,6 +34,9 @@ class Options:
         ranks: Input ranks the target promises to accept; None reads them from its name.
         method: The method that is the forward pass; None takes forward or __call__, or finds it.
         adapter: ``path/to/file.py:make``, a function that takes the target and returns a callable of x alone.
+        select: The codes of the checks that count; empty for all.
+        ignore: The codes of checks that do not count.
+        strict: Whether warnings count as errors do.
     """
 
     family: str | None = None
@@ -44,6 +47,13 @@ class Options:
     ranks: tuple[int, ...] | None = None
     method: str | None = None
     adapter: str | None = None
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    strict: bool = False
+
+    def counts(self, code: str) -> bool:
+        """Whether a check counts: it is selected, and not ignored."""
+        return code not in self.ignore and (not self.select or code in self.select)
 
     @classmethod
     def of(cls, options: CheckOptions, family: str | None = None, convention: str | None = None) -> "Options":

@@ -173,6 +173,9 @@ class Report(Renderable):
         convention: torch, keras, flax or onnx: whose definitions of momentum and running variance apply.
         identity: What the code computes.
         findings: What deviates, errors first, edge cases last.
+        left_out: The same of checks that were ignored, or not selected: the verdict knows of it, the exit status not.
+        selected: The codes that were selected; empty for all.
+        strict: Whether warnings make the exit status 1 too.
         passed: The codes of the checks that ran and found nothing.
         skipped: The codes of the checks that do not apply, each with the reason.
         blocked: The codes of the checks that did not run, each with the code that must pass first.
@@ -200,11 +203,14 @@ class Report(Renderable):
     source: str | None = None
     line: int | None = None
     isolation: Isolation = "none"
+    left_out: tuple[Finding, ...] = ()
+    selected: tuple[str, ...] = ()
+    strict: bool = False
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it is equivalent to its twin, as far as it could be measured."""
-        if any(finding.severity == "error" for finding in self.findings):
+        """Whether it is equivalent to its twin, as far as it could be measured, whatever was selected or ignored."""
+        if any(finding.severity == "error" for finding in (*self.findings, *self.left_out)):
             return "not equivalent"
         return "not judged" if self.not_judged else "equivalent"
 
@@ -212,6 +218,15 @@ class Report(Renderable):
     def ok(self) -> bool:
         """Whether it is equivalent to its twin: no finding is an error, and all that equivalence needs could run."""
         return self.verdict == "equivalent"
+
+    @property
+    def exit_status(self) -> int:
+        """1 where something was found that counts, 2 where what counts could not be judged, else 0."""
+        if self.count("error") or (self.strict and self.count("warning")):
+            return 1
+        if self.verdict != "not judged":
+            return 0
+        return 0 if self.selected and {*self.selected} <= {*self.passed, *self.codes} else 2
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -225,16 +240,19 @@ class Report(Renderable):
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for ``json.dumps``."""
         said = {"error": self.conclusion()} if self.verdict == "not judged" else {}
-        return {**dataclasses.asdict(self), "verdict": self.verdict, "ok": self.ok, **said}
+        derived = {"verdict": self.verdict, "ok": self.ok, "exit_status": self.exit_status}
+        return {**dataclasses.asdict(self), **derived, **said}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Report":
         """Make a report of plain data: the inverse of ``to_dict``."""
-        kept = {name: value for name, value in plain.items() if name not in ("verdict", "ok", "error")}
+        kept = {name: value for name, value in plain.items() if name not in ("verdict", "ok", "exit_status", "error")}
         identity = {name: _frozen(value) for name, value in kept["identity"].items()}
         kept["identity"] = Identity(**identity)
-        kept["findings"] = tuple(Finding(**finding) for finding in kept["findings"])
-        kept["passed"], kept["not_judged"] = tuple(kept["passed"]), tuple(kept["not_judged"])
+        for name in ("findings", "left_out"):
+            kept[name] = tuple(Finding(**finding) for finding in kept.get(name, ()))
+        for name in ("passed", "not_judged", "selected"):
+            kept[name] = tuple(kept.get(name, ()))
         return cls(**kept)
 
     def sections(self) -> list[Section]:
@@ -253,14 +271,18 @@ class Report(Renderable):
         """Return the last line: equivalent or not, or why that cannot be said, and how much was found."""
         counts = [_plural(self.count(severity), severity) for severity in SEVERITIES if self.count(severity)]
         found = ", ".join(counts) if counts else "no findings"
+        if self.strict and self.count("warning"):
+            found += ", and warnings count"
         under = "" if self.convention == "torch" else f" under {CONVENTIONS[self.convention].title}'s convention"
         relation = {
             "equivalent": f"Equivalent to {self.twin}{under}{self.identity.further_scale}: {found}.",
             "not equivalent": f"Not equivalent to {self.twin}{under}: {found}.",
             "not judged": f"Not judged: {'; '.join(self.not_judged)}. So far {found}.",
         }[self.verdict]
-        ran = len({*self.passed, *self.codes})
-        tails = [f"{ran} checks ran"]
+        ran = len({*self.passed, *self.codes, *(finding.code for finding in self.left_out)})
+        codes = list(dict.fromkeys(finding.code for finding in self.left_out))
+        tails = [f"{_plural(len(self.left_out), 'finding')} left out ({', '.join(codes)})"] if codes else []
+        tails += [f"{ran} checks ran"]
         tails += [f"{len(self.failed)} could not be measured"] if self.failed else []
         tails += [f"{len(self.blocked)} skipped until others pass"] if self.blocked else []
         return f"{relation} {', '.join(tails)}."

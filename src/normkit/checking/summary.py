@@ -17,10 +17,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 COLUMNS = ("target", "verdict", "family", "err", "warn", "first errors, or the reason")
 
-_EXIT: dict[Status, int] = {
-    "equivalent": 0,
-    "not equivalent": 1,
-    "not judged": 2,
+_EXIT: dict[str, int] = {
     "not run": 2,
     "no layer": 2,
     "bug": 3,
@@ -55,6 +52,8 @@ class Entry:
     @property
     def exit_status(self) -> int:
         """0, 1, 2 or 3, as for a target alone; a file without a layer in a folder is nobody's fault."""
+        if self.report is not None:
+            return self.report.exit_status
         return 0 if self.status == "no layer" and not self.named else _EXIT[self.status]
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from normkit.checking.candidates import Candidate
     from normkit.checking.options import Options
 
-_EXIT = {"equivalent": 0, "not equivalent": 1, "not judged": 2}
 _INTERRUPTED = 130
 _FAMILIES = "batch|layer|group|instance|rms"
 _CONVENTIONS = "torch|keras|flax|onnx"
@@ -76,6 +75,15 @@ def check(
             autocompletion=completing(_CONVENTIONS),
         ),
     ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODES", help="Only these checks count; may be repeated.", show_default=False),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODES", help="These checks do not count; may be repeated.", show_default=False),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors do.")] = False,
     output: Annotated[Format, typer.Option("--format", help="How to print the report.")] = Format.text,
     timeout: Annotated[float, typer.Option(help="Seconds after which a target is stopped.")] = 60.0,
     list_codes: Annotated[bool, typer.Option("--list", help="List every check and stop.")] = False,
@@ -87,7 +95,8 @@ def check(
     every layer is checked whose name tells that it is one. Its code is run, each target in a process of its own.
 
     Exit status: 0 equivalent; 1 not equivalent, with findings of severity error; 2 it could not be run, or not be
-    judged; 3 a bug of normkit's. Of several targets the highest one.
+    judged; 3 a bug of normkit's. Of several targets the highest one. What is ignored, or not selected, does not count
+    for it, and is named in the last line.
 
     [bold]Examples[/bold]
 
@@ -105,6 +114,11 @@ def check(
 
         normkit check submissions/ --summary
         normkit check submissions/ --format json > reports.json
+
+    In a pipeline, with a known deviation, or warnings as well:
+
+        normkit check layers.py:BatchNorm2d --ignore biased-running-var,momentum-inverted
+        normkit check layers.py:BatchNorm2d --strict
 
     Why a check matters and how to fix what it finds:
 
@@ -128,7 +142,8 @@ def check(
     from normkit.checking.options import Options
 
     given = _values(init, "--init"), _values(call, "--call")
-    options = Options(family, features, *given, convention, None, method, adapter)
+    codes = _codes(select, "--select"), _codes(ignore, "--ignore")
+    options = Options(family, features, *given, convention, None, method, adapter, *codes, strict)
     found = candidates(targets)
     if not summary and len(found) == 1 and found[0].named:
         _check_one(found[0].target, options, output, timeout)
@@ -149,7 +164,7 @@ def _check_one(target: str, options: "Options", output: Format, timeout: float) 
         print_bug(target, error, output)
         raise
     print_report(report, output)
-    raise typer.Exit(_EXIT[report.verdict])
+    raise typer.Exit(report.exit_status)
 
 
 def _check_many(
@@ -163,6 +178,16 @@ def _check_many(
         summary = check_many(found, options, timeout, jobs=jobs or processors(), fork=True, done=done)
     print_summary(summary, output, reports=reports)
     raise typer.Exit(_INTERRUPTED if summary.interrupted else summary.exit_status)
+
+
+def _codes(given: list[str] | None, option: str) -> tuple[str, ...]:
+    """Read codes, by commas or one an option."""
+    from normkit.checking.rules import known_code
+
+    found = [code.strip() for codes in given or [] for code in codes.split(",") if code.strip()]
+    if given and not found:
+        raise UserError(f"{option} expects codes of checks, but none was given: normkit check --list names them all")
+    return tuple(map(known_code, found))
 
 
 def _values(pairs: list[str] | None, option: str) -> dict[str, Any]:

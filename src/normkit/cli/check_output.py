@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from normkit.choices import did_you_mean
 from normkit.cli import console
-from normkit.errors import UserError
 
 if TYPE_CHECKING:
     from normkit.checking.report import Finding, Report, Section
@@ -229,13 +227,9 @@ def print_list() -> None:
 
 def print_explanation(code: str) -> None:
     """Print what a check looks for, why it matters and how to fix it."""
-    from normkit.checking.rules import RULES
+    from normkit.checking.rules import RULES, known_code
 
-    if code not in RULES:
-        raise UserError(
-            f"no check has the code {code!r}: normkit check --list names them all{did_you_mean(code, RULES)}"
-        )
-    section = RULES[code].documentation()
+    section = RULES[known_code(code)].documentation()
     if console.out.is_terminal:
         console.out.print(section)
     else:
