@@ -14,13 +14,14 @@ from normkit.checking.families import TITLES
 from normkit.checking.measure.identify import identify
 from normkit.checking.measure.lab import Measurements, measure
 from normkit.checking.options import Options
-from normkit.checking.report import MODES, Finding, Isolation, Mode, Report, by_reason, errors_first
+from normkit.checking.report import MODES, Finding, Identity, Isolation, Mode, Report, by_reason, errors_first
 from normkit.checking.rules import RULES, Rule
 from normkit.checking.rules.base import BlockedError, UnmeasuredError
 from normkit.checking.target.adapted import adapted
 from normkit.checking.target.builder import attempt
 from normkit.checking.target.callables import definition_of, name_of
 from normkit.checking.target.errors import CannotRunError, TargetError
+from normkit.checking.target.frameworks import plain
 from normkit.checking.target.global_state import preserved
 from normkit.checking.target.load import ImportEffects, load
 from normkit.checking.target.resolve import Candidate, resolve
@@ -55,8 +56,7 @@ def examine(
     """
     options = options or Options()
     source, line = _source_of(target)
-    if options.adapter is not None:
-        target = adapted(load(options.adapter), target)
+    target = plain(target) if options.adapter is None else adapted(load(options.adapter), target)
     started = time.perf_counter()
     with preserved():
         torch.set_num_threads(1)  # the inputs are tiny
@@ -68,7 +68,7 @@ def examine(
             results = _run_rules(probe, progress)
             progress("describing what it computes", results.findings)
             identity = identify(probe)
-            twin, convention = _reference_layer(probe, results.findings), _convention_of(probe)
+            twin, convention = _reference_layer(probe, results.findings, identity), _convention_of(probe)
             not_judged = results.not_judged(probe)
     errors = any(finding.severity == "error" for finding in results.findings)
     return Report(
@@ -231,7 +231,7 @@ def run_order(rules: Mapping[str, type[Rule]]) -> list[str]:
     return list(order)
 
 
-def _reference_layer(probe: Measurements, findings: list[Finding]) -> str:
+def _reference_layer(probe: Measurements, findings: list[Finding], identity: Identity) -> str:
     """The layer of torch.nn, with the arguments that take away what the target does not have."""
     codes = {finding.code for finding in findings}
     lacks = []
@@ -240,7 +240,7 @@ def _reference_layer(probe: Measurements, findings: list[Finding]) -> str:
         lacks.append(none if not probe.affine else "bias=False")
     if "running-stats-missing" in codes:
         lacks.append("track_running_stats=False")
-    if probe.update is not None and probe.update.weights == "cumulative":
+    if identity.batch_weights == "cumulative":
         lacks.append("momentum=None")
     return f"{probe.reference_layer}(..., {', '.join(lacks)})" if lacks else probe.reference_layer
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from normkit.checking.target.arrays import JAX, TORCH, Library, likely_libraries
+from normkit.checking.target.arrays import JAX, NUMPY, TORCH, Library, likely_libraries
+from normkit.checking.target.frameworks import library_name_of
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FORWARD = ("forward", "norm", "standard", "fprop", "call", "apply", "predict", "transform", "run", "compute")
@@ -213,6 +214,8 @@ def _codes_of(definition: Any) -> list[CodeType]:
 def libraries_of(target: Any) -> list[Library]:
     """Return the libraries whose arrays a target may work on, the likeliest first."""
     target = getattr(target, "adapts", target)
+    if (named := library_name_of(target)) is not None:
+        return [library for library in (TORCH, JAX, NUMPY) if library.name == named]
     if "module" in kind_of(target):
         return [TORCH]
     definition = definition_of(target)

@@ -6,6 +6,7 @@ from typing import Any
 from normkit.checking.target.builder import Builder
 from normkit.checking.target.callables import definition_of, global_names, name_of
 from normkit.checking.target.errors import TargetError
+from normkit.checking.target.frameworks import framework_of
 from normkit.checking.target.model import describe_model, norms_in, other_layers_in
 from normkit.checking.target.signature import UnfillableError
 
@@ -92,7 +93,12 @@ def _call(tried: Tried) -> str:
 
 
 def _help(target: Any) -> list[str]:
+    stateful = [
+        "A layer of Equinox that keeps a state takes it in each call and returns it: an adapter keeps the state, calls",
+        "the layer on each sample by jax.vmap, and returns the output alone.",
+    ]
     return [
+        *(stateful if framework_of(getattr(target, "adapts", target)) == "equinox" else []),
         "What would help:",
         "  --adapter FILE.py:make  a function of a few lines that takes the target and returns a callable of x alone:",
         f"                            def make(layer):  # layer is {name_of(target)}",

@@ -16,6 +16,7 @@ from normkit.checking.target.callables import definition_of, global_names, libra
 from normkit.checking.target.cells import slots_in
 from normkit.checking.target.claim import Claim, claim_of
 from normkit.checking.target.errors import CannotRunError, TargetError
+from normkit.checking.target.frameworks import framework_of
 from normkit.checking.target.geometry import Geometry
 from normkit.checking.target.names import role_of
 from normkit.checking.target.refusal import Tried, nothing_ran, unfillable
@@ -91,6 +92,8 @@ def resolve(target: Any, options: Options) -> list[Candidate]:
     _require_callable(target)
     methods(target, options.method)  # an unknown one is refused first
     claim = claim_of(target, options)
+    if framework_of(target) == "equinox" and claim.family in ("layer", "rms"):
+        claim = dataclasses.replace(claim, ranks=(2,))  # a sample has no axes but those of its features
     outcome = _Outcome()
     try:
         ways = itertools.groupby(_ways(target, claim, options), lambda way: way[0])
@@ -156,7 +159,8 @@ def _require_callable(target: Any) -> None:
 
 def _ways(target: Any, claim: Claim, options: Options) -> Iterator[tuple[int, Builder, int]]:
     """Yield groups of builders and ranks to try, by number; the likeliest first."""
-    for number, builder in enumerate(built for plain in _plain(target, options) for built in _filled(plain)):
+    usual = _of_samples if framework_of(target) == "equinox" else _plain
+    for number, builder in enumerate(built for plain in usual(target, options) for built in _filled(plain)):
         yield from ((number, *way) for way in _shaped(builder, claim))
 
 
@@ -173,6 +177,16 @@ def _plain(target: Any, options: Options) -> Iterator[Builder]:
         for method in methods(target, options.method):
             style = Style(method=method, lists=lists, one_by_one=one_by_one)
             yield Builder(target, kind, NUMPY, of[kind], options, shared, style)
+
+
+def _of_samples(target: Any, options: Options) -> Iterator[Builder]:
+    """Yield the ways to use a target that takes one sample at a time, as layers of Equinox do."""
+    shared = SharedState(definition_of(target))
+    for kind, library, method in itertools.product(
+        kinds(target), libraries_of(target), methods(target, options.method)
+    ):
+        style = Style(method=method, one_by_one=True)
+        yield Builder(target, kind, library, _geometry_of(target, kind, options), options, shared, style)
 
 
 def _shaped(builder: Builder, claim: Claim) -> Iterator[tuple[Builder, int]]:
