@@ -71,6 +71,24 @@ def test_a_momentum_of_the_other_meaning_is_explained_without_a_number_of_ours()
     assert "0.1" not in finding.why
 
 
+@pytest.mark.parametrize(
+    ("target", "runs"),
+    [
+        (torch.nn.BatchNorm2d, "the forward pass of torch.nn.BatchNorm2d"),
+        (misread.AveragesPlainly, "the forward pass of torch.nn.BatchNorm2d"),
+        (torch.nn.functional.layer_norm, "torch.nn.functional.layer_norm itself"),
+        (misread.StyleNorm, "torch.nn.InstanceNorm2d (norm)"),
+        (misread.GammaBetaSwapped, "torch's operation native_layer_norm"),
+        (modules.LayerNorm, None),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_runs_torch_s_own_code_is_said_to(target: Any, runs: str | None) -> None:
+    report = examine(target)
+    assert report.identity.runs == runs
+    assert ("torch's own code is measured, not the author's" in " ".join(str(report).split())) == (runs is not None)
+
+
 def test_running_statistics_of_each_position_are_told() -> None:
     report = examine(misread.BatchNormOfPositions)
     assert [(f.code, f.severity) for f in report.findings if not f.edge] == [("wrong-axes", "error")]

@@ -150,6 +150,7 @@ class Identity:
     running_variance: str | None = None
     initial: Mapping[str, str] = field(default_factory=dict)
     evaluation: str | None = None
+    runs: str | None = None
     output_shape: str | None = None
     output_dtype: Mapping[str, str] = field(default_factory=dict)
     saved: tuple[str, ...] | None = None
@@ -361,6 +362,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("running mean", _update(identity, "mean", "mean")),
         ("running variance", _running_variance(identity)),
         ("evaluation", identity.evaluation or ""),
+        ("runs", f"{identity.runs}: torch's own code is measured, not the author's" if identity.runs else ""),
         ("output", _output(identity)),
         ("parameters", "; ".join(f"{name} {words}" for name, words in identity.parameters.items()) or "none"),
         ("saved", ", ".join(identity.saved) or "nothing" if identity.saved is not None else ""),

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from normkit.checking.measure.formula import Formula
 from normkit.checking.measure.lab import Measurements
 from normkit.checking.measure.running_stats import Evaluation
+from normkit.checking.measure.torchs_own import torchs_own
 from normkit.checking.patterns import Pattern, Values
 from normkit.checking.report import Identity, interval
 from normkit.checking.target.errors import TargetError
@@ -45,6 +46,7 @@ def identify(probe: Measurements) -> Identity:
         batch_weights=update.weights if update and update.mean else None,
         running_variance=("unbiased" if update.unbiased else "biased") if update and update.var else None,
         initial={role: _summary(values) for role, values in update.initial.items()} if update else {},
+        runs=_try(lambda: torchs_own(probe)),
         evaluation=_evaluation(evaluation) if evaluation else None,
         output_shape=_try(lambda: _output_shape(probe)),
         output_dtype=_try(lambda: probe.output_dtypes) or {},
