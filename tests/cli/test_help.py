@@ -190,7 +190,9 @@ input()
 main()
 """
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+    command = [sys.executable, "-c", program]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as a shell's pipe is
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
