@@ -1,19 +1,22 @@
 """The help screens, and the one way in which all commands say what is wrong with a command line."""
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
+from typer.main import get_command
 
 from normkit.bench.environment import REGIMES
 from normkit.bench.table import MODEL_NAMES
 from normkit.checking.families import CONVENTIONS as CHECKED_CONVENTIONS
 from normkit.checking.families import FAMILIES
 from normkit.cli import main
+from normkit.cli.app import app
 from normkit.cli.plain import name_options, reflow
 from normkit.conventions import CONVENTIONS
 from normkit.explaining import KINDS
@@ -180,6 +183,21 @@ def test_a_shell_completes_the_values_of_an_option(
     assert set(run(monkeypatch, capsys).out.split()) == set(values)
 
 
+def parameters(command: Any) -> Iterator[Any]:
+    """All parameters of a command and of those in it."""
+    yield from command.params
+    for inner in getattr(command, "commands", {}).values():
+        yield from parameters(inner)
+
+
+def test_every_option_with_a_list_of_words_completes_them() -> None:
+    listed = [one for one in parameters(get_command(app)) if re.search(r"[a-z0-9]\|", one.metavar or "")]
+    assert len(listed) > 20
+    for one in listed:
+        words = [word for word in one.metavar.split("|") if word.islower()]
+        assert [item.value for item in one.shell_complete(None, "")] == words, one.name
+
+
 @pytest.mark.parametrize("says", ["print('x')", "typer.echo('x')", "console.out.print('x')"])
 def test_a_reader_that_has_gone_ends_a_command_without_a_word(says: str) -> None:
     program = f"""
@@ -215,6 +233,7 @@ from normkit.bench.environment import REGIMES
 from normkit.bench.table import MODEL_NAMES
 from normkit.checking.families import CONVENTIONS as CHECKED_CONVENTIONS, FAMILIES
 from normkit.cli import main
+from normkit.cli.app import app
 main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

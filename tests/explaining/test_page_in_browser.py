@@ -17,7 +17,7 @@ from normkit.explaining.page import page
 from normkit.explaining.running import running_statistics
 
 pytestmark = pytest.mark.interop
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install 'normkit[dev]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[dev]'")
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )

@@ -84,7 +84,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_and_asks_for_nothing(width: int, scheme: Any, file: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install 'normkit[dev]'")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[dev]'")
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium = next((found for name in names if (found := shutil.which(name))), None)
     if chromium is None:

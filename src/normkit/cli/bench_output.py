@@ -28,13 +28,14 @@ def run(benchmark: "Benchmark", output: str) -> None:
 
 def measure(benchmark: "Benchmark") -> bool:
     """Measure with progress; return False where it was interrupted."""
-    from normkit.bench import environment, progress
+    from normkit.bench import environment
+    from normkit.cli import progress
 
     warning = environment.busy(benchmark.environment)
     if warning:
         console.err.print(warning, soft_wrap=True)
     try:
-        benchmark.run(progress.for_console(console.err))
+        benchmark.run(progress.of_benchmark())
     except KeyboardInterrupt:
         console.err.print("interrupted; this is what was measured so far")
         return False

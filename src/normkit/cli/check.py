@@ -13,7 +13,6 @@ from normkit.cli.check_output import (
     print_report,
     print_stopped,
     print_summary,
-    progress_of,
 )
 from normkit.cli.options import completing
 from normkit.errors import UserError
@@ -21,6 +20,7 @@ from normkit.errors import UserError
 if TYPE_CHECKING:
     from normkit.checking.candidates import Candidate
     from normkit.checking.options import Options
+    from normkit.checking.summary import Entry
 
 _INTERRUPTED = 130
 _FAMILIES = "batch|layer|group|instance|rms"
@@ -171,10 +171,15 @@ def _check_many(
     found: "list[Candidate]", options: "Options", output: Format, timeout: float, jobs: int | None, *, reports: bool
 ) -> None:
     from normkit.checking.summary import check_many
+    from normkit.cli.progress import targets_done
     from normkit.threads import processors
 
     total = sum(not candidate.problem for candidate in found)
-    with progress_of(total) as done:
+    with targets_done(total) as tell:
+
+        def done(entry: "Entry") -> None:
+            tell(f"{entry.target}: {entry.status}")
+
         summary = check_many(found, options, timeout, jobs=jobs or processors(), fork=True, done=done)
     print_summary(summary, output, reports=reports)
     raise typer.Exit(_INTERRUPTED if summary.interrupted else summary.exit_status)

@@ -1,8 +1,7 @@
 """What ``normkit check`` prints: reports, tables of many targets, the list of checks."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -58,25 +57,6 @@ def print_bug(target: str, error: Exception, output: Format) -> None:
         console.print_json({"target": target, "error": str(error), "ok": False, "bug": True})
     elif output is Format.github:
         _print_annotations_of_none(target, "bug", str(error))
-
-
-@contextmanager
-def progress_of(total: int) -> Iterator[Callable[["Entry"], None]]:
-    """Show on a terminal how many targets are done; give what is to be told of each."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    hidden = not console.err.is_terminal
-    # refreshed by hand: a thread that does so may hold a lock when a target is forked
-    with Progress(*columns, console=console.err, transient=True, auto_refresh=False, disable=hidden) as progress:
-        task = progress.add_task("checking", total=total)
-        progress.refresh()
-
-        def done(entry: "Entry") -> None:
-            progress.update(task, advance=1, description=f"{entry.target}: {entry.status}")
-            progress.refresh()
-
-        yield done
 
 
 def print_summary(summary: "Summary", output: Format, *, reports: bool) -> None:

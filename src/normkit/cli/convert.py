@@ -15,7 +15,6 @@ from normkit.cli.models import (
     load_data,
     load_model,
     print_result,
-    shown,
     write_out,
 )
 from normkit.cli.options import Format, completing
@@ -73,6 +72,7 @@ def convert(
 
     Exit status: 0 done; 1 a batch norm was left, and is named; 2 bad options, or nothing that can be converted.
     """
+    from normkit.cli.progress import passes_over
     from normkit.model import convert as convert_model
     from normkit.model.convert.change import LOSSLESS
     from normkit.model.files import check_new
@@ -85,7 +85,7 @@ def convert(
     arguments: dict[str, Any] = {"groups": groups, "include": include or "*"}
     if data is not None:
         loader, _ = load_data(data, batch_size)
-        with shown(loader) as batches:
+        with passes_over(loader) as batches:
             conversion = convert_model(model, to, data=batches, **arguments)
     elif inputs:
         conversion = convert_model(model, to, example=inputs, forward=call, **arguments)

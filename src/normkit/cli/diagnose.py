@@ -1,7 +1,5 @@
 """``normkit diagnose``."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +41,7 @@ def diagnose(
 
     Exit status: 0 healthy; 1 causes were found; 2 bad input.
     """
+    from normkit.cli.progress import batches_run
     from normkit.model.diagnose import diagnose as examine
     from normkit.model.files import check_new
 
@@ -51,7 +50,7 @@ def diagnose(
         check_new(html, force=force, endings=(".html",))
     model, inputs = load_model(target, weights)
     loader, forward = load_data(data, batch_size, inputs)
-    with _progress() as done:
+    with batches_run() as done:
         found = examine(model, loader, forward, batches=batches, progress=done)
     if html is not None:
         from normkit.model.diagnose.page import save
@@ -63,14 +62,3 @@ def diagnose(
     else:
         console.out.print(found, crop=False)
     raise typer.Exit(0 if found.healthy else 1)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what is being done, and how many batches have run."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed} batches"), TimeElapsedColumn())
-    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
-        task = progress.add_task("evaluation form", total=None)
-        yield lambda doing: progress.update(task, advance=1, description=doing, refresh=True)

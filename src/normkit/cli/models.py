@@ -1,7 +1,6 @@
 """What the commands on models share: arguments, loading of models, weights and data, writing and printing."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,30 +103,3 @@ def print_result(result: Any, output: str, options: Mapping[str, str] | None = N
         console.print_json(result.to_dict())
     else:
         console.out.print(name_options(str(result), options or {}), markup=False, soft_wrap=True)
-
-
-@contextmanager
-def shown(batches: Iterable[Any]) -> Iterator[Iterable[Any]]:
-    """Return batches that show on a terminal how many were taken, in which pass."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
-        yield batches if isinstance(batches, Iterator) else _Shown(batches, progress)
-
-
-class _Shown:
-    """Batches of which each pass is a line of progress.
-
-    Args:
-        batches: What can be gone over several times.
-        progress: Where the lines are.
-    """
-
-    def __init__(self, batches: Iterable[Any], progress: Any) -> None:
-        self._batches, self._progress, self._passes = batches, progress, 0
-
-    def __iter__(self) -> Iterator[Any]:
-        self._passes += 1
-        total = len(self._batches) if isinstance(self._batches, Sized) else None
-        return iter(self._progress.track(self._batches, total, description=f"pass {self._passes}"))

@@ -14,7 +14,6 @@ from normkit.cli.models import (
     load_data,
     load_model,
     print_result,
-    shown,
     write_out,
 )
 from normkit.cli.options import Format, completing
@@ -68,6 +67,7 @@ def recalibrate(
     Exit status: 0 every layer has the statistics of all data; 1 a layer was left, or inputs with NaN or of one value
     were left out: the output names them; 2 bad options, a model or data that cannot be used.
     """
+    from normkit.cli.progress import passes_over
     from normkit.model import recalibrate
     from normkit.model.files import check_new
 
@@ -75,7 +75,7 @@ def recalibrate(
         check_new(out, force=force)
     model, inputs = load_model(target, weights)
     batches, forward = load_data(data, batch_size, inputs)
-    with shown(batches) as counted:
+    with passes_over(batches) as counted:
         found = recalibrate(model, counted, mode, forward=forward, include=include or "*", exclude=exclude or ())
     write_out(model, out, force=force)
     print_result(found, output, {"mode": "--mode"})

@@ -7,12 +7,13 @@ from typing import Annotated, Final
 
 import typer
 
+from normkit.choices import did_you_mean
 from normkit.cli.models import load_model, print_result
-from normkit.cli.options import Format
+from normkit.cli.options import Format, completing
 from normkit.errors import UserError
 
 EXIT_UNKEPT: Final = 1
-_DTYPES: Final = ("float64", "float32", "bfloat16", "float16")
+_DTYPES: Final = "float64|float32|bfloat16|float16"
 
 
 def warmup(
@@ -30,7 +31,8 @@ def warmup(
         list[str] | None,
         typer.Option(
             "--dtype",
-            metavar="|".join(_DTYPES),
+            metavar=_DTYPES,
+            autocompletion=completing(_DTYPES),
             help="All kernels for inputs of this dtype; repeat it.",
             show_default="float32, if there is no model",
         ),
@@ -56,9 +58,11 @@ def warmup(
 
     from normkit.model import warmup as compile_kernels
 
-    unknown = [name for name in dtypes or () if name not in _DTYPES]
+    known = _DTYPES.split("|")
+    unknown = [name for name in dtypes or () if name not in known]
     if unknown:
-        raise UserError(f"--dtype must be {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}, not {unknown[0]!r}")
+        meant = did_you_mean(unknown[0], known)
+        raise UserError(f"--dtype must be {', '.join(known[:-1])} or {known[-1]}, not {unknown[0]!r}{meant}")
     if target is None and inference:
         raise UserError("--inference needs a model: name FILE.py:BUILD")
     model, inputs = (None, ()) if target is None else load_model(target, None)
