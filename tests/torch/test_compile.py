@@ -68,7 +68,11 @@ def test_graphs_hold_our_operators(name: str) -> None:
     assert not any("batch_norm" in operator or "layer_norm" in operator for operator in found), found
 
 
-@pytest.mark.parametrize("name", ["BatchNorm2d", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm2d, tracked"])
+FUSED = ("LayerNorm", "LayerNorm2d", "LayerNorm2d, channels last", "RMSNorm")
+TRACKED = ("BatchNorm2d", "InstanceNorm2d, tracked")
+
+
+@pytest.mark.parametrize("name", ["GroupNorm", *FUSED, *TRACKED])
 def test_without_gradients_the_compiler_gets_the_norms_that_it_fuses(name: str) -> None:
     graphs: list[torch.fx.GraphModule] = []
 
@@ -83,9 +87,10 @@ def test_without_gradients_the_compiler_gets_the_norms_that_it_fuses(name: str) 
         layer, twin = row.ours().train(training), row.twin().train(training)
         graph = torch.compile(layer, backend=collect, fullgraph=True)
         with torch.no_grad():
-            torch.testing.assert_close(graph(row.input()), twin(row.input()))
-        given = not training and name in ("BatchNorm2d", "InstanceNorm2d, tracked")
-        fused = given or name in ("LayerNorm", "RMSNorm")
+            found = graph(row.input())
+            torch.testing.assert_close(found, twin(row.input()))
+            assert found.stride() == layer(row.input()).stride()
+        fused = name in FUSED or (name in TRACKED and not training)
         assert any("normkit" in operator for operator in operators(graphs)) != fused
         graphs.clear()
         torch._dynamo.reset()

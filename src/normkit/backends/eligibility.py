@@ -250,7 +250,7 @@ def compiler_is_faster(call: Call) -> bool:
     A backward pass is where the kernels gain; without one, a layer or RMS norm is one loop over each row, and a batch
     norm in evaluation is none of its own. The compiler's group and instance norms are no faster than ours.
     """
-    return not needs_graph(call) and (call.norm.kind == "layer" or not call.use_input_stats)
+    return not needs_graph(call) and (call.norm.kind in ("layer", "channel") or not call.use_input_stats)
 
 
 def adds_residual(residual: Tensor, x: Tensor) -> bool:
