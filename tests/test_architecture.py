@@ -196,6 +196,7 @@ GIVEN_SIGNATURES = {
     "functional.instance_norm",
     "layers.batchnormact.__init__",
     "layers.syncbatchnorm.__init__",
+    "cli.bench.times",
     "cli.check.check",
     "cli.convert.convert",
     "cli.explain.explain",
