@@ -97,6 +97,22 @@ def odd_strides_mix_memory_orders() -> bool:
     return all(is_wrong(batch(training), x, WEIGHT, BIAS, dy) for training in (True, False) for x, dy in ODD)
 
 
+def half_sums_overflow() -> bool:
+    return gradients_overflow(TF)
+
+
+def gradients_overflow(f: object) -> bool:
+    """Whether the gradient of large float16 values is not finite."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        x, dy = torch.randn(2, 4, 12, 6, 6, generator=generator).unbind()
+        leaf = channels_last(x * 3500.0).half().requires_grad_()
+        y = f.batch_norm(leaf, None, None, training=True)  # type: ignore[attr-defined]
+        if not bool(torch.autograd.grad(y, leaf, dy.half())[0].isfinite().all()):
+            return True
+    return False
+
+
 def one_sample_mixes_memory_orders() -> bool:
     return is_wrong(instance(True), X[:1], WEIGHT, BIAS, channels_last(DY[:1]))
 
@@ -108,6 +124,17 @@ def bias_alone_fails() -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def variance_is_a_difference_of_squares() -> bool:
+    return large_means_are_lost(TF)
+
+
+def large_means_are_lost(f: object) -> bool:
+    """Whether a group norm of a channels-last input with a large mean is far off."""
+    x = (randn(4, 16, 9, 9) + 3e3).float()
+    expected = TF.group_norm(x.double(), 4)
+    return error(f.group_norm(channels_last(x), 4), expected) > 1e-2  # type: ignore[attr-defined]
 
 
 def parameters_alone_end_the_process() -> bool:
@@ -165,8 +192,10 @@ class Fault:
 FAULTS = (
     Fault("batch norm, weight strided or expanded", weights_are_read_as_contiguous),
     Fault("batch norm, odd stride at an axis of size 1", odd_strides_mix_memory_orders),
+    Fault("batch norm, float16 and channels last", half_sums_overflow),
     Fault("instance norm of one sample", one_sample_mixes_memory_orders),
     Fault("group norm, bias without weight", bias_alone_fails),
+    Fault("group norm of a channels-last input", variance_is_a_difference_of_squares),
     Fault("group norm of a channels-last input without gradient", parameters_alone_end_the_process),
     Fault("batch and layer norm, third derivative", third_derivatives_are_wrong),
     Fault("batch norm, statistics updated before backward", updated_statistics_reach_the_gradient),
@@ -222,3 +251,15 @@ def test_a_group_norm_with_a_bias_alone_has_gradients(last: bool, backend: str) 
         found = torch.autograd.grad(F.group_norm(x, 2, None, bias), (x, bias), DY)
         expected = torch.autograd.grad(TF.group_norm(x, 2, torch.ones(4).double(), bias), (x, bias), DY)
     torch.testing.assert_close(found, expected)
+
+
+@every_backend
+def test_a_group_norm_of_channels_last_keeps_large_means(backend: str) -> None:
+    with normkit.use_backend(backend):
+        assert not large_means_are_lost(F)
+
+
+@every_backend
+def test_a_batch_norm_in_float16_has_finite_gradients(backend: str) -> None:
+    with normkit.use_backend(backend):
+        assert not gradients_overflow(F)

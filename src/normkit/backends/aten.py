@@ -91,11 +91,13 @@ def _dense(weight: Tensor | None) -> Tensor | None:
 
 
 def _has_axes_to_merge(call: Call) -> bool:
-    """Whether torch's gradient of a batch norm may be wrong, as x or dy has an odd stride at an axis of size 1.
+    """Whether torch's gradient of a batch norm of four axes and more may be wrong; of fewer it is right.
 
-    It then walks one of the two in another memory order. Of two or three axes it does not.
+    Where x or dy has an odd stride at an axis of size 1, it walks one of the two in another memory order. Of float16 in
+    channels last its sums are float16, and overflow.
     """
-    return call.x.dim() > 3 and 1 in call.x.shape and _is_recording() and needs_graph(call)
+    x = call.x
+    return x.dim() > 3 and (1 in x.shape or x.dtype is torch.float16) and _is_recording() and needs_graph(call)
 
 
 def _with_merged_axes(call: Call) -> Tensor:
@@ -145,13 +147,15 @@ def _group_norm(call: Call) -> Tensor:
 
 
 def _safe_group_norm(x: Tensor, num_groups: int, call: Call) -> Tensor:
-    """Call torch.group_norm, also where it would fail or kill the process."""
-    if call.weight is None and call.bias is not None and _is_recording():
-        call = call._replace(weight=torch.ones_like(call.bias))  # torch's gradient of a bias alone fails
-    if not x.requires_grad and _is_recording() and memory_order(x) is not None:
-        # torch's gradient of weight and bias alone kills the process where x is channels last (torch 2.13)
-        return channels_last(torch.group_norm(x.contiguous(), num_groups, call.weight, call.bias, call.eps))
-    return torch.group_norm(x, num_groups, call.weight, call.bias, call.eps)
+    """Call torch.group_norm, and not on what it fails on."""
+    weight, bias = call.weight, call.bias
+    alone = is_compiling() or is_tracing()  # a graph holds the operation alone
+    if weight is None and bias is not None and not alone:
+        weight = torch.ones_like(bias)  # torch's gradient of a bias alone fails
+    if x.is_cpu and not alone and memory_order(x) is not None:
+        # there torch takes the variance as E[x²] - mean², and its gradient of weight and bias alone kills the process
+        return channels_last(torch.group_norm(x.contiguous(), num_groups, weight, bias, call.eps))
+    return torch.group_norm(x, num_groups, weight, bias, call.eps)
 
 
 def _instance_norm(call: Call) -> Tensor:

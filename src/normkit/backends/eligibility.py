@@ -75,11 +75,6 @@ class Traits(NamedTuple):
         return (self.axes == 2 or self.channels_last) and self.channels >= MANY_CHANNELS
 
     @property
-    def narrow_groups(self) -> bool:
-        """Whether groups have so few channels that torch's gradient is slow where channels are innermost."""
-        return self.channels < self.norm.num_groups * (16 if self.half else 8)
-
-    @property
     def row(self) -> int:
         """How many elements a layer norm averages."""
         return prod(self.norm.normalized_shape) if self.norm.normalized_shape else self.channels
@@ -141,8 +136,7 @@ THRESHOLDS: Final = (
     Threshold(1 << 16, ("batch",), "", lambda t: True),
     Threshold(3 << 12, ("instance",), "channels last", lambda t: t.channels_last),
     Threshold(1 << 17, ("instance",), "with running statistics", lambda t: t.running),
-    Threshold(1 << 17, ("group",), "channels last, narrow groups", lambda t: t.channels_last and t.narrow_groups),
-    Threshold(1 << 20, ("group",), "channels last", lambda t: t.channels_last and not t.half),
+    Threshold(1 << 16, ("group",), "channels last", lambda t: t.channels_last),
     Threshold(1 << 19, ("group", "instance"), "half precision", lambda t: t.half),
     Threshold(1 << 22, ("group", "instance"), "", lambda t: True),
     Threshold(1 << 15, ("channel",), "contiguous, half precision", lambda t: not t.channels_last and t.half),
