@@ -17,7 +17,10 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 COLUMNS = ("target", "verdict", "family", "err", "warn", "first errors, or the reason")
 
-_EXIT: dict[str, int] = {
+_EXIT: dict[Status, int] = {
+    "equivalent": 0,
+    "not equivalent": 1,
+    "not judged": 2,
     "not run": 2,
     "no layer": 2,
     "bug": 3,
