@@ -31,8 +31,10 @@ def check(call: Call) -> None:
 def check_numbers(call: Call) -> None:
     """Raise where an argument is no number."""
     momentum = 0.0 if call.running is None else call.running.momentum
+    if type(call.eps) is float and type(momentum) is float:
+        return
     for label, number in (("eps", call.eps), ("momentum", momentum)):
-        if type(number) is not float and not hasattr(number, "__float__"):
+        if not hasattr(number, "__float__"):
             raise TypeError(f"{call.norm.name}_norm expected {label} to be a number; got {number!r}")
 
 

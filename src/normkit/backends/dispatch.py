@@ -37,6 +37,7 @@ _FORCED: Final = {name: Choice(name, "forced by normkit.use_backend or set_backe
 _TRANSFORMED: Final = Choice(
     "eager", "torch.func or forward-mode differentiation is active: only plain operations follow it"
 )
+_OVERRIDDEN: Final = Choice("aten", "the input is nested, or a parameter is of a class with functions of its own")
 _SMALL: Final = Choice(
     "aten", "torch's own operation is as fast as a kernel on an input of this size and layout, or faster"
 )
@@ -117,23 +118,29 @@ def choose(
 def _choose(call: Call) -> Choice:
     x, _, weight, bias, *_ = call
     forced = forced_backend()
+    without_kernel = _without_kernel(x, weight, bias) if forced in ("auto", "numba") else None
     if forced != "auto":
-        transformed = _TRANSFORMED.reason if is_transforming(x, weight, bias) else None
-        reason = (transformed or unsupported_reason(x, weight, bias)) if forced == "numba" else None
-        if reason is not None:
+        if without_kernel is not None:
             raise RuntimeError(
-                f"the numba back end was forced, but {reason}; let it choose with normkit.use_backend('auto') in a "
-                "block, or with normkit.set_backend('auto') in the process"
+                f"the numba back end was forced, but {without_kernel.reason}; let it choose with "
+                "normkit.use_backend('auto') in a block, or with normkit.set_backend('auto') in the process"
             )
         return _FORCED[forced]
-    if is_transforming(x, weight, bias):
-        return _TRANSFORMED
-    reason = unsupported_reason(x, weight, bias)
-    if reason is not None:
-        return Choice("aten", reason)
+    if without_kernel is not None:
+        return without_kernel
     if torch.are_deterministic_algorithms_enabled():
         return _DETERMINISTIC
     return _SMALL if is_small(call) else _LARGE_ENOUGH
+
+
+def _without_kernel(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Choice | None:
+    """Return what a call gets where no kernel can take it."""
+    if is_transforming(x, weight, bias):
+        return _TRANSFORMED
+    if is_overridden(x, weight, bias):
+        return _OVERRIDDEN
+    reason = unsupported_reason(x, weight, bias)
+    return None if reason is None else Choice("aten", reason)
 
 
 def runs_kernel(call: Call) -> bool:

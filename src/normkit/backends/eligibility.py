@@ -186,8 +186,6 @@ def unsupported_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) ->
         return "the call is intercepted by a dispatch mode"
     if is_wrapped(x):
         return "the input is what torch.func has left behind of a transform that is over"
-    if is_overridden(x, weight, bias):
-        return "the input is nested, or a parameter is a subclass of Tensor with functions of its own"
     if type(x) not in (Tensor, torch.nn.Parameter):
         return f"{type(x).__name__} is a subclass of Tensor with rules of its own"
     reason = unreadable_reason(x, weight, bias)
@@ -216,15 +214,16 @@ def unreadable_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> 
 
 def is_overridden(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
     """Whether tensors bring their own versions of torch.nn.functional: nested ones, or parameters of a subclass."""
-    return x.is_nested or _has_own_functions(weight) or _has_own_functions(bias)
-
-
-def _has_own_functions(parameter: Tensor | None) -> bool:
-    """Whether the class of a parameter does without torch's functions, as those of per-sample gradients do."""
-    if parameter is None or type(parameter) in (torch.nn.Parameter, Tensor) or not isinstance(parameter, Tensor):
+    if x.is_nested:
+        return True
+    if type(weight) in _WITHOUT_FUNCTIONS and type(bias) in _WITHOUT_FUNCTIONS:
         return False
+    given = [parameter for parameter in (weight, bias) if isinstance(parameter, Tensor)]
     # that of Parameter asks for nothing of its own
-    return type(parameter).__torch_function__ is not torch.nn.Parameter.__torch_function__
+    return any(type(parameter).__torch_function__ is not torch.nn.Parameter.__torch_function__ for parameter in given)
+
+
+_WITHOUT_FUNCTIONS: Final = (torch.nn.Parameter, Tensor, type(None))
 
 
 def graph_takes(call: Call) -> bool:
