@@ -105,7 +105,7 @@ def test_json_is_one_document(run: Run, submissions: str) -> None:
         ("no layer", False),
     ]
     assert plain["targets"][0]["identity"]["reduces"] == "C: per sample and position"
-    assert run(f"{submissions}/anna.py", "--summary", "--format", "json")[1].startswith('{\n  "targets"')
+    assert "targets" in json.loads(run(f"{submissions}/anna.py", "--summary", "--format", "json")[1])
 
 
 def test_github_annotates_all(run: Run, submissions: str) -> None:
