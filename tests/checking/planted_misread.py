@@ -38,6 +38,15 @@ class GammaBetaRenamed(GammaBetaSwapped):
         self.gamma, self.beta = self.beta, self.gamma
 
 
+class RMSNormThatShifts(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x):
+        return nn.functional.rms_norm(x, x.shape[-1:]) + self.weight
+
+
 class BatchNormSwapped(modules.BatchNorm):
     def affine(self, x_hat):
         return x_hat * self.column(self.bias, x_hat) + self.column(self.weight, x_hat)

@@ -29,6 +29,12 @@ def test_weight_and_bias_in_each_other_s_place(target: Any) -> None:
     assert report.family in ("layer", "batch", "group")
 
 
+def test_a_weight_that_is_added() -> None:
+    found = {f.code: (f.severity, f.message) for f in examine(misread.RMSNormThatShifts).findings if not f.edge}
+    assert found.pop("affine-swapped") == ("error", "weight is added, and multiplies nothing")
+    assert found == {"affine-missing": ("warning", "has no weight")}
+
+
 def test_weight_and_bias_under_each_other_s_name_that_start_right() -> None:
     (finding,) = [f for f in examine(misread.GammaBetaRenamed).findings if not f.edge]
     assert (finding.code, finding.severity) == ("affine-swapped", "warning")
