@@ -47,8 +47,12 @@ class NamesExchanged(BatchNorm2d):
     def start(self, count):
         self.bias, self.weight = nn.Parameter(torch.ones(count)), nn.Parameter(torch.zeros(count))
 
-    def learnt(self):
-        return self.bias, self.weight
+    def forward(self, x):
+        self._check_input_dim(x)
+        y = nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, None, None, self.training, self.momentum, self.eps
+        )
+        return y * self.bias[:, None, None] + self.weight[:, None, None]
 
 
 class OfTwoRows(BatchNorm2d):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import planted_articles as articles
+import planted_misread as misread
 import planted_modules as modules
 import planted_variants as variants
 import pytest
@@ -41,6 +42,7 @@ PLANTED: dict[Any, dict[str, str]] = {
     modules.InPlace: {"input-mutated": "error"},
     modules.PassesFreshInputThrough: {"output-aliases-input": "error"},
     modules.Prints: {"prints": "warning"},
+    misread.BatchNormSwapped: {"affine-swapped": "error"},
     modules.WholeTensor: {"wrong-axes": "error"},
     modules.PerSampleStatistics: {"wrong-axes": "error"},
     modules.MeanAndVarianceDiffer: {"wrong-axes": "error"},
