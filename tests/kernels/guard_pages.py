@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from math import prod
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -136,10 +137,9 @@ def _forward(
     original: Any = numba.forward,
 ) -> None:
     p, (stored, compute, numel) = pointers, current
-    a, r, k, s = SHAPE_STRUCT.unpack(launch.shape_struct)[:4]
-    assert a * r * k * s == numel
+    assert prod(SHAPE_STRUCT.unpack(launch.shape_struct)[:4]) == numel
     precomputed = bool(SHAPE_STRUCT.unpack(launch.shape_struct)[SIZES.index("precomputed")])
-    x, affine, stats, channels = numel * stored, launch.affine_size * compute, launch.num_stats * compute, k * compute
+    x, affine, stats = numel * stored, launch.affine_size * compute, launch.num_stats * compute
     buffers = {
         "x": Buffer(p.x, x),
         "y": Buffer(p.y, x, True),
@@ -150,8 +150,8 @@ def _forward(
         "var": Buffer(p.var, stats, not precomputed),
         "rstd": Buffer(p.rstd, stats, True),
         "shift": Buffer(p.shift, stats, True),
-        "running_mean": Buffer(p.running_mean, channels, True),
-        "running_var": Buffer(p.running_var, channels, True),
+        "running_mean": Buffer(p.running_mean, stats, True),
+        "running_var": Buffer(p.running_var, stats, True),
         "num_batches_tracked": Buffer(p.num_batches_tracked, 8, True),
         "scratch": Buffer(scratch, launch.scratch_bytes, True),
         "ones": Buffer(0 if p.weight else launch.ones, affine),
