@@ -7,6 +7,7 @@ import signal
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,9 @@ def test_nothing_outlives_a_caller_that_is_killed(written: Write, tmp_path: Path
     caller = multiprocessing.get_context("fork").Process(
         target=check_target, args=(target, Options()), kwargs={"fork": fork}
     )
-    caller.start()
+    with warnings.catch_warnings():  # other tests may have started threads
+        warnings.simplefilter("ignore")
+        caller.start()
     pids = _eventually(lambda: started.exists() and started.read_text().endswith(" ") and started.read_text().split())
     caller.kill()
     caller.join()
