@@ -37,7 +37,7 @@ def address(
         and tensor.layout is torch.strided
         and tensor.is_contiguous(memory_format=memory_format)
         and not tensor.is_neg()  # a lazy negation: its address is that of its opposite
-        and has_memory(tensor, numel)
+        and tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + numel) * tensor.itemsize
     ):
         start = tensor.data_ptr()
         if start:
@@ -48,10 +48,9 @@ def address(
     )
 
 
-def has_memory(tensor: Tensor, reach: int | None = None) -> bool:
-    """Whether a storage, which may have been resized, holds so many elements of a tensor; None: up to its last."""
-    if reach is None:
-        reach = tensor.numel() if tensor.is_contiguous() else _reach(tensor)
+def has_memory(tensor: Tensor) -> bool:
+    """Whether the storage of a tensor, which may have been resized, reaches to its last element."""
+    reach = tensor.numel() if tensor.is_contiguous() else _reach(tensor)
     return tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + reach) * tensor.itemsize
 
 
