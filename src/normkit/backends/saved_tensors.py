@@ -28,14 +28,15 @@ def saved_tensors(ctx: Any) -> tuple[Any, ...]:
     for tensor, form in zip(tensors, ctx.forms, strict=True):
         if tensor is None or (_form(tensor) == form and has_memory(tensor)):
             continue
-        dtype, shape, device = form
+        dtype, shape, on_cpu = form
+        where = "the CPU" if on_cpu else "another device"
         raise RuntimeError(
-            f"a backward pass expected {dtype} of shape {tuple(shape)} on {device}, as the forward pass saved it; got "
+            f"a backward pass expected {dtype} of shape {tuple(shape)} on {where}, as its forward pass saved it; got "
             f"{describe(tensor)}: convert a model or assign .data before the forward pass or after the backward pass, "
             "and let saved_tensors_hooks unpack what they packed"
         )
     return tensors
 
 
-def _form(tensor: Tensor) -> tuple[torch.dtype, torch.Size, torch.device]:
-    return tensor.dtype, tensor.shape, tensor.device
+def _form(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bool]:
+    return tensor.dtype, tensor.shape, tensor.is_cpu  # a device takes longer to compare than all of this
