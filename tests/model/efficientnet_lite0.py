@@ -97,15 +97,19 @@ def pretrained() -> EfficientNetLite0:
 
 def photos() -> Tensor:
     """Return the PHOTOS, in their order: the largest square in the middle of each, 224 × 224, scaled to about ±1."""
-    import skimage
-    from skimage.io import imread
-
     images = []
-    for name in PHOTOS:
-        (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
-        x = torch.from_numpy(imread(path)).permute(2, 0, 1)[None].float()
+    for x in map(whole_photo, PHOTOS):
         side = min(x.shape[-2:])
         top, left = ((size - side) // 2 for size in x.shape[-2:])
         x = x[..., top : top + side, left : left + side]
         images.append(F.interpolate(x, (224, 224), mode="bilinear", antialias=True))
-    return (torch.cat(images) - 127) / 128
+    return torch.cat(images)
+
+
+def whole_photo(name: str) -> Tensor:
+    """Return a photo of scikit-image, (1, 3, height, width), scaled to about ±1."""
+    import skimage
+    from skimage.io import imread
+
+    (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
+    return (torch.from_numpy(imread(path)).permute(2, 0, 1)[None].float() - 127) / 128

@@ -1,5 +1,6 @@
 """Norms that Keras, Flax, MLX and ONNX train or hold, evaluated in torch after the port."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,31 @@ def test_onnx_to_torch_and_back(tmp_path: Path) -> None:
     y = runtime.InferenceSession(model.SerializeToString()).run(None, {"X": x.numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(y, net[1](x), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_classifier_whose_weights_are_constant_nodes() -> None:
+    """The direction classifier of rapidocr: 35 batch norms, no initializer; each is as torch evaluates it."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    package = find_spec("rapidocr_onnxruntime")
+    if package is None or package.origin is None:
+        pytest.skip("rapidocr is not installed: pip install --no-deps rapidocr-onnxruntime==1.4.4")
+    file = Path(package.origin).parent / "models" / "ch_ppocr_mobile_v2.0_cls_infer.onnx"
+    ported = normkit.port(read_arrays(file), "onnx", "torch")
+    assert len(ported.layers) == 35
+
+    model = onnx.load(file)
+    nodes = {node.name: node for node in model.graph.node if node.op_type == "BatchNormalization"}
+    values = [name for node in nodes.values() for name in (node.input[0], node.output[0])]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(values))
+    session = runtime.InferenceSession(model.SerializeToString())
+    x = np.random.default_rng(0).normal(size=(1, 3, 48, 192)).astype(np.float32)
+    results = dict(zip(values, session.run(values, {session.get_inputs()[0].name: x}), strict=True))
+    for layer in ported.layers:
+        prefix = f"{layer.new_name}."
+        state = {name.removeprefix(prefix): value for name, value in ported.state.items() if name.startswith(prefix)}
+        norm = nn.BatchNorm2d(len(state["weight"]), **layer.arguments).eval()
+        norm.load_state_dict({**norm.state_dict(), **state})
+        inputs, expected = (results[value] for value in (nodes[layer.name].input[0], nodes[layer.name].output[0]))
+        with torch.no_grad():
+            np.testing.assert_allclose(norm(torch.from_numpy(inputs)), expected, rtol=1e-4, atol=1e-4)
