@@ -229,11 +229,7 @@ class Interrupt(importlib.abc.MetaPathFinder):
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupt())
 sys.argv = ["normkit", "conventions"]
-from normkit.bench.environment import REGIMES
-from normkit.bench.table import MODEL_NAMES
-from normkit.checking.families import CONVENTIONS as CHECKED_CONVENTIONS, FAMILIES
 from normkit.cli import main
-from normkit.cli.app import app
 main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

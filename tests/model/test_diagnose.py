@@ -58,7 +58,8 @@ class Planted(NamedTuple):
         build: Makes the network and the data.
         code: What is to be named first.
         mends: Whether a call closes the gap that it makes.
-        change: What its data are that it is to name rightly once mended; None: it has never learned to.
+        change: What its data are that it is to name as rightly, once mended, as by the statistics of the data
+            themselves; None: it has never learned to.
     """
 
     build: Callable[[], Patient]
@@ -104,12 +105,13 @@ def test_a_planted_fault_is_named_first_and_the_call_mends_it(fault: str) -> Non
     if not mends:
         return
     assert call is not None
-    before = gap(model, batches)
+    before, learned = gap(model, batches), None if change is None else accuracy(model, change, by_batch=True)
     exec(call, {"normkit": normkit, "model": model, "data": batches})
     left, least = gap(model, batches), gap(healthy(), data())
-    assert left <= least if math.isnan(before) else (before - left) / (before - least) >= 0.95
+    assert left <= least or (before - left) / (before - least) >= 0.95
+    assert not left >= before
     if change is not None:
-        assert accuracy(model, change) >= accuracy(healthy()) - 0.04
+        assert accuracy(model, change) >= learned - 0.02
 
 
 def test_a_right_eps_closes_the_gap_that_another_made() -> None:
@@ -144,7 +146,7 @@ def test_a_healthy_network_gets_nothing(size: int) -> None:
     assert str(found).startswith("diagnose: healthy (5 layers")
 
 
-@pytest.mark.parametrize(("epochs", "lr", "size"), [(4, 0.01, 64), (3, 0.1, 64), (3, 0.02, 16), (2, 0.02, 8)])
+@pytest.mark.parametrize(("epochs", "lr", "size"), [(4, 0.01, 64), (3, 0.05, 64), (3, 0.02, 16), (2, 0.02, 8)])
 def test_other_healthy_trainings_get_nothing(epochs: int, lr: float, size: int) -> None:
     model = train(seeded(), lambda epoch: training_batches(size, seed=epoch), epochs=epochs, lr=lr)
     found = normkit.diagnose(model, training_batches(size, seed=99))
