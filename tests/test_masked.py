@@ -335,6 +335,7 @@ def test_torch_func(kind: str) -> None:
     torch.testing.assert_close(mapped, torch.stack([layer(dy, mask=m) for m in both]))
 
 
+@pytest.mark.slow  # each compiles a graph of its own
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiles_whole(kind: str) -> None:
     torch._dynamo.reset()

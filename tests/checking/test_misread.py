@@ -16,10 +16,11 @@ from normkit.checking.target.errors import CannotRunError
     "target",
     [
         misread.layer_norm_swapped,
-        misread.GammaBetaSwapped,
-        misread.LayerNormSwapped,
         misread.BatchNormSwapped,
-        misread.group_norm_swapped,
+        *(
+            pytest.param(target, marks=pytest.mark.slow)
+            for target in (misread.GammaBetaSwapped, misread.LayerNormSwapped, misread.group_norm_swapped)
+        ),
     ],
     ids=lambda target: target.__name__,
 )

@@ -301,6 +301,7 @@ def test_a_run_is_never_overwritten(normkit: Command, images: Path, tmp_path: Pa
     assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_resume_ends_with_the_same_weights(images: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "normkit", "train"]
     options = ["--data", str(images), "--batch-size", "16", "--epochs", "60", "--norm", "none", "--threads", "1"]

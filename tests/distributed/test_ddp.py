@@ -10,6 +10,8 @@ import normkit
 from tests.distributed.ranks import run
 from tests.torch.torch_layers import DTYPE, LAYERS, Layer, assert_same
 
+pytestmark = pytest.mark.slow  # two processes build every layer
+
 RANKS = 2
 BATCH = 8
 STEPS = 2

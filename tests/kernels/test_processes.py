@@ -98,10 +98,13 @@ BODIES = {
     assert process.exitcode == 0
 """,
 }
+SLOW = {"spawn", "multiprocessing"}  # each imports torch anew
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(
+    "body", [pytest.param(body, marks=pytest.mark.slow if body in SLOW else ()) for body in BODIES]
+)
 def test_a_process_made_by(body: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(PRELUDE + BODIES[body])

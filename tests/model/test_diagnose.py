@@ -94,7 +94,12 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("fault", PLANTED)
+FAST = {"statistics of an earlier epoch", "momentum inverted by hand", "another domain", "sorted data", "padding"}
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=() if fault in FAST else pytest.mark.slow) for fault in PLANTED]
+)
 def test_a_planted_fault_is_named_first_and_the_call_mends_it(fault: str) -> None:
     build, code, mends, change = PLANTED[fault]
     model, batches = build()

@@ -121,6 +121,7 @@ def two_forwards_one_backward(rank: int) -> list[dict[str, Tensor | None]]:
     return found
 
 
+@pytest.mark.slow  # starts two processes
 def test_two_forwards_and_one_backward_under_ddp() -> None:
     ranks = run(two_forwards_one_backward, 2)
     for index, (make, shape) in enumerate(LEARNING):

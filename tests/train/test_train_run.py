@@ -14,7 +14,7 @@ import torch
 
 from normkit import train
 from normkit.errors import UserError
-from normkit.train import EpochMetrics, NormResult, Progress, RunResult, Step, TrainConfig
+from normkit.train import EpochMetrics, NormResult, Progress, RunResult, Step, TrainConfig, report
 from tests.train.stop import Stop
 
 TIMES = {"seconds", "images_per_second"}
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(small_data: Path
 
 
 # Three steps an epoch, two epochs a norm: before anything is saved, and between saved epochs of both norms.
-@pytest.mark.parametrize("step", [2, 5, 11])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 5, pytest.param(11, marks=pytest.mark.slow)])
 def test_an_interrupted_and_resumed_run_gives_the_same_bits(
     small_data: Path, tmp_path: Path, whole_run: RunResult, step: int
 ) -> None:
@@ -250,6 +250,11 @@ def test_a_training_that_learned_nothing_is_told_as_that(whole_run: RunResult) -
     (said,) = [line for line in str(replace(whole_run, norms=[trained(0.104)])).splitlines() if "learned" in line]
     assert said.startswith("none: has learned nothing in 7 epochs (accuracy 0.10, chance is 0.10)")
     assert "--lr none=RATE" in said
+
+
+def test_the_legend_tells_a_training_that_learned_nothing() -> None:
+    assert report.remark(trained(0.104)) == " (learned nothing in 7 epochs)"
+    assert not report.remark(trained(0.9))
 
 
 def trained(accuracy: float) -> NormResult:

@@ -115,6 +115,7 @@ def torchrun(*options: str) -> list[str]:
     return [*launch, "-m", "normkit", "train", *options]
 
 
+@pytest.mark.slow  # starts three processes
 def test_the_command_under_torchrun_equals_torch_in_one_process(tmp_path: Path) -> None:
     options = ["--sync", "--verify", "--epochs", "1", "--format", "json", "--out", "run"]
     done = subprocess.run(torchrun(*options), cwd=tmp_path, capture_output=True, text=True, check=False)

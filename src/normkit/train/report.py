@@ -59,15 +59,17 @@ def curves(results: Sequence[NormResult], title: str) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
     handles = [Line2D([], [], **style.line(result, colours[result.label])) for result in results]
-    labels = [style.title(result) + _departure(result) for result in results]
+    labels = [style.title(result) + remark(result) for result in results]
     handles += [Line2D([], [], color="black"), Line2D([], [], color="black", linestyle="--")]
     columns = len(handles) if sum(map(len, labels)) < MOST_IN_A_ROW else 3
     figure.legend(handles, [*labels, "train", "test"], loc="outside lower center", ncols=columns, frameon=False)
     return png(figure)
 
 
-def _departure(result: NormResult) -> str:
-    """Say where somebody's own layer departs from torch.nn's."""
+def remark(result: NormResult) -> str:
+    """Say where somebody's own layer departs from torch.nn's, or that a network is still at chance."""
+    if result.learned_nothing:
+        return f" (learned nothing in {result.epochs[-1].epoch} epochs)"
     if not (result.target and result.differences):
         return ""
     beyond = verdict(result).first_beyond

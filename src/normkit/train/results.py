@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from statistics import median
-from typing import Any, get_origin
+from typing import Any, Final, get_origin
 
 from normkit.train.quantities import Difference
 
@@ -121,6 +121,10 @@ class Verdict:
         return [found for found in beyond if found.first_step == first]
 
 
+CHANCE: Final = 0.15
+"""The accuracy up to which a training has learned nothing of ten classes."""
+
+
 @dataclass
 class NormResult:
     """One contender's training so far.
@@ -151,6 +155,11 @@ class NormResult:
     def label(self) -> str:
         """Its name in file names and pictures."""
         return label_of(self.norm, self.impl)
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether it is where it began: at chance on its own training images."""
+        return self.epochs[-1].train_accuracy <= CHANCE
 
     @property
     def seconds_per_epoch(self) -> float:

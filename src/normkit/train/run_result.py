@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,9 +16,6 @@ from normkit.train.own import check_command, shown
 from normkit.train.quantities import QUANTITIES
 from normkit.train.results import NormResult, Verdict, record
 from normkit.train.verify import conclusion
-
-CHANCE: Final = 0.15
-"""The accuracy up to which a training has learned nothing of ten classes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class RunResult(Renderable):
             parts += [_differences(packages), _drift(packages)]
         if owns:
             parts += [*_own_layers(owns), *_conclusions(owns, self.norms)]
-        parts += [unbroken(chance_note(norm)) for norm in self.norms if norm.epochs[-1].train_accuracy <= CHANCE]
+        parts += [unbroken(chance_note(norm)) for norm in self.norms if norm.learned_nothing]
         return Group(*parts, *self._written())
 
     def _written(self) -> Iterator[Text]:
