@@ -9,6 +9,7 @@ from rich.console import Console
 from torch import nn
 
 import normkit
+from normkit import explaining
 from normkit.model.port import port
 from normkit.renderable import Renderable, text_of
 
@@ -33,6 +34,9 @@ RESULTS = {
     "convert": lambda: normkit.convert(network(), "group"),
     "diagnose": lambda: normkit.diagnose(network(), batches(), batches=4),
     "explain": lambda: normkit.explain("batch"),
+    "explaining.compare": explaining.compare,
+    "explaining.norms_of": lambda: explaining.norms_of(network(), torch.zeros(1, 3, 8, 8)),
+    "explaining.running_statistics": lambda: explaining.running_statistics(steps=2),
     "fold": lambda: normkit.fold(network().eval(), torch.randn(1, 3, 8, 8)),
     "parameter_groups": lambda: normkit.parameter_groups(network(), 0.1),
     "port": lambda: port({"n": {"gamma": torch.ones(3)}}, "keras", "torch", kinds={"n": "layer"}),

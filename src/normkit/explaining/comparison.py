@@ -7,6 +7,7 @@ from typing import Any, Final
 from normkit.explaining.case import Case, axis_names, case_of
 from normkit.explaining.example import Array, example
 from normkit.explaining.normalization import refuse_as_the_layer
+from normkit.explaining.shown import Shown
 
 KINDS: Final = ("batch", "layer", "instance", "group", "rms")
 """The norms that are compared, in the order of the usual picture."""
@@ -38,7 +39,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """All norms of all inputs."""
 
     rows: tuple[Row, ...]

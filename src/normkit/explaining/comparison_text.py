@@ -8,10 +8,12 @@ from rich.text import Text
 from normkit.explaining.case import Case
 from normkit.explaining.comparison import Comparison, Row
 from normkit.explaining.palette import INK, colour, letters
+from normkit.explaining.shown import renderable_of
 from normkit.explaining.text import plain_table, shape_text
 from normkit.explaining.words import Words, words
 
 
+@renderable_of.register
 def render(comparison: Comparison, lang: str = "en") -> RenderableType:
     """Return a table for each input, and a map of the cells of each norm."""
     say = words(lang)

@@ -5,33 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
-from rich.console import RenderableType
 
 from normkit.explaining.case import case_of
 from normkit.explaining.example import example
 from normkit.explaining.normalization import Normalization, as_array, normalization_of
 from normkit.explaining.notebook import html_of
 from normkit.explaining.outputs import save
-from normkit.explaining.text import render
+from normkit.explaining.shown import Shown
 from normkit.explaining.words import language_of_locale
-from normkit.renderable import Renderable, text_of
 
 
-class Explanation(Normalization, Renderable):
+class Explanation(Normalization, Shown):
     """One normalization of one array.
 
-    ``str()`` is the text that ``normkit explain`` prints, Chinese where the locale is; a notebook shows it with colours
-    and a picture. The numbers
-    are attributes: ``case`` (axes, sets of cells), ``x``, ``mean``, ``var``, ``x_hat``, ``y``, and those of
-    ``to_dict()``.
+    A notebook shows it with colours and a picture. The numbers are attributes: ``case`` (axes, sets of cells), ``x``,
+    ``mean``, ``var``, ``x_hat``, ``y``, and those of ``to_dict()``.
     """
-
-    def __str__(self) -> str:
-        """Return the text without colours, for 80 columns."""
-        return text_of(render(self, language_of_locale()))
-
-    def __rich__(self) -> RenderableType:
-        return render(self, language_of_locale())
 
     def _repr_html_(self) -> str:
         """Return picture and text for a notebook."""

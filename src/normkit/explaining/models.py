@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from normkit.errors import UserError
 from normkit.explaining.case import Case
+from normkit.explaining.shown import Shown
 from normkit.model.files import build_model
 from normkit.model.norms import kind_by_class
 from normkit.model.preserve import preserved_modes
@@ -34,7 +35,7 @@ class ModelNorm:
 
 
 @dataclass(frozen=True)
-class ModelNorms:
+class ModelNorms(Shown):
     """The normalization layers of a model.
 
     Args:

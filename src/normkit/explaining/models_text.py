@@ -4,10 +4,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from normkit.explaining.models import ModelNorms
+from normkit.explaining.shown import renderable_of
 from normkit.explaining.text import plain_table, shape_text
 from normkit.explaining.words import words
 
 
+@renderable_of.register
 def render(found: ModelNorms, lang: str = "en") -> RenderableType:
     """Return a table of the norms of a model."""
     say = words(lang)

@@ -5,11 +5,12 @@ from typing import Final
 
 from rich.console import RenderableType
 
-from normkit.explaining import comparison_text, models_text, running_text, text
+from normkit.explaining import comparison_text, models_text, running_text, text  # noqa: F401  (they render)
 from normkit.explaining.comparison import Comparison
 from normkit.explaining.models import ModelNorms
 from normkit.explaining.normalization import Normalization
 from normkit.explaining.running import RunningStatistics
+from normkit.explaining.shown import renderable_of
 from normkit.explaining.words import language_of_locale
 from normkit.extras import require
 from normkit.files import require_place, write_atomic
@@ -27,14 +28,7 @@ def render(shown: Drawn | ModelNorms, lang: str | None = None) -> RenderableType
         shown: What ``explain``, ``compare``, ``running_statistics`` or ``norms_of`` returned.
         lang: "en" or "zh"; None: Chinese where the locale is.
     """
-    lang = lang or language_of_locale()
-    if isinstance(shown, Normalization):
-        return text.render(shown, lang)
-    if isinstance(shown, Comparison):
-        return comparison_text.render(shown, lang)
-    if isinstance(shown, RunningStatistics):
-        return running_text.render(shown, lang)
-    return models_text.render(shown, lang)
+    return renderable_of(shown, lang or language_of_locale())
 
 
 def check_path(path: str | Path) -> Path:

@@ -14,6 +14,7 @@ from normkit.errors import UserError
 from normkit.explaining.case import MAX_RANK, Case, case_of
 from normkit.explaining.example import Array, example
 from normkit.explaining.normalization import as_array, refuse_as_the_layer, statistics_of
+from normkit.explaining.shown import Shown
 from normkit.reference import normalize, unbiased, update_running
 from normkit.spec import view
 
@@ -66,7 +67,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class RunningStatistics:
+class RunningStatistics(Shown):
     """The running statistics of one layer over some training steps.
 
     Args:

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from normkit.explaining.running import RunningStatistics
+from normkit.explaining.shown import renderable_of
 from normkit.explaining.text import plain_table
 from normkit.explaining.words import words
 
@@ -13,6 +14,7 @@ VALUES: Final = 4
 """Values of the evaluation that are printed."""
 
 
+@renderable_of.register
 def render(running: RunningStatistics, lang: str = "en") -> RenderableType:
     """Return the statistics after each step, and what evaluation makes of them."""
     say = words(lang)

@@ -15,6 +15,7 @@ from normkit.explaining.case import Indices
 from normkit.explaining.example import Array
 from normkit.explaining.normalization import Normalization
 from normkit.explaining.palette import INK, colour, letters
+from normkit.explaining.shown import renderable_of
 from normkit.explaining.words import Words, words
 
 MAX_ROWS: Final = 32
@@ -24,6 +25,7 @@ WIDTH: Final = 80
 """Columns of plain text that goes to no terminal."""
 
 
+@renderable_of.register
 def render(seen: Normalization, lang: str = "en") -> RenderableType:
     """Return everything there is to say of one normalization."""
     say = words(lang)
