@@ -164,15 +164,18 @@ def test_a_bug_of_the_command_keeps_its_traceback(run: Run, monkeypatch: pytest.
     assert "ZeroDivisionError: here" in traceback_of(err)
 
 
+REFUSES_LARGE = """\
+import torch
+class LayerNorm(torch.nn.LayerNorm):
+    def forward(self, x):
+        if x.numel() and float(x.abs().max()) > 50: raise ValueError('too large')
+        return super().forward(x)
+"""
+
+
 def test_not_judged(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "norms.py"
-    path.write_text(
-        "import torch\n"
-        "class LayerNorm(torch.nn.LayerNorm):\n"
-        "    def forward(self, x):\n"
-        "        if x.numel() and float(x.abs().max()) > 50: raise ValueError('too large')\n"
-        "        return super().forward(x)\n"
-    )
+    path.write_text(REFUSES_LARGE)
     code, out, err = run(f"{path}:LayerNorm")
     assert (code, err) == (2, "")
     assert "\n\nNot judged: " in out
@@ -237,13 +240,7 @@ def test_what_counts_of_many_and_in_json(run: Run, tmp_path: Path) -> None:
 
 def test_selecting_what_was_measured_is_enough(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "norms.py"
-    path.write_text(
-        "import torch\n"
-        "class LayerNorm(torch.nn.LayerNorm):\n"
-        "    def forward(self, x):\n"
-        "        if x.numel() and float(x.abs().max()) > 50: raise ValueError('too large')\n"
-        "        return super().forward(x)\n"
-    )
+    path.write_text(REFUSES_LARGE)
     for selected, status in (("output-shape", 0), ("wrong-axes", 2)):
         code, out, _ = run(f"{path}:LayerNorm", "--select", selected)
         assert code == status

@@ -9,26 +9,11 @@ import numpy as np
 import pytest
 
 from normkit.cli import main
+from tests.cli.several_inputs import SEVERAL_INPUTS
 
-NET = """
-import torch
-
-class Two(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm = torch.nn.BatchNorm1d(3)
-
-    def forward(self, a, b):
-        return self.norm(a + 10 * b)
-
-def two_inputs():
-    torch.manual_seed(0)
-    return Two(), (torch.randn(40, 3), torch.randn(40, 3))
-
-def keywords():
-    model, (a, b) = two_inputs()
-    return model, {"b": b, "a": a}
-
+NET = (
+    SEVERAL_INPUTS
+    + """
 torch.manual_seed(1)
 x = torch.randn(12, 40, 3) * 2 + 1
 
@@ -49,6 +34,7 @@ def narrow():
 def none():
     return []
 """
+)
 
 Run = Callable[..., tuple[int, str, str]]
 

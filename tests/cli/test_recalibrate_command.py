@@ -11,26 +11,11 @@ import torch
 
 from normkit.cli import main
 from normkit.model.files import read_state
+from tests.cli.several_inputs import SEVERAL_INPUTS
 
-NET = """
-import torch
-
-class Two(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm = torch.nn.BatchNorm1d(3, momentum=1.0)
-
-    def forward(self, a, b):
-        return self.norm(a + 10 * b)
-
-def two_inputs():
-    torch.manual_seed(0)
-    return Two(), (torch.randn(40, 3), torch.randn(40, 3))
-
-def keywords():
-    model, (a, b) = two_inputs()
-    return model, {"b": b, "a": a}
-
+NET = (
+    SEVERAL_INPUTS
+    + """
 def build():
     torch.manual_seed(0)
     linear, norm = torch.nn.Linear, torch.nn.BatchNorm1d
@@ -51,6 +36,7 @@ def none():
 def once():
     yield torch.randn(6, 3)
 """
+)
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,8 +52,8 @@ def operators(graphs: list[torch.fx.GraphModule]) -> set[str]:
     return {str(node.target) for graph in graphs for node in graph.graph.nodes if node.op == "call_function"}
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_graphs_hold_our_operators(name: str) -> None:
+def collecting() -> tuple[list[torch.fx.GraphModule], Callable[..., Any]]:
+    """A list, and a compiler that runs graphs as they are and puts them into it."""
     graphs: list[torch.fx.GraphModule] = []
 
     def collect(graph: torch.fx.GraphModule, inputs: Any) -> Any:
@@ -61,6 +62,12 @@ def test_graphs_hold_our_operators(name: str) -> None:
 
     if says_export():
         pytest.skip("this torch says that it exports whenever it compiles: its own operations are in the graph")
+    return graphs, collect
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_graphs_hold_our_operators(name: str) -> None:
+    graphs, collect = collecting()
     row = LAYERS[name]
     torch.compile(row.ours(), backend=collect, fullgraph=True)(row.input())
     found = operators(graphs)
@@ -74,14 +81,7 @@ TRACKED = ("BatchNorm2d", "InstanceNorm2d, tracked")
 
 @pytest.mark.parametrize("name", ["GroupNorm", *FUSED, *TRACKED])
 def test_without_gradients_the_compiler_gets_the_norms_that_it_fuses(name: str) -> None:
-    graphs: list[torch.fx.GraphModule] = []
-
-    def collect(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        graphs.append(graph)
-        return graph
-
-    if says_export():
-        pytest.skip("this torch says that it exports whenever it compiles: its own operations are in the graph")
+    graphs, collect = collecting()
     row = LAYERS[name]
     for training in (True, False):
         layer, twin = row.ours().train(training), row.twin().train(training)

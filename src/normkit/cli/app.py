@@ -30,7 +30,16 @@ app = typer.Typer(
 )
 
 _COMMANDS = (
-    *(check, conventions, convert, diagnose, explain, fold, parameter_groups, port, recalibrate, train),
+    check,
+    conventions,
+    convert,
+    diagnose,
+    explain,
+    fold,
+    parameter_groups,
+    port,
+    recalibrate,
+    train,
     warmup,
 )
 app.add_typer(bench)

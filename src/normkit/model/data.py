@@ -42,6 +42,13 @@ def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> A
     )
 
 
+def run_backward(outputs: Any) -> bool:
+    """Run the backward pass of what a model returned, from gradients of one; say whether any of it has one."""
+    results = [result for result in tensors_in(outputs) if result.requires_grad]
+    torch.autograd.backward(results, [torch.ones_like(result) for result in results])
+    return bool(results)
+
+
 def batches_of(data: Iterable[Any], caller: str) -> Iterator[Any]:
     """Yield the batches of a loader; a single tensor is one batch.
 

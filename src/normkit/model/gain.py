@@ -11,7 +11,7 @@ from torch import nn
 from normkit.backends.watch import watched_kernels
 from normkit.bench.measure import MIN_ROUNDS, Timing
 from normkit.errors import UserError
-from normkit.model.data import run_batch, tensors_in, unwrapped
+from normkit.model.data import run_backward, run_batch, unwrapped
 from normkit.model.preserve import preserved
 from normkit.model.summary import Gain
 
@@ -88,7 +88,6 @@ def _seconds(model: nn.Module, example: Any) -> float:
 def _run(model: nn.Module, example: Any) -> None:
     """Do what the mode of the model is for: a forward pass without gradients, or a forward and a backward pass."""
     with torch.set_grad_enabled(model.training):
-        results = [result for result in tensors_in(run_batch(model, example)) if result.requires_grad]
-    if results:
-        torch.autograd.backward(results, [torch.ones_like(result) for result in results])
+        outputs = run_batch(model, example)
+    if run_backward(outputs):
         model.zero_grad(set_to_none=True)  # the next pass makes its gradients anew, as after an optimizer's step

@@ -9,7 +9,7 @@ from torch import nn
 
 from normkit.backends.warmup import find_kernels, missing_kernels
 from normkit.errors import UserError
-from normkit.model.data import tensors_in
+from normkit.model.data import run_backward
 from normkit.model.preserve import preserved
 from normkit.renderable import Renderable
 
@@ -75,8 +75,7 @@ def _run(model: nn.Module | None, inputs: Any, *, training: bool) -> None:
             _call(model.eval(), inputs)
         if training:
             with torch.enable_grad():
-                results = [y for y in tensors_in(_call(model.train(), inputs)) if y.requires_grad]
-                torch.autograd.backward(results, [torch.ones_like(y) for y in results])
+                run_backward(_call(model.train(), inputs))
 
 
 def _call(model: nn.Module, inputs: Any) -> Any:
